@@ -1,0 +1,6 @@
+"""Condensed sets as files: safetensors with a card, pictures, image folders."""
+
+from lit_condense.export.condensed_set import CondensedSet, load_condensed, save_condensed
+from lit_condense.export.images import image_grid, write_grid, write_image_folder
+
+__all__ = ["CondensedSet", "image_grid", "load_condensed", "save_condensed", "write_grid", "write_image_folder"]

@@ -1,0 +1,6 @@
+"""Which real images stand for a class in an update."""
+
+from lit_condense.sampling.base import Sampling
+from lit_condense.sampling.random import RandomSampling
+
+__all__ = ["RandomSampling", "Sampling"]

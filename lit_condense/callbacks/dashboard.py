@@ -1,0 +1,74 @@
+"""What TensorBoard shows of a run beside its scalars: the images, their values, the settings."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.loggers import TensorBoardLogger
+from torch.utils.tensorboard.summary import hparams
+
+from lit_condense.errors import SettingsError
+from lit_condense.export.images import image_grid
+from lit_condense.settings import flat
+from lit_condense.synthetic_set import SyntheticSet
+
+
+class Dashboard(Callback):
+    """Show the synthetic images, their histogram and range, and the settings in TensorBoard.
+
+    Tags: ``synthetic/grid`` (rows are the first ten classes, fixed [0, 1] scale), ``synthetic/pixels`` (stored values),
+    ``set/pixel_min``, ``_max``, ``_mean``, ``_std`` (in [0, 1] space), and the hparams tab.
+
+    Args:
+        every_n_updates: Image updates between two pictures.
+    """
+
+    def __init__(self, every_n_updates: int = 50) -> None:
+        if every_n_updates < 1:
+            raise SettingsError(f"Expected Dashboard.every_n_updates to be 1 or more, got {every_n_updates}.")
+        self.every_n_updates = every_n_updates
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Show what the run starts from, and its settings."""
+        assert isinstance(pl_module, SyntheticSet)  # setup of the module checked the trainer
+        for logger in _tensorboards(trainer):
+            settings = {name: _simple(value) for name, value in flat(pl_module.settings())}
+            # The public helper only declares the metric; writing a value for it would fake a point in its curve.
+            for summary in hparams(settings, {"val/acc": 0.0}):
+                logger.experiment._get_file_writer().add_summary(summary)
+        if trainer.global_step == 0:
+            self._show(trainer, pl_module)
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Show the images every so many updates and at the end."""
+        assert isinstance(pl_module, SyntheticSet)
+        if trainer.global_step % self.every_n_updates == 0 or trainer.global_step == trainer.max_steps:
+            self._show(trainer, pl_module)
+
+    def _show(self, trainer: Trainer, module: SyntheticSet) -> None:
+        current = module.training_set()
+        pixels = module.data.real.normalization.denormalize(current.images)
+        step = trainer.global_step
+        for logger in _tensorboards(trainer):
+            board = logger.experiment
+            board.add_image("synthetic/grid", image_grid(pixels, current.labels), step)
+            board.add_histogram("synthetic/pixels", module.images.detach(), step)
+        numbers = {"min": pixels.min(), "max": pixels.max(), "mean": pixels.mean(), "std": pixels.std()}
+        for any_logger in trainer.loggers:
+            any_logger.log_metrics({f"set/pixel_{name}": float(value) for name, value in numbers.items()}, step)
+
+
+def _tensorboards(trainer: Trainer) -> list[TensorBoardLogger]:
+    """Return the TensorBoard loggers of the process that logs."""
+    return (
+        [logger for logger in trainer.loggers if isinstance(logger, TensorBoardLogger)]
+        if trainer.is_global_zero
+        else []
+    )
+
+
+def _simple(value: Any) -> Any:
+    return value if isinstance(value, bool | int | float | str) else str(value)

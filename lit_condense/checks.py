@@ -1,0 +1,154 @@
+"""Checks of a run against its data, trainer and checkpoint: one clear sentence, before any work is done."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.pytorch import Trainer
+from lightning.pytorch.utilities import rank_zero_warn
+from torch import Tensor
+
+from lit_condense.data import CondenseDataModule, RealImages
+from lit_condense.errors import CheckpointError, DataError, NonFiniteError, SettingsError
+from lit_condense.matching import MatchingLoss
+from lit_condense.settings import Plain, differences
+
+PRECISIONS = ("32-true", "64-true")
+
+
+def images_per_class(ipc: int | list[int]) -> int | list[int]:
+    """Return ``ipc`` if it is one whole number above 0, or a list of them."""
+    numbers = ipc if isinstance(ipc, list) else [ipc]
+    if not numbers or any(number < 1 for number in numbers):
+        raise SettingsError(f"Expected ipc to be 1 or more images for every class, got {ipc}.")
+    return ipc
+
+
+def counts(ipc: int | list[int], real: RealImages) -> list[int]:
+    """Return the images of each class."""
+    if isinstance(ipc, int):
+        return [ipc] * real.num_classes
+    if len(ipc) != real.num_classes:
+        raise SettingsError(
+            f"Expected ipc to be one number or one for each of the {real.num_classes} classes, got {len(ipc)} numbers."
+        )
+    return ipc
+
+
+def datamodule_of(trainer: Trainer) -> CondenseDataModule:
+    """Return the trainer's data module."""
+    data = trainer.datamodule  # type: ignore[attr-defined]
+    if not isinstance(data, CondenseDataModule):
+        raise SettingsError(
+            f"Expected the real images in a lit_condense data module, got {type(data).__name__}. "
+            "Call trainer.fit(synthetic_set, datamodule=...) with one of lit_condense.data."
+        )
+    return data
+
+
+def precision(trainer: Trainer) -> None:
+    """Refuse mixed precision: it would run the double backward in half precision."""
+    if trainer.precision not in PRECISIONS:
+        raise SettingsError(
+            f"Expected trainer.precision 32-true (the engine decides where less is safe), got {trainer.precision}. "
+            "Leave precision out and choose model.engine.mode: fast or exact."
+        )
+
+
+def set_fits(images: Tensor, labels: Tensor, real: RealImages) -> None:
+    """Refuse a set (from a checkpoint) that belongs to other data."""
+    if tuple(images.shape[1:]) != real.image_shape or int(labels.max()) >= real.num_classes:
+        raise DataError(
+            f"The set holds images {tuple(images.shape[1:])} of {int(labels.max()) + 1} classes, the data have "
+            f"{real.image_shape} and {real.num_classes}. Use the data that the set was condensed from."
+        )
+
+
+def matching_losses(losses: Sequence[MatchingLoss]) -> None:
+    """Refuse a run that matches nothing, or two losses with one name."""
+    if not losses:
+        raise SettingsError(
+            "Expected at least one matching loss among trainer.callbacks, got none. Add for instance "
+            "lit_condense.matching.GradientMatching."
+        )
+    tags = [loss.tag for loss in losses]
+    if len(set(tags)) < len(tags):
+        raise SettingsError(f"Expected matching losses with different names, got {tags}. Give one a `name`.")
+
+
+def length_of_run(trainer: Trainer, updates_per_network: int) -> None:
+    """Refuse a run without an end; warn where it ends in the middle of a network's life."""
+    if trainer.max_steps < 1:
+        raise SettingsError(
+            f"Expected trainer.max_steps, the number of image updates, to be 1 or more, got {trainer.max_steps}. "
+            f"Set it, best to a multiple of {updates_per_network} (the updates of one network)."
+        )
+    if trainer.max_steps % updates_per_network and not trainer.fast_dev_run:  # type: ignore[attr-defined]
+        rank_zero_warn(
+            f"max_steps={trainer.max_steps} is no multiple of the {updates_per_network} updates that a network "
+            "serves: the last network's life is cut short."
+        )
+
+
+def finite_update(losses: dict[str, Tensor], summed: Tensor, update: int) -> None:
+    """Stop at a non-finite loss or gradient, before the images are touched.
+
+    Args:
+        losses: Losses by name.
+        summed: Their values in the same order, then the number of non-finite gradient entries; summed over ranks.
+        update: The image update.
+    """
+    values = summed.tolist()
+    advice = "The images are as they were before it. Look at the data and lower the learning rates."
+    for tag, value in zip(losses, values, strict=False):
+        if not torch.isfinite(torch.tensor(value)):
+            raise NonFiniteError(f"Loss {tag} became {value} in update {update}. {advice}")
+    if values[-1] > 0:
+        raise NonFiniteError(
+            f"{int(values[-1])} entries of the image gradient became NaN or infinite in update {update} "
+            f"(losses: {', '.join(losses)}). {advice}"
+        )
+
+
+def readable_checkpoint(path: Path, expected: int) -> None:
+    """Refuse a checkpoint that is missing, broken or foreign, before a run starts."""
+    if not path.is_file():
+        raise CheckpointError(f"Expected a checkpoint at {path}, found no file. Give the path of an existing one.")
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # torch raises many types for broken files
+        raise CheckpointError(
+            f"Expected a complete checkpoint at {path}, it cannot be read ({str(error).splitlines()[0]}). "
+            "Use another one from the same folder."
+        ) from error
+    checkpoint(content if isinstance(content, dict) else {}, expected)
+
+
+def checkpoint(content: dict[str, Any], expected: int) -> dict[str, Any]:
+    """Return our part of a checkpoint."""
+    state = content.get("lit_condense")
+    if not isinstance(state, dict) or "images" not in content.get("state_dict", {}):
+        raise CheckpointError(
+            f"Expected a checkpoint of a lit_condense synthetic set, got one with the entries {sorted(content)}. "
+            "Give the path of a checkpoint that `lit-condense fit` wrote."
+        )
+    if state.get("format") != expected:
+        raise CheckpointError(
+            f"Expected checkpoint format {expected}, got {state.get('format')}. Use the lit_condense version that "
+            "wrote it."
+        )
+    return state
+
+
+def same_settings(before: Plain, now: Plain) -> None:
+    """Refuse to go on under other settings than those a checkpoint was written with."""
+    lines = differences(before, now)
+    if lines:
+        raise CheckpointError(
+            "Expected the settings that the checkpoint was written with, got others:\n  "
+            + "\n  ".join(lines)
+            + "\nPut them back, or start a new run without ckpt_path."
+        )

@@ -1,0 +1,108 @@
+"""The command line: ``lit-condense fit|validate|test|predict``."""
+
+from __future__ import annotations
+
+import os
+import sys
+import warnings
+from pathlib import Path
+
+from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.cli import ArgsType, LightningCLI
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
+
+# Imported so that short class names work in configs.
+import lit_condense.callbacks
+import lit_condense.data
+import lit_condense.inner
+import lit_condense.matching
+import lit_condense.networks  # noqa: F401
+from lit_condense import checks
+from lit_condense._version import __version__
+from lit_condense.data import CondenseDataModule
+from lit_condense.errors import CheckpointError, CondenseError
+from lit_condense.export.files import check_writable
+from lit_condense.synthetic_set import CHECKPOINT_FORMAT, SyntheticSet
+
+UPSTREAM_NOISE = (
+    # We save between updates on purpose: Lightning-AI/pytorch-lightning#20947
+    "Using ModelCheckpoint with manual optimization",
+    # Lightning 2.6.6 calls a torch function that newer torch deprecates
+    r"`isinstance\(treespec, LeafSpec\)` is deprecated",
+)
+
+
+class CondenseCLI(LightningCLI):
+    """LightningCLI with checks of the checkpoint and the output folders before a run."""
+
+    def before_fit(self) -> None:
+        """Refuse what would fail later."""
+        for folder in self._output_folders():
+            check_writable(folder)
+        self._check_checkpoint()
+
+    def before_validate(self) -> None:
+        """Refuse what would fail later."""
+        self._check_checkpoint()
+
+    before_test = before_predict = before_validate
+
+    def _output_folders(self) -> list[Path]:
+        folders = [callback.dirpath for callback in self._checkpoint_callbacks()] + [self.trainer.log_dir]
+        return [Path(folder) for folder in folders if folder is not None]
+
+    def _checkpoint_callbacks(self) -> list[ModelCheckpoint]:
+        return [c for c in self.trainer.callbacks if isinstance(c, ModelCheckpoint)]  # type: ignore[attr-defined]
+
+    def _check_checkpoint(self) -> None:
+        path = self.config[self.subcommand].get("ckpt_path")
+        if path is None:
+            return
+        if path == "last":
+            path = self._last_checkpoint()
+        checks.readable_checkpoint(Path(path), CHECKPOINT_FORMAT)
+
+    def _last_checkpoint(self) -> Path:
+        """Lightning starts at step 0 where `last` finds nothing; here that is an error."""
+        wanted = [
+            Path(c.dirpath) / f"{c.CHECKPOINT_NAME_LAST}{c.FILE_EXTENSION}"
+            for c in self._checkpoint_callbacks()
+            if c.dirpath is not None and c.save_last
+        ]
+        found = [path for path in wanted if path.exists()]
+        if not found:
+            raise CheckpointError(
+                f"Expected a checkpoint to resume from at {', '.join(map(str, wanted)) or 'a ModelCheckpoint with '}"
+                f"{'' if wanted else 'save_last: true and a fixed dirpath'}, found none. Leave ckpt_path out to start "
+                "a new run, or give the path of a checkpoint."
+            )
+        return max(found, key=lambda path: path.stat().st_mtime)
+
+
+def run(args: ArgsType = None) -> CondenseCLI:
+    """Parse ``args`` (by default the command line), do what they say, and return the finished command."""
+    for message in UPSTREAM_NOISE:
+        warnings.filterwarnings("ignore", message=message)
+    return CondenseCLI(
+        SyntheticSet,
+        CondenseDataModule,
+        subclass_mode_model=True,
+        subclass_mode_data=True,
+        seed_everything_default=0,
+        save_config_kwargs={"overwrite": True},
+        trainer_defaults={"num_sanity_val_steps": 0, "enable_model_summary": False, "log_every_n_steps": 10},
+        # The module takes its own optimizer: --optimizer would hand it every parameter behind its back.
+        auto_configure_optimizers=False,
+        parser_kwargs={"version": __version__},
+        args=args,
+    )
+
+
+def main(args: ArgsType = None) -> None:
+    """Entry point of ``lit-condense``: errors meant for the user end as one message and exit code 1."""
+    try:
+        run(args)
+    except (CondenseError, MisconfigurationException, OSError) as error:
+        if os.environ.get("JSONARGPARSE_DEBUG"):
+            raise
+        sys.exit(f"lit-condense: error: {error}")

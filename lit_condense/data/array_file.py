@@ -1,0 +1,142 @@
+"""Images and labels kept as arrays in one file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from lit_condense.data.module import CondenseDataModule, NormalizationChoice, Splits
+from lit_condense.data.normalization import Normalization
+from lit_condense.errors import DataError, SettingsError
+
+KEYS = ("train_images", "train_labels", "test_images", "test_labels")
+CHANNEL_COUNTS = (1, 3)  # what the automatic rule takes for a channel axis
+Layout = Literal["auto", "NCHW", "NHWC"]
+
+
+class ArrayFile(CondenseDataModule):
+    """Serve the arrays of one ``.npz`` or ``.safetensors`` file; nothing is ever unpickled.
+
+    The file holds ``train_images``, ``train_labels``, ``test_images`` and ``test_labels``; other entries are ignored.
+    Images are uint8, or floating point in [0, 1]; labels are whole numbers from 0, of shape ``(N,)`` or ``(N, 1)``.
+
+    Args:
+        path: The file, ending in ``.npz`` or ``.safetensors``.
+        layout: Where the channel axis of four-dimensional images is. "auto" takes the axis (second or last) that is 1
+            or 3 long and refuses to guess when both or neither are. Three-dimensional images ``(N, H, W)`` are grey.
+        label_names: One name a class; by default "0", "1", ... up to the largest training label.
+        name: The dataset's name, under which normalisation constants are looked up. The file's name by default.
+        normalization: As for every data module; measured by default.
+        classes: As for every data module.
+        train_limit_per_class: As for every data module.
+
+    Raises:
+        SettingsError: A setting is out of range.
+    """
+
+    def __init__(
+        self,
+        path: str,
+        layout: Layout = "auto",
+        label_names: list[str] | None = None,
+        name: str | None = None,
+        normalization: NormalizationChoice | Normalization = "measured",
+        classes: list[int] | None = None,
+        train_limit_per_class: int | None = None,
+    ) -> None:
+        self.path = path
+        self.layout = layout
+        self.label_names = label_names
+        self.name = name
+        super().__init__(normalization, classes, train_limit_per_class)
+        if Path(path).suffix not in (".npz", ".safetensors"):
+            raise SettingsError(f"Expected `path` to end in .npz or .safetensors but got '{path}'.")
+        if layout not in ("auto", "NCHW", "NHWC"):
+            raise SettingsError(f"Expected `layout` to be 'auto', 'NCHW' or 'NHWC' but got '{layout}'.")
+
+    @property
+    def dataset_name(self) -> str:
+        """``name``, or else the file's name without its ending."""
+        return self.name if self.name is not None else Path(self.path).stem
+
+    def load(self) -> Splits:
+        """Read the four arrays.
+
+        Raises:
+            DataError: The file or an entry is missing, or its shape is not understood.
+        """
+        arrays = _read(Path(self.path))
+        missing = [key for key in KEYS if key not in arrays]
+        if missing:
+            raise DataError(f"{self.path} has no {', '.join(missing)}; it needs {', '.join(KEYS)}.")
+        train_labels, test_labels = (_flat_labels(arrays[key], key) for key in ("train_labels", "test_labels"))
+        train_images, test_images = (
+            _channels_first(arrays[key], key, self.layout) for key in ("train_images", "test_images")
+        )
+        return Splits(train_images, train_labels, test_images, test_labels, self._names(train_labels))
+
+    def _names(self, train_labels: Tensor) -> tuple[str, ...]:
+        if self.label_names is not None:
+            return tuple(self.label_names)
+        return tuple(str(label) for label in range(int(train_labels.max()) + 1)) if len(train_labels) else ()
+
+
+def _read(path: Path) -> dict[str, Tensor]:
+    if not path.is_file():
+        raise DataError(f"There is no file {path.resolve()}. Point `path` at the .npz or .safetensors file.")
+    try:
+        return _read_safetensors(path) if path.suffix == ".safetensors" else _read_npz(path)
+    except Exception as error:  # a reader raises nearly anything when a file is broken
+        raise DataError(f"Cannot read {path}: {error}. It must hold plain number arrays, no Python objects.") from error
+
+
+def _read_safetensors(path: Path) -> dict[str, Tensor]:
+    from safetensors import safe_open
+
+    with safe_open(path, framework="pt") as file:
+        return {key: file.get_tensor(key) for key in KEYS if key in file.keys()}  # noqa: SIM118 - it is no mapping
+
+
+def _read_npz(path: Path) -> dict[str, Tensor]:
+    with np.load(path, allow_pickle=False) as file:
+        return {key: torch.from_numpy(_native(file[key])) for key in KEYS if key in file}
+
+
+def _native(array: NDArray[Any]) -> NDArray[Any]:
+    """Return the array in this machine's byte order: torch refuses the other."""
+    return array.astype(array.dtype.newbyteorder("="), copy=False)
+
+
+def _flat_labels(labels: Tensor, key: str) -> Tensor:
+    if labels.dim() == 2 and labels.shape[1] == 1:
+        labels = labels[:, 0]
+    if labels.dim() != 1:
+        raise DataError(f"Expected `{key}` of shape (N,) or (N, 1) but got {tuple(labels.shape)}.")
+    is_number = not labels.is_floating_point() and labels.dtype != torch.bool
+    return labels.to(torch.int64) if is_number else labels
+
+
+def _channels_first(images: Tensor, key: str, layout: Layout) -> Tensor:
+    if images.dim() == 3:
+        return images.unsqueeze(1)
+    if images.dim() != 4:
+        raise DataError(
+            f"Expected `{key}` of shape (N, H, W), (N, H, W, C) or (N, C, H, W) but got {tuple(images.shape)}."
+        )
+    if layout == "auto":
+        layout = _guessed_layout(tuple(images.shape), key)
+    return images if layout == "NCHW" else images.permute(0, 3, 1, 2)
+
+
+def _guessed_layout(shape: tuple[int, ...], key: str) -> Layout:
+    second, last = shape[1] in CHANNEL_COUNTS, shape[3] in CHANNEL_COUNTS
+    if second == last:
+        raise DataError(
+            f"Cannot tell the channel axis of `{key}` from its shape {shape}. Set `layout` to NCHW or NHWC."
+        )
+    return "NCHW" if second else "NHWC"

@@ -1,0 +1,160 @@
+"""How a set is judged: fresh networks trained on it, tested on the whole test split."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import torch
+from torch import nn
+
+from lit_condense.data.store import RealImages
+from lit_condense.errors import SettingsError
+from lit_condense.evaluation.protocols import PROTOCOLS, Recipe, describe, recipe_for
+from lit_condense.evaluation.training import LabelledImages, test_accuracy, train_network
+from lit_condense.networks import NetworkFactory, build_network, network_name
+from lit_condense.rng import RandomKey
+from lit_condense.sharding import Share
+
+
+@dataclass(frozen=True)
+class Score:
+    """Test accuracies of fresh networks, with how they came about."""
+
+    network: str
+    accuracies: tuple[float, ...]
+    """One number a network, in [0, 1], in the order of the network indices."""
+    seconds: float
+    recipe: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def mean(self) -> float:
+        """Mean accuracy."""
+        return statistics.fmean(self.accuracies)
+
+    @property
+    def std(self) -> float:
+        """Sample standard deviation (divisor N - 1); 0 for one network."""
+        return statistics.stdev(self.accuracies) if len(self.accuracies) > 1 else 0.0
+
+    @property
+    def standard_error(self) -> float:
+        """Standard error of the mean."""
+        return self.std / len(self.accuracies) ** 0.5
+
+    def as_plain(self) -> dict[str, Any]:
+        """Return the score as plain data for a card."""
+        return {
+            "network": self.network,
+            "networks": len(self.accuracies),
+            "accuracy_mean": self.mean,
+            "accuracy_std": self.std,
+            "std_definition": "sample standard deviation over networks (divisor N - 1)",
+            "accuracies": list(self.accuracies),
+            "reported_epoch": "last",
+            "seconds": round(self.seconds, 2),
+            "recipe": self.recipe,
+        }
+
+
+class Evaluation:
+    """How a condensed set is judged.
+
+    Args:
+        protocol: Training recipe of the fresh networks: ``dc``, ``dsa`` or ``idc``.
+        networks: Architectures to evaluate on; by default the one that the set was condensed with. More than one is a
+            cross-architecture evaluation.
+        repeats: Fresh networks of each architecture in ``test`` and in the final report.
+        quick_repeats: Fresh networks (of the first architecture) in each validation during ``fit`` and in ``validate``.
+        epochs: Another number of epochs than the protocol's; the card says so.
+        full_data_steps: SGD steps of the one network trained on all real images, at most 1,000; 0 leaves it out.
+        baselines: Train on random real images too, under the identical recipe, in the final report.
+    """
+
+    def __init__(
+        self,
+        protocol: Literal["dc", "dsa", "idc"] = "dc",
+        networks: list[NetworkFactory] | None = None,
+        repeats: int = 10,
+        quick_repeats: int = 2,
+        epochs: int | None = None,
+        full_data_steps: int = 1000,
+        baselines: bool = True,
+    ) -> None:
+        if protocol not in PROTOCOLS:
+            raise SettingsError(f"Expected Evaluation.protocol to be one of {list(PROTOCOLS)}, got {protocol!r}.")
+        for name, value, least in (("repeats", repeats, 1), ("quick_repeats", quick_repeats, 1), ("epochs", epochs, 1)):
+            if value is not None and value < least:
+                raise SettingsError(f"Expected Evaluation.{name} to be {least} or more, got {value}.")
+        if not 0 <= full_data_steps <= 1000:
+            raise SettingsError(f"Expected Evaluation.full_data_steps to be in 0 to 1000, got {full_data_steps}.")
+        self.protocol = protocol
+        self.networks = networks
+        self.repeats = repeats
+        self.quick_repeats = quick_repeats
+        self.epochs = epochs
+        self.full_data_steps = full_data_steps
+        self.baselines = baselines
+
+
+@dataclass(frozen=True)
+class Judge:
+    """An evaluation bound to its data: trains network ``k`` of an architecture on a set and tests it.
+
+    The key of a network depends on its architecture and index only, so a condensed set and its baselines are judged by
+    networks with the same initial weights, and evaluating never changes what a run draws.
+    """
+
+    evaluation: Evaluation
+    test: RealImages
+    dataset: str
+    key: RandomKey
+    device: torch.device
+
+    def recipe(self, network: nn.Module) -> Recipe:
+        """Return the protocol's recipe for this network."""
+        batch_norm = any(isinstance(m, nn.modules.batchnorm._BatchNorm) for m in network.modules())
+        return recipe_for(self.evaluation.protocol, self.dataset, batch_norm, self.evaluation.epochs)
+
+    def accuracy(
+        self, factory: NetworkFactory, index: int, data: LabelledImages, max_steps: int | None = None
+    ) -> tuple[float, dict[str, Any]]:
+        """Train fresh network ``index`` on ``data``; return its test accuracy and its recipe as plain data."""
+        channels, height, width = self.test.image_shape
+        key = self.key.fold("evaluation", network_name(factory), index)
+        # Validation runs in inference mode and possibly under autocast: a network is trained here in neither.
+        with torch.inference_mode(False), torch.enable_grad(), torch.autocast(self.device.type, enabled=False):
+            network = build_network(factory, channels, (height, width), self.test.num_classes, key).to(self.device)
+            recipe = self.recipe(network)
+            steps = train_network(network, data, recipe, key, max_steps)
+            return test_accuracy(network, self.test), {**describe(recipe), "steps": steps}
+
+    def score(
+        self,
+        factory: NetworkFactory,
+        set_for: Callable[[int], LabelledImages],
+        repeats: int,
+        share: Share,
+        max_steps: int | None = None,
+    ) -> Score:
+        """Train ``repeats`` fresh networks, network ``i`` on ``set_for(i)``; ranks share them out.
+
+        Returns:
+            The same score on every rank.
+        """
+        start = time.perf_counter()
+        accuracies = torch.zeros(repeats, dtype=torch.float64)
+        recipe: dict[str, Any] = {}
+        for index in share.take(range(repeats)):
+            accuracies[index], recipe = self.accuracy(factory, index, set_for(index), max_steps)
+        # float32 carries an accuracy to 1e-7; some accelerators cannot reduce float64
+        gathered = share.sum(accuracies.to(self.device, torch.float32)).tolist() if share.world_size > 1 else None
+        return Score(
+            network_name(factory),
+            tuple(gathered or accuracies.tolist()),
+            time.perf_counter() - start,
+            {"protocol": self.evaluation.protocol, **recipe},
+        )

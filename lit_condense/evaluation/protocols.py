@@ -1,0 +1,121 @@
+"""Named evaluation protocols: how a fresh network is trained on a small set before it is tested.
+
+The protocols of different papers give numbers that must not be compared with each other. ``dc`` and ``dsa`` follow the
+program of Zhao et al. (ICLR 2021, ICML 2021), ``idc`` that of Kim et al. (ICML 2022), except that all of them report
+the last epoch; nothing is ever chosen by test accuracy.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from lit_condense.augmentation import (
+    AlwaysOn,
+    Augmentation,
+    EvaluationAugmentation,
+    NoAugmentation,
+    OneOf,
+    dsa_operations,
+)
+from lit_condense.errors import SettingsError
+
+ProtocolName = Literal["dc", "dsa", "idc"]
+PROTOCOLS: tuple[str, ...] = ("dc", "dsa", "idc")
+
+NO_FLIP = ("mnist", "svhn", "digits")
+"""Data sets of digits: a mirrored digit is another or no digit."""
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How one evaluation network is trained."""
+
+    passes: int
+    """Passes over the set."""
+    drops: tuple[int, ...]
+    """Passes before which the learning rate is multiplied by ``drop_factor``."""
+    drop_factor: float
+    restart: bool
+    """Whether a drop makes a new optimizer, losing the momentum (the DC program does)."""
+    augmentation: Augmentation
+    batch_size: int
+    cutmix: float = 0.0
+    """Probability that a batch is mixed by CutMix."""
+    lr: float = 0.01
+    momentum: float = 0.9
+    weight_decay: float = 5e-4
+
+    def capped(self, batches_per_pass: int, max_steps: int | None) -> tuple[int, tuple[int, ...]]:
+        """Return (steps, steps before which the rate drops), shrunk in proportion to at most ``max_steps``."""
+        steps, drops = self.passes * batches_per_pass, tuple(d * batches_per_pass for d in self.drops)
+        if max_steps is None or steps <= max_steps:
+            return steps, drops
+        return max_steps, tuple(round(drop * max_steps / steps) for drop in drops)
+
+
+def recipe_for(protocol: str, dataset: str, batch_norm: bool, epochs: int | None = None) -> Recipe:
+    """Return the recipe of a protocol.
+
+    Args:
+        protocol: ``dc``, ``dsa`` or ``idc``.
+        dataset: Name of the data set: some protocols augment by data set.
+        batch_norm: Whether the evaluated network has batch norm; ``dc`` augments such networks by crop and noise.
+        epochs: Another number of epochs than the protocol's.
+
+    Raises:
+        SettingsError: The protocol is not known.
+    """
+    if protocol == "dc":
+        return _dc(dataset, batch_norm, epochs)
+    if protocol == "dsa":
+        return _halved(epochs or 1000, OneOf(dsa_operations(dataset)))
+    if protocol == "idc":
+        return _idc(dataset, epochs or 1000)
+    raise SettingsError(f"Expected the evaluation protocol to be one of {list(PROTOCOLS)}, got {protocol!r}.")
+
+
+def _dc(dataset: str, batch_norm: bool, epochs: int | None) -> Recipe:
+    """300 epochs without augmentation; 1000 for MNIST (crop, scale, rotate) and batch-norm networks (crop, noise)."""
+    if dataset == "mnist":
+        return _halved(epochs or 1000, EvaluationAugmentation(("crop", "scale", "rotate")))
+    if batch_norm:
+        return _halved(epochs or 1000, EvaluationAugmentation(("crop", "noise")))
+    return _halved(epochs or 300, NoAugmentation())
+
+
+def _halved(epochs: int, augmentation: Augmentation) -> Recipe:
+    """The DC program runs one pass more than its epochs and drops the rate after pass ``epochs // 2 + 1``."""
+    return Recipe(
+        passes=epochs + 1,
+        drops=(epochs // 2 + 2,),
+        drop_factor=0.1,
+        restart=True,
+        augmentation=augmentation,
+        batch_size=256,
+    )
+
+
+def _idc(dataset: str, epochs: int) -> Recipe:
+    operations = ("color", "crop", "flip", "scale", "rotate")
+    if dataset in NO_FLIP:
+        operations = tuple(o for o in operations if o != "flip")
+    return Recipe(
+        passes=epochs,
+        drops=(2 * epochs // 3, 5 * epochs // 6),
+        drop_factor=0.2,
+        restart=False,
+        augmentation=AlwaysOn(operations),
+        batch_size=64,
+        cutmix=0.5,
+    )
+
+
+def describe(recipe: Recipe) -> dict[str, object]:
+    """Return a recipe as plain data for the card."""
+    plain = {name: getattr(recipe, name) for name in replace(recipe).__dataclass_fields__}
+    augmentation = recipe.augmentation
+    plain["augmentation"] = type(augmentation).__name__
+    plain["operations"] = list(getattr(augmentation, "operations", ()))
+    plain["drops"] = list(recipe.drops)
+    return plain

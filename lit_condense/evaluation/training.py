@@ -1,0 +1,114 @@
+"""Train one fresh network on a set by a recipe, and test it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torchmetrics.classification import MulticlassAccuracy
+
+from lit_condense.augmentation import CutMix
+from lit_condense.data.store import RealImages
+from lit_condense.engine.first_order import FirstOrderLoss, forward_gflop
+from lit_condense.evaluation.protocols import Recipe
+from lit_condense.rng import RandomKey
+
+COMPILE_FROM_RUN_GFLOP = 10_000.0
+"""Forward cost of a whole training from which compiling the step pays; below it, eager."""
+
+TEST_BATCH = 250
+
+
+class LabelledImages(Protocol):
+    """Images with labels that can be indexed: a condensed set or the real images."""
+
+    labels: Tensor
+
+    def at(self, indices: Tensor) -> Tensor:
+        """Return normalised images ``(n, C, H, W)``."""
+
+
+@dataclass(frozen=True)
+class SmallSet:
+    """A small set of normalised images held as one tensor."""
+
+    images: Tensor
+    labels: Tensor
+
+    def at(self, indices: Tensor) -> Tensor:
+        """Return normalised images ``(n, C, H, W)``."""
+        return self.images[indices.to(self.images.device)]
+
+
+def train_network(
+    network: nn.Module, data: LabelledImages, recipe: Recipe, key: RandomKey, max_steps: int | None = None
+) -> int:
+    """Train ``network`` in place on ``data`` and return the number of steps taken.
+
+    Args:
+        network: A fresh network on the data's device.
+        data: What it is trained on.
+        recipe: Passes, schedule, augmentation.
+        key: Names the network; every shuffle and augmentation is drawn from it.
+        max_steps: Fewer steps than the recipe's, its schedule shrunk in proportion.
+    """
+    batches = -(-len(data.labels) // recipe.batch_size)
+    steps, drops = recipe.capped(batches, max_steps)
+    first = data.at(torch.arange(min(len(data.labels), recipe.batch_size)))
+    heavy = forward_gflop(network, first) * steps >= COMPILE_FROM_RUN_GFLOP
+    loss = FirstOrderLoss(network, "exact", compiled=heavy)
+    network.train()
+    optimizer = _optimizer(network, recipe, recipe.lr)
+    with key.fold("layers").isolated():  # dropout and the like draw from the global generators
+        for step in range(steps):
+            dropped = recipe.drop_factor ** sum(step >= drop for drop in drops)
+            if recipe.restart and step in drops:
+                optimizer = _optimizer(network, recipe, recipe.lr * dropped)
+            for group in optimizer.param_groups:
+                group["lr"] = recipe.lr * dropped
+            images, labels = _batch(data, recipe.batch_size, step, batches, key)
+            optimizer.zero_grad(set_to_none=True)
+            _loss(loss, images, labels, recipe, key.fold("step", step)).backward()
+            optimizer.step()
+    return steps
+
+
+def test_accuracy(network: nn.Module, test: RealImages) -> float:
+    """Return the share of test images that the network classifies correctly, in [0, 1]."""
+    device = next(network.parameters()).device
+    accuracy = MulticlassAccuracy(test.num_classes, average="micro").to(device)
+    network.eval()
+    with torch.no_grad():
+        for chosen in torch.arange(len(test.labels)).split(TEST_BATCH):
+            accuracy.update(network(test.at(chosen)), test.labels_at(chosen).to(device))
+    return float(accuracy.compute())
+
+
+def _optimizer(network: nn.Module, recipe: Recipe, lr: float) -> torch.optim.Optimizer:
+    return torch.optim.SGD(network.parameters(), lr=lr, momentum=recipe.momentum, weight_decay=recipe.weight_decay)
+
+
+def _batch(data: LabelledImages, size: int, step: int, batches: int, key: RandomKey) -> tuple[Tensor, Tensor]:
+    """Return batch ``step``: each pass over the set is one keyed shuffle, cut into batches."""
+    passed, position = divmod(step, batches)
+    order = torch.randperm(len(data.labels), generator=key.fold("order", passed).generator())
+    chosen = order[position * size : (position + 1) * size]
+    images = data.at(chosen)
+    return images, data.labels[chosen.to(data.labels.device)].to(images.device)
+
+
+def _loss(loss: FirstOrderLoss, images: Tensor, labels: Tensor, recipe: Recipe, key: RandomKey) -> Tensor:
+    height, width = images.shape[-2:]
+    draw = recipe.augmentation.draw(key.fold("augment"), (height, width), samples=len(images))
+    images = recipe.augmentation.apply(images, draw)
+    if recipe.cutmix == 0:
+        return loss(images, labels)
+    mixer = CutMix(recipe.cutmix)
+    mixed, labels_a, labels_b, ratio = mixer.apply(
+        images, labels, mixer.draw(key.fold("cutmix"), (height, width), len(images))
+    )
+    logits = loss.network(mixed)
+    return ratio * F.cross_entropy(logits, labels_a) + (1 - ratio) * F.cross_entropy(logits, labels_b)

@@ -1,0 +1,177 @@
+"""The condensed set as a file: one safetensors file that carries its card, and the card once more as JSON beside it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor
+
+from lit_condense.errors import ExportError
+from lit_condense.export.files import write_atomically
+
+FILE_NAME = "condensed.safetensors"
+CARD_NAME = "card.json"
+FORMAT_VERSION = 1
+LARGEST_FILE = 32 * 2**30
+"""Bytes above which a file is refused before it is read."""
+
+REQUIRED = ("images", "labels")
+OPTIONAL = ("stored", "soft_labels", "weights", "inner_lr")
+
+
+@dataclass(frozen=True)
+class CondensedSet:
+    """A small training set with its card; unpacks to ``images, labels, card``."""
+
+    images: Tensor
+    """``(n, C, H, W)`` float32 in [0, 1] pixel space; values outside are legal and counted in the card."""
+    labels: Tensor
+    """``(n,)`` int64."""
+    card: dict[str, Any]
+    soft_labels: Tensor | None = None
+    """``(n, classes)`` float32, where the labels were learned."""
+    weights: Tensor | None = None
+    """``(n,)`` float32, where images count differently (weighted selection)."""
+    inner_lr: float | None = None
+    """Learning rate to train with, where it was learned."""
+    stored: Tensor | None = None
+    """The raw parameter, where it is not simply the images."""
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter((self.images, self.labels, self.card))
+
+
+def save_condensed(folder: str | Path, condensed: CondensedSet) -> dict[str, Path]:
+    """Write ``condensed.safetensors`` and ``card.json`` into ``folder``, each atomically.
+
+    Returns:
+        Name -> path of what was written.
+
+    Raises:
+        ExportError: The folder cannot be written to.
+    """
+    tensors = _tensors_of(condensed)
+    card = {**condensed.card, "format_version": FORMAT_VERSION, "sha256": tensors_sha256(tensors)}
+    text = json.dumps(card, indent=2, sort_keys=False)
+    paths = {FILE_NAME: Path(folder) / FILE_NAME, CARD_NAME: Path(folder) / CARD_NAME}
+    write_atomically(paths[FILE_NAME], save(tensors, metadata={"card": text}))
+    write_atomically(paths[CARD_NAME], (text + "\n").encode())
+    return paths
+
+
+def load_condensed(path: str | Path) -> CondensedSet:
+    """Read a condensed set; nothing is ever unpickled.
+
+    Args:
+        path: The safetensors file, or the folder that holds ``condensed.safetensors``.
+
+    Raises:
+        ExportError: The file is missing, broken, foreign or too large, or does not match its card's SHA-256.
+    """
+    file = Path(path) / FILE_NAME if Path(path).is_dir() else Path(path)
+    tensors, card = _read(file)
+    _check_tensors(tensors, file)
+    digest = tensors_sha256(tensors)
+    _check_digest(card, digest, f"the card inside {file}")
+    beside = file.parent / CARD_NAME
+    if file.name == FILE_NAME and beside.exists():
+        _check_digest(_parse(beside.read_text(), beside), digest, str(beside))
+    learned_lr = tensors.get("inner_lr")
+    return CondensedSet(
+        images=tensors["images"],
+        labels=tensors["labels"],
+        card=card,
+        soft_labels=tensors.get("soft_labels"),
+        weights=tensors.get("weights"),
+        inner_lr=None if learned_lr is None else float(learned_lr),
+        stored=tensors.get("stored"),
+    )
+
+
+def tensors_sha256(tensors: dict[str, Tensor]) -> str:
+    """Return the SHA-256 over names, types, shapes and bytes of the tensors, in the order of their names."""
+    digest = hashlib.sha256()
+    for name in sorted(tensors):
+        tensor = tensors[name].contiguous()
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        digest.update(tensor.cpu().reshape(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
+
+
+def _tensors_of(condensed: CondensedSet) -> dict[str, Tensor]:
+    given = {
+        "images": condensed.images.to(torch.float32),
+        "labels": condensed.labels.to(torch.int64),
+        "soft_labels": condensed.soft_labels,
+        "weights": condensed.weights,
+        "stored": condensed.stored,
+        "inner_lr": None if condensed.inner_lr is None else torch.tensor(condensed.inner_lr),
+    }
+    # safetensors wants dense tensors that share no memory
+    return {name: t.detach().cpu().contiguous().clone() for name, t in given.items() if t is not None}
+
+
+def _read(file: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    if not file.is_file():
+        raise ExportError(
+            f"Expected a condensed set at {file}, found no file. Give the .safetensors file or its folder."
+        )
+    if file.stat().st_size > LARGEST_FILE:
+        raise ExportError(f"Expected at most {LARGEST_FILE} bytes, {file} has {file.stat().st_size}. It is not read.")
+    try:
+        with safe_open(file, framework="pt") as opened:
+            metadata = opened.metadata() or {}
+            unknown = [name for name in opened.keys() if name not in REQUIRED + OPTIONAL]  # noqa: SIM118 - no mapping
+            if unknown:
+                raise ExportError(f"Expected the tensors {REQUIRED + OPTIONAL}, {file} also holds {unknown}.")
+            tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118
+    except (SafetensorError, OSError) as error:
+        raise ExportError(
+            f"Expected a safetensors file, {file} cannot be read as one ({error}). Export the set again."
+        ) from error
+    if "card" not in metadata:
+        raise ExportError(f"Expected a card in the metadata of {file}, found none. Was it written by lit_condense?")
+    return tensors, _parse(metadata["card"], file)
+
+
+def _parse(text: str, where: Path) -> dict[str, Any]:
+    try:
+        card = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise ExportError(f"Expected a JSON card in {where}, got text that is none ({error}).") from error
+    if not isinstance(card, dict) or card.get("format_version") != FORMAT_VERSION:
+        raise ExportError(
+            f"Expected a card of format version {FORMAT_VERSION} in {where}; use the version that wrote it."
+        )
+    return card
+
+
+def _check_tensors(tensors: dict[str, Tensor], file: Path) -> None:
+    missing = [name for name in REQUIRED if name not in tensors]
+    if missing:
+        raise ExportError(f"Expected the tensors {REQUIRED} in {file}, it lacks {missing}.")
+    images, labels = tensors["images"], tensors["labels"]
+    fits = images.dtype == torch.float32 and images.ndim == 4 and labels.dtype == torch.int64
+    if not fits or labels.shape != images.shape[:1]:
+        raise ExportError(
+            f"Expected float32 images (n, C, H, W) and int64 labels (n,) in {file}, got {images.dtype} "
+            f"{tuple(images.shape)} and {labels.dtype} {tuple(labels.shape)}."
+        )
+    if not bool(images.isfinite().all()):
+        raise ExportError(f"Expected finite images in {file}, some are NaN or infinite.")
+
+
+def _check_digest(card: dict[str, Any], digest: str, where: str) -> None:
+    if card.get("sha256") != digest:
+        raise ExportError(
+            f"The tensors have SHA-256 {digest}, {where} says {card.get('sha256')}: one of them was changed. "
+            "Export the set again."
+        )

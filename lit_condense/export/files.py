@@ -1,0 +1,48 @@
+"""Write files so that a reader finds the old content or the new, never half of it."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from pathlib import Path
+
+from lit_condense.errors import ExportError
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    """Write ``content`` to a neighbour of ``path`` and rename it over ``path``.
+
+    Raises:
+        ExportError: The folder cannot be made or written to; what stood at ``path`` is untouched.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        try:
+            with os.fdopen(handle, "wb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+            Path(name).chmod(0o644)  # mkstemp makes it private
+            Path(name).replace(path)
+        except BaseException:
+            Path(name).unlink(missing_ok=True)
+            raise
+    except OSError as error:
+        raise ExportError(f"Expected to write {path}, got: {error}. What stood there is untouched.") from error
+
+
+def check_writable(folder: Path) -> None:
+    """Make ``folder`` and write a file into it, so that a run fails at its start and not at its end.
+
+    Raises:
+        ExportError: That is not possible.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise ExportError(
+            f"Expected an output folder to write to, {folder} is none ({error}). Choose another folder."
+        ) from error

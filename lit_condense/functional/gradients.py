@@ -1,0 +1,43 @@
+"""Gradients of a network's loss, one class block at a time.
+
+Letters: k class blocks of n images each, C channels of H x W pixels.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+Gradients = dict[str, Tensor]
+"""Parameter name -> gradients of k class blocks, ``(k, *parameter.shape)``."""
+
+
+def trainable_parameters(network: nn.Module) -> dict[str, nn.Parameter]:
+    """Return the network's trainable parameters by name, in the network's own order."""
+    return {name: parameter for name, parameter in network.named_parameters() if parameter.requires_grad}
+
+
+def class_gradients(network: nn.Module, images: Tensor, labels: Tensor, create_graph: bool = False) -> Gradients:
+    """Return the gradient of each class block's mean cross-entropy with respect to every parameter.
+
+    The gradient ``g`` of Zhao et al., ICLR 2021, eq. 4: one mean loss a block, never across blocks. Blocks go through
+    the network one after the other, so batch statistics (if any) are those of a block.
+
+    Args:
+        network: Maps ``(n, C, H, W)`` to logits ``(n, classes)``; used in the mode (train or eval) it is in.
+        images: ``(k, n, C, H, W)``, normalised.
+        labels: ``(k, n)`` class indices.
+        create_graph: Keep the graph, so that the result can be differentiated with respect to ``images``.
+
+    Returns:
+        Parameter name -> ``(k, *parameter.shape)``.
+    """
+    parameters = trainable_parameters(network)
+    blocks = [
+        torch.autograd.grad(
+            F.cross_entropy(network(block_images), block_labels), list(parameters.values()), create_graph=create_graph
+        )
+        for block_images, block_labels in zip(images, labels, strict=True)
+    ]
+    return {name: torch.stack(gradients) for name, gradients in zip(parameters, zip(*blocks, strict=True), strict=True)}

@@ -1,0 +1,79 @@
+"""Against which network: how long an inner network lives and how it is trained between image updates."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from lit_condense.augmentation import Augmentation
+from lit_condense.data.store import RealImages
+from lit_condense.engine.first_order import LossFunction
+from lit_condense.errors import SettingsError
+from lit_condense.inner.network import BatchNormStatistics, InnerNetwork
+from lit_condense.matching.base import Progress
+from lit_condense.rng import RandomKey
+
+
+@dataclass(frozen=True)
+class TrainingMaterial:
+    """What an inner network may be trained on between two image updates."""
+
+    images: Tensor
+    """The decoded synthetic images as they are now, detached and normalised, ``(n, C, H, W)``."""
+    labels: Tensor
+    """Their labels, ``(n,)``."""
+    ipc: Sequence[int]
+    """Stored images of each class."""
+    augmentation: Augmentation
+    """Drawn per sample when a network is trained."""
+    real: RealImages
+    loss: LossFunction
+    """The engine's mean cross-entropy of the inner network."""
+
+
+class InnerLoop(ABC):
+    """How many updates a network serves and what happens to it between them.
+
+    Args:
+        lr: Learning rate of the inner network's SGD.
+        momentum: Its momentum.
+        weight_decay: Its weight decay.
+        batch_norm: Statistics that batch norm is frozen on while gradients are matched: those of one real batch
+            (``real_batch``, the DC paper) or running averages moved towards it (``running_average``, its program).
+    """
+
+    def __init__(
+        self,
+        lr: float = 0.01,
+        momentum: float = 0.0,
+        weight_decay: float = 0.0,
+        batch_norm: BatchNormStatistics = "real_batch",
+    ) -> None:
+        for name, value in (("lr", lr), ("momentum", momentum), ("weight_decay", weight_decay)):
+            if value < 0:
+                raise SettingsError(f"Expected {type(self).__name__}.{name} to be 0 or more, got {value}.")
+        if batch_norm not in ("real_batch", "running_average"):
+            raise SettingsError(
+                f"Expected {type(self).__name__}.batch_norm to be 'real_batch' or 'running_average', "
+                f"got {batch_norm!r}."
+            )
+        self.lr = lr
+        self.momentum = momentum
+        self.weight_decay = weight_decay
+        self.batch_norm = batch_norm
+
+    def optimizer(self, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
+        """Return the optimizer of a new network."""
+        return torch.optim.SGD(parameters, lr=self.lr, momentum=self.momentum, weight_decay=self.weight_decay)
+
+    @abstractmethod
+    def updates_per_network(self, ipc: Sequence[int]) -> int:
+        """Return how many image updates a network serves, for the images each class has."""
+
+    @abstractmethod
+    def advance(self, inner: InnerNetwork, material: TrainingMaterial, progress: Progress, key: RandomKey) -> None:
+        """Train the network after update ``progress``; not called after a network's last update."""

@@ -1,0 +1,127 @@
+"""The inner network: the one that real and synthetic images are matched against.
+
+It is deliberately *not* a submodule of the synthetic set: registered, DDP would hook and reduce it, it would enter the
+optimizer, and it could not be replaced. One module object lives for the whole run; a new network means new weights in
+it, so that whatever was compiled for it stays valid.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from lit_condense.data.store import RealImages
+from lit_condense.engine.first_order import LossFunction
+from lit_condense.networks import NetworkFactory, build_network
+from lit_condense.rng import RandomKey
+
+OptimizerFactory = Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer]
+BatchNormStatistics = Literal["real_batch", "running_average"]
+
+STATISTICS_IMAGES_PER_CLASS = 16
+"""Real images a class behind the frozen batch-norm statistics (the DC authors' program)."""
+
+
+class InnerNetwork:
+    """A network, its optimizer, and which of the run's networks it is.
+
+    Args:
+        factory: Builds the network.
+        real: The real images, which fix the input shape and the classes.
+        key: The run's key; network ``i`` starts from ``key.fold("network", i)`` on every rank.
+        optimizer: Makes the optimizer of a new network from its parameters.
+        device: Where the network lives.
+    """
+
+    def __init__(
+        self,
+        factory: NetworkFactory,
+        real: RealImages,
+        key: RandomKey,
+        optimizer: OptimizerFactory,
+        device: torch.device,
+    ) -> None:
+        self.index = -1
+        self._factory, self._real, self._key, self._make_optimizer = factory, real, key, optimizer
+        self.network = self._build(0).to(device)
+        self.optimizer = optimizer(self.network.parameters())
+
+    def _build(self, index: int) -> nn.Module:
+        channels, height, width = self._real.image_shape
+        return build_network(
+            self._factory, channels, (height, width), self._real.num_classes, self._key.fold("network", index)
+        )
+
+    def renew(self, index: int) -> None:
+        """Become the run's network ``index``: fresh weights and a fresh optimizer."""
+        self.network.load_state_dict(self._build(index).state_dict())
+        self.optimizer = self._make_optimizer(self.network.parameters())
+        self.index = index
+
+    def train_step(self, loss: LossFunction, images: Tensor, labels: Tensor) -> None:
+        """Take one optimizer step on the mean cross-entropy of a batch."""
+        parameters = [p for p in self.network.parameters() if p.requires_grad]
+        gradients = torch.autograd.grad(loss(images, labels), parameters, allow_unused=True)
+        for parameter, gradient in zip(parameters, gradients, strict=True):
+            parameter.grad = gradient
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+
+    @contextlib.contextmanager
+    def frozen_batch_norm(self, statistics: BatchNormStatistics, key: RandomKey) -> Iterator[None]:
+        """Freeze batch norm on statistics of real images for a matching step; networks without it pass through.
+
+        ``real_batch`` takes the statistics of one mixed batch of 16 images a class, as the DC paper describes;
+        ``running_average`` moves the running averages once towards that batch (momentum 0.1), as its program does.
+        """
+        layers = [m for m in self.network.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
+        if layers:
+            self._observe_real_images(layers, statistics, key)
+        for layer in layers:
+            layer.eval()
+        try:
+            yield
+        finally:
+            for layer in layers:
+                layer.train()
+
+    def _observe_real_images(
+        self, layers: list[nn.modules.batchnorm._BatchNorm], statistics: BatchNormStatistics, key: RandomKey
+    ) -> None:
+        real = self._real
+        chosen = torch.cat(
+            [real.random_of_class(c, STATISTICS_IMAGES_PER_CLASS, key.fold(c)) for c in range(real.num_classes)]
+        )
+        momenta = [layer.momentum for layer in layers]
+        if statistics == "real_batch":
+            for layer in layers:
+                layer.reset_running_stats()
+                layer.momentum = None  # cumulative average: after one batch exactly that batch's statistics
+        with torch.no_grad():
+            self.network(real.at(chosen))
+        for layer, momentum in zip(layers, momenta, strict=True):
+            layer.momentum = momentum
+
+    def tensors(self) -> list[Tensor]:
+        """Return every tensor that training changes: weights, buffers and optimizer state."""
+        state = [t for values in self.optimizer.state.values() for t in values.values() if isinstance(t, Tensor)]
+        return [*self.network.state_dict().values(), *state]
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return all that a run needs to go on in the middle of this network's life."""
+        return {
+            "index": self.index,
+            "network": self.network.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on where ``state_dict`` was taken."""
+        self.index = state["index"]
+        self.network.load_state_dict(state["network"])
+        self.optimizer = self._make_optimizer(self.network.parameters())
+        self.optimizer.load_state_dict(state["optimizer"])

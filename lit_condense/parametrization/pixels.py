@@ -1,0 +1,62 @@
+"""How the synthetic images are stored: as plain pixels."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from lit_condense.data.normalization import Normalization
+from lit_condense.errors import SettingsError
+
+Space = Literal["normalized", "pixel"]
+Clamp = Literal["never", "every_update", "every_network"]
+
+
+class Pixels:
+    """Each stored image is one image, in normalised or in [0, 1] pixel space.
+
+    Args:
+        space: ``normalized`` stores what networks see (DC, DSA, EGM); ``pixel`` stores [0, 1] images (IDC, DREAM).
+        clamp: When stored values are brought back to the range of real pixels: ``never`` (DC), ``every_update``, or
+            ``every_network`` (IDC: before each new network).
+    """
+
+    factor: int = 1
+    """Images per side that one stored image decodes to; a stored image gives ``factor**2`` training images."""
+
+    def __init__(self, space: Space = "normalized", clamp: Clamp = "never") -> None:
+        if space not in ("normalized", "pixel"):
+            raise SettingsError(f"Expected Pixels.space to be 'normalized' or 'pixel', got {space!r}.")
+        if clamp not in ("never", "every_update", "every_network"):
+            raise SettingsError(
+                f"Expected Pixels.clamp to be 'never', 'every_update' or 'every_network', got {clamp!r}."
+            )
+        self.space = space
+        self.clamp = clamp
+
+    def noise(self, shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
+        """Return a start from noise: N(0, 1) in normalised space (DC), N(0.5, 0.25) clamped to [0, 1] else (IDC)."""
+        noise = torch.randn(shape, generator=generator)
+        return noise if self.space == "normalized" else (noise / 4 + 0.5).clamp(0, 1)
+
+    def encode(self, pixels: Tensor, normalization: Normalization) -> Tensor:
+        """Return the stored form of ``(n, C, H, W)`` images in [0, 1]."""
+        return normalization.normalize(pixels) if self.space == "normalized" else pixels.clone()
+
+    def decode(self, stored: Tensor, normalization: Normalization) -> Tensor:
+        """Return normalised ``(n * factor**2, C, H, W)`` training images, differentiable in ``stored``."""
+        return stored if self.space == "normalized" else normalization.normalize(stored)
+
+    def decode_labels(self, labels: Tensor) -> Tensor:
+        """Return the labels of the decoded images."""
+        return labels
+
+    def project_(self, stored: Tensor, normalization: Normalization) -> None:
+        """Bring the stored values back, in place, to the range of real pixels."""
+        channels = stored.shape[1]
+        low, high = stored.new_zeros(channels, 1, 1), stored.new_ones(channels, 1, 1)
+        if self.space == "normalized":
+            low, high = normalization.normalize(low), normalization.normalize(high)
+        stored.copy_(torch.minimum(torch.maximum(stored, low), high))

@@ -1,0 +1,74 @@
+"""Read an object's settings back as plain data, for cards, logs and the check on resume.
+
+Every configurable class keeps each constructor argument under an attribute of the same name (scikit-learn's
+convention), so its settings can be read from the outside.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable, Iterator
+from dataclasses import fields, is_dataclass
+from pathlib import Path
+from typing import Any
+
+from lit_condense.networks import factory_target
+
+Plain = dict[str, Any]
+
+
+def settings_of(thing: Any) -> Any:
+    """Return ``thing`` as plain data: numbers, strings, lists, and ``{"class_path": ..., "init_args": ...}``."""
+    if thing is None or isinstance(thing, bool | int | float | str):
+        return thing
+    if isinstance(thing, Path):
+        return str(thing)
+    if isinstance(thing, dict):
+        return {str(name): settings_of(value) for name, value in thing.items()}
+    if isinstance(thing, list | tuple):
+        return [settings_of(value) for value in thing]
+    if is_dataclass(thing) and not isinstance(thing, type):
+        return {f.name: settings_of(getattr(thing, f.name)) for f in fields(thing)}
+    if isinstance(thing, functools.partial | type) or inspect.isfunction(thing):
+        target, keywords = factory_target(thing)
+        return _named(target, _with_defaults(target, keywords))
+    names = list(inspect.signature(type(thing).__init__).parameters)[1:]
+    return _named(type(thing), {name: getattr(thing, name) for name in names if hasattr(thing, name)})
+
+
+def flat(plain: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield ``(dotted name, value)`` of every leaf."""
+    if isinstance(plain, dict) and plain:
+        for name, value in plain.items():
+            yield from flat(value, f"{prefix}.{name}" if prefix else name)
+    else:
+        yield prefix, plain
+
+
+def differences(before: Plain, now: Plain) -> list[str]:
+    """Return one line for each setting that differs, with both values."""
+    old, new = dict(flat(before)), dict(flat(now))
+    missing = "(absent)"
+    return [
+        f"{name}: {old.get(name, missing)!r} then, {new.get(name, missing)!r} now"
+        for name in sorted(old.keys() | new.keys())
+        if old.get(name, missing) != new.get(name, missing)
+    ]
+
+
+def _named(target: Callable[..., Any], arguments: Plain) -> Plain:
+    return {
+        "class_path": f"{target.__module__}.{target.__qualname__}",
+        "init_args": {name: settings_of(value) for name, value in arguments.items()},
+    }
+
+
+def _with_defaults(target: Callable[..., Any], keywords: Plain) -> Plain:
+    """Fill in the target's own defaults, so that writing one out is no difference."""
+    defaults = {
+        name: parameter.default
+        for name, parameter in inspect.signature(target).parameters.items()
+        if parameter.default is not inspect.Parameter.empty
+    }
+    return {**defaults, **keywords}
