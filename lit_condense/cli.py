@@ -7,9 +7,9 @@ import sys
 import warnings
 from pathlib import Path
 
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.cli import ArgsType, LightningCLI
-from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 # Imported so that short class names work in configs.
 import lit_condense.callbacks

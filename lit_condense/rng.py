@@ -51,7 +51,7 @@ class RandomKey:
         For code that insists on them: layer construction, dropout, ``iter(DataLoader)``.
         """
         python_state, numpy_state = random.getstate(), np.random.get_state()  # noqa: NPY002 - it is what we restore
-        devices = list(range(torch.cuda.device_count())) if torch.cuda.is_initialized() else []
+        devices = list(range(torch.cuda.device_count())) if torch.cuda.is_available() else []
         with torch.random.fork_rng(devices=devices):
             torch.manual_seed(self.number())
             random.seed(self.number())

@@ -11,9 +11,9 @@ import inspect
 from collections.abc import Callable, Iterator
 from dataclasses import fields, is_dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
-from lit_condense.networks import factory_target
+from lit_condense.networks import NetworkFactory, factory_target
 
 Plain = dict[str, Any]
 
@@ -31,7 +31,7 @@ def settings_of(thing: Any) -> Any:
     if is_dataclass(thing) and not isinstance(thing, type):
         return {f.name: settings_of(getattr(thing, f.name)) for f in fields(thing)}
     if isinstance(thing, functools.partial | type) or inspect.isfunction(thing):
-        target, keywords = factory_target(thing)
+        target, keywords = factory_target(cast(NetworkFactory, thing))
         return _named(target, _with_defaults(target, keywords))
     names = list(inspect.signature(type(thing).__init__).parameters)[1:]
     return _named(type(thing), {name: getattr(thing, name) for name in names if hasattr(thing, name)})

@@ -1,4 +1,4 @@
-"""The synthetic set: a LightningModule whose images are its one parameter, and whose training step is the bilevel loop."""
+"""The synthetic set: a LightningModule with the images as its one parameter and the bilevel loop as training step."""
 
 from __future__ import annotations
 
@@ -34,8 +34,8 @@ CHECKPOINT_FORMAT = 1
 class SyntheticSet(LightningModule):
     """A condensed training set: a few images per class, learned so that networks trained on them do well.
 
-    What is matched is said by the :class:`~lit_condense.matching.MatchingLoss` callbacks of the trainer; everything else
-    is an argument here. One training step is one image update: renew the inner network if its life is over, match on
+    What is matched is said by the :class:`~lit_condense.matching.MatchingLoss` callbacks of the trainer; all else is an
+    argument here. One training step is one image update: renew the inner network if its life is over, match on
     blocks of classes, step the images, train the inner network.
 
     Args:
@@ -218,7 +218,7 @@ class SyntheticSet(LightningModule):
         with self._inner.frozen_batch_norm(self.inner.batch_norm, self.key.fold("statistics", progress.update)):
             for classes in cut_classes(mine, sizes, self.engine.classes_per_block):
                 result = self._engine.run(self._block(classes, progress), losses, progress)
-                for c, part in zip(classes, result.gradient.split([sizes[c][1] for c in classes]), strict=True):
+                for c, part in zip(classes, torch.split(result.gradient, sizes[classes[0]][1]), strict=True):
                     gradient[self.rows_of(c)] = part
                 for tag, value in result.losses.items():
                     totals[tag] += value
@@ -237,7 +237,7 @@ class SyntheticSet(LightningModule):
             return torch.stack([self.augmentation.apply(x, draw) for x, draw in zip(images, draws, strict=True)])
 
         def views(stored: Tensor) -> Tensor:
-            per_class = stored.split([row.stop - row.start for row in rows])
+            per_class = torch.split(stored, [row.stop - row.start for row in rows])
             return augmented([self.parametrization.decode(images, real.normalization) for images in per_class])
 
         return Block(

@@ -35,7 +35,7 @@ class Dashboard(Callback):
         for logger in _tensorboards(trainer):
             settings = {name: _simple(value) for name, value in flat(pl_module.settings())}
             # The public helper only declares the metric; writing a value for it would fake a point in its curve.
-            for summary in hparams(settings, {"val/acc": 0.0}):
+            for summary in hparams(settings, {"val/acc": 0.0}):  # type: ignore[no-untyped-call]
                 logger.experiment._get_file_writer().add_summary(summary)
         if trainer.global_step == 0:
             self._show(trainer, pl_module)

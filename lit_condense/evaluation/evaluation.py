@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 import time
 from collections.abc import Callable
@@ -43,7 +44,7 @@ class Score:
     @property
     def standard_error(self) -> float:
         """Standard error of the mean."""
-        return self.std / len(self.accuracies) ** 0.5
+        return self.std / math.sqrt(len(self.accuracies))
 
     def as_plain(self) -> dict[str, Any]:
         """Return the score as plain data for a card."""

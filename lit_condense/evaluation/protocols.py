@@ -97,7 +97,7 @@ def _halved(epochs: int, augmentation: Augmentation) -> Recipe:
 
 
 def _idc(dataset: str, epochs: int) -> Recipe:
-    operations = ("color", "crop", "flip", "scale", "rotate")
+    operations: tuple[str, ...] = ("color", "crop", "flip", "scale", "rotate")
     if dataset in NO_FLIP:
         operations = tuple(o for o in operations if o != "flip")
     return Recipe(

@@ -25,7 +25,9 @@ TEST_BATCH = 250
 class LabelledImages(Protocol):
     """Images with labels that can be indexed: a condensed set or the real images."""
 
-    labels: Tensor
+    @property
+    def labels(self) -> Tensor:
+        """Class indices ``(n,)``."""
 
     def at(self, indices: Tensor) -> Tensor:
         """Return normalised images ``(n, C, H, W)``."""
@@ -36,7 +38,10 @@ class SmallSet:
     """A small set of normalised images held as one tensor."""
 
     images: Tensor
-    labels: Tensor
+
+    @property
+    def labels(self) -> Tensor:
+        """Class indices ``(n,)``."""
 
     def at(self, indices: Tensor) -> Tensor:
         """Return normalised images ``(n, C, H, W)``."""
@@ -71,7 +76,7 @@ def train_network(
                 group["lr"] = recipe.lr * dropped
             images, labels = _batch(data, recipe.batch_size, step, batches, key)
             optimizer.zero_grad(set_to_none=True)
-            _loss(loss, images, labels, recipe, key.fold("step", step)).backward()
+            torch.autograd.backward(_loss(loss, images, labels, recipe, key.fold("step", step)))
             optimizer.step()
     return steps
 
@@ -82,7 +87,7 @@ def test_accuracy(network: nn.Module, test: RealImages) -> float:
     accuracy = MulticlassAccuracy(test.num_classes, average="micro").to(device)
     network.eval()
     with torch.no_grad():
-        for chosen in torch.arange(len(test.labels)).split(TEST_BATCH):
+        for chosen in torch.split(torch.arange(len(test.labels)), TEST_BATCH):
             accuracy.update(network(test.at(chosen)), test.labels_at(chosen).to(device))
     return float(accuracy.compute())
 
@@ -107,8 +112,7 @@ def _loss(loss: FirstOrderLoss, images: Tensor, labels: Tensor, recipe: Recipe, 
     if recipe.cutmix == 0:
         return loss(images, labels)
     mixer = CutMix(recipe.cutmix)
-    mixed, labels_a, labels_b, ratio = mixer.apply(
-        images, labels, mixer.draw(key.fold("cutmix"), (height, width), len(images))
-    )
+    cut = mixer.draw(key.fold("cutmix"), (height, width), len(images))
+    mixed, labels_a, labels_b, ratio = mixer.apply(images, labels, cut)
     logits = loss.network(mixed)
     return ratio * F.cross_entropy(logits, labels_a) + (1 - ratio) * F.cross_entropy(logits, labels_b)

@@ -37,7 +37,8 @@ def image_grid(images: Tensor, labels: Tensor, classes: int | None = 10) -> Tens
     padded = [torch.cat([row, row.new_ones(columns - len(row), *row.shape[1:])]) for row in shown]
     tiles = torch.cat(padded).clamp(0, 1)
     enlarge = -(-SMALLEST_TILE // min(tiles.shape[-2:]))
-    return make_grid(F.interpolate(tiles, scale_factor=enlarge, mode="nearest"), nrow=columns, padding=2)
+    grid: Tensor = make_grid(F.interpolate(tiles, scale_factor=enlarge, mode="nearest"), nrow=columns, padding=2)
+    return grid
 
 
 def write_grid(path: Path, images: Tensor, labels: Tensor) -> Path:

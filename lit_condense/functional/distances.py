@@ -76,7 +76,8 @@ def global_cosine(real: dict[str, Tensor], synthetic: dict[str, Tensor]) -> Tens
 
 
 def _cosine(a: Tensor, b: Tensor) -> Tensor:
-    return (a * b).sum(-1) / (a.norm(dim=-1) * b.norm(dim=-1) + COSINE_EPSILON)
+    norms: Tensor = a.norm(dim=-1) * b.norm(dim=-1)
+    return (a * b).sum(-1) / (norms + COSINE_EPSILON)
 
 
 def _pairs(real: dict[str, Tensor], synthetic: dict[str, Tensor]) -> Iterator[tuple[Tensor, Tensor]]:

@@ -73,7 +73,7 @@ class TrainOnSynthetic(InnerLoop):
         """Train for some epochs on shuffled batches, augmented per sample if the method augments."""
         for epoch in range(self.epochs_between(material.ipc)):
             order = torch.randperm(len(material.labels), generator=key.fold("order", epoch).generator())
-            for step, chosen in enumerate(order.split(self.batch_size)):
+            for step, chosen in enumerate(torch.split(order, self.batch_size)):
                 images = material.images[chosen.to(material.images.device)]
                 labels = material.labels[chosen.to(material.labels.device)]
                 draw = material.augmentation.draw(

@@ -1,4 +1,4 @@
-"""What a matching loss is: a Lightning callback for its life cycle, a pure function of quantities for its mathematics."""
+"""What a matching loss is: a Lightning callback for its life cycle, a pure function for its mathematics."""
 
 from __future__ import annotations
 

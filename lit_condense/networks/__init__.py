@@ -7,8 +7,8 @@ width) or one number for both, and offers ``features(images)``, ``classifier`` (
 ======== ============================================= ================= ================================
 network  norms (first: default)                        average pooling   smallest image
 ======== ============================================= ================= ================================
-ConvNet  instance, batch, layer, group, none           pooling="avg"     2**depth (8 by default); any size
-                                                       (or max, none)    with pooling="none"
+ConvNet  instance, batch, layer, group, none           pooling="avg"     2**depth (8 by default); 2 with
+                                                       (or max, none)    pooling="none"
 MLP      (has none)                                    -                 1
 LeNet    (has none)                                    -                 16
 AlexNet  none, batch, instance, layer, group           -                 8
@@ -18,7 +18,7 @@ ResNet18 instance, batch, layer, group, none           average_pool=True 9 (1 wi
 ======== ============================================= ================= ================================
 
 One-channel 28x28 images get the wider first padding of the publications (3 in ConvNet and VGG11, 4 in AlexNet, 2 in
-LeNet), so that they are 32x32 from there on; other one-channel sizes are treated as colour images of that size are.
+LeNet), which gives the feature maps of 32x32 images; other one-channel sizes are treated as colour images are.
 Any other ``nn.Module`` can be used by its ``class_path``; ``as_condensable`` finds its last linear layer.
 """
 

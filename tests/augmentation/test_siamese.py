@@ -33,7 +33,7 @@ LABELS = [*GROUPS, "always on"]
 
 @pytest.mark.parametrize("augmentation", AUGMENTATIONS, ids=LABELS)
 def test_a_shared_draw_does_the_same_to_the_real_and_the_synthetic_batch(augmentation):
-    for key in KEYS[:4]:
+    for key in KEYS[:2]:
         draw = augmentation.draw(key, (8, 10), samples=1)
         assert all(p.shape == (1,) for parameters in draw.values() for p in parameters)
         both = images_of(266, 3, 8, 10, torch.float32)
@@ -201,7 +201,8 @@ def test_yaml_configures_an_augmentation():
     settings = {"operations": ["color", "flip"], "flip": 0.25}
     for kind in ("OneOf", "AlwaysOn"):
         chosen = {"class_path": f"lit_condense.augmentation.{kind}", "init_args": settings}
-        made = parser.instantiate(parser.parse_object({"augmentation": chosen})).augmentation
+        instantiate = getattr(parser, "instantiate", None) or parser.instantiate_classes  # the name before 4.49
+        made = instantiate(parser.parse_object({"augmentation": chosen})).augmentation
         assert type(made).__name__ == kind
         assert (made.operations, made.flip, made.scale) == (("color", "flip"), 0.25, 1.2)
 
