@@ -131,7 +131,7 @@ class SyntheticSet(LightningModule):
         """Make the inner network and bind the engine to it."""
         self.data.to(self.device)
         real = self.data.real
-        self._inner = InnerNetwork(self.network, real, self.key, self.inner.optimizer, self.device)
+        self._inner = InnerNetwork(self.network, real, self.key, self.inner.optimizer, self.device, self.images.dtype)
         largest = max(range(real.num_classes), key=lambda c: self.sampling.size(real, c))
         batch = real.at(self.sampling.select(real, largest, self.key.fold("shape"))).to(self.images.dtype)
         self._engine: RunningEngine = self.engine.start(self._inner.network, batch)
@@ -172,9 +172,11 @@ class SyntheticSet(LightningModule):
         return self.inner.updates_per_network(self.counts)
 
     def training_set(self) -> SmallSet:
-        """Return what networks are trained on: decoded, normalised images and their labels, detached."""
-        images = self.parametrization.decode(self.images.detach(), self.data.real.normalization)
-        return SmallSet(images, self.parametrization.decode_labels(self.labels))
+        """Return what networks are trained on: decoded, normalised float32 images and their labels, detached."""
+        return SmallSet(self._decoded().float(), self.parametrization.decode_labels(self.labels))
+
+    def _decoded(self) -> Tensor:
+        return self.parametrization.decode(self.images.detach(), self.data.real.normalization)
 
     def rows_of(self, class_index: int) -> slice:
         """Return where the stored images of a class stand."""
@@ -273,10 +275,9 @@ class SyntheticSet(LightningModule):
 
     def _advance(self, progress: Progress) -> None:
         """Train the inner network until the next update; rank 0's weights count."""
-        current = self.training_set()
         material = TrainingMaterial(
-            images=current.images,
-            labels=current.labels,
+            images=self._decoded(),
+            labels=self.parametrization.decode_labels(self.labels),
             ipc=self.counts,
             augmentation=self.augmentation,
             real=self.data.real,

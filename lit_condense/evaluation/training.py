@@ -39,9 +39,7 @@ class SmallSet:
 
     images: Tensor
 
-    @property
-    def labels(self) -> Tensor:
-        """Class indices ``(n,)``."""
+    labels: Tensor
 
     def at(self, indices: Tensor) -> Tensor:
         """Return normalised images ``(n, C, H, W)``."""

@@ -35,6 +35,7 @@ class InnerNetwork:
         key: The run's key; network ``i`` starts from ``key.fold("network", i)`` on every rank.
         optimizer: Makes the optimizer of a new network from its parameters.
         device: Where the network lives.
+        dtype: Its precision, that of the images.
     """
 
     def __init__(
@@ -44,10 +45,11 @@ class InnerNetwork:
         key: RandomKey,
         optimizer: OptimizerFactory,
         device: torch.device,
+        dtype: torch.dtype,
     ) -> None:
         self.index = -1
         self._factory, self._real, self._key, self._make_optimizer = factory, real, key, optimizer
-        self.network = self._build(0).to(device)
+        self.network = self._build(0).to(device, dtype)
         self.optimizer = optimizer(self.network.parameters())
 
     def _build(self, index: int) -> nn.Module:
@@ -102,7 +104,7 @@ class InnerNetwork:
                 layer.reset_running_stats()
                 layer.momentum = None  # cumulative average: after one batch exactly that batch's statistics
         with torch.no_grad():
-            self.network(real.at(chosen))
+            self.network(real.at(chosen).to(next(self.network.parameters()).dtype))
         for layer, momentum in zip(layers, momenta, strict=True):
             layer.momentum = momentum
 
