@@ -4,34 +4,35 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from typing import Any, Literal, cast
+from functools import partial
+from typing import Any, cast
 
 import torch
-from lightning.pytorch import LightningModule
 from lightning.pytorch.cli import OptimizerCallable
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from torch import Tensor, nn
 
 from lit_condense import checks
 from lit_condense.augmentation import Augmentation, NoAugmentation
-from lit_condense.data import CondenseDataModule
 from lit_condense.engine import Block, Engine, RunningEngine
 from lit_condense.engine.blocks import cut_classes
 from lit_condense.errors import NonFiniteError
-from lit_condense.evaluation import Evaluation, Judge, SmallSet
+from lit_condense.evaluated_set import EvaluatedSet
+from lit_condense.evaluation import Evaluation, SmallSet
 from lit_condense.inner import InnerLoop, InnerNetwork, TrainingMaterial, TrainOnSynthetic
 from lit_condense.matching import MatchingLoss, Progress
 from lit_condense.networks import ConvNet, NetworkFactory, network_name
 from lit_condense.parametrization import Initialization, Noise, Pixels
-from lit_condense.rng import RandomKey, run_seed
 from lit_condense.sampling import RandomSampling, Sampling
 from lit_condense.settings import Plain, settings_of
-from lit_condense.sharding import Share
 
 CHECKPOINT_FORMAT = 1
 
+DC_OPTIMIZER = partial(torch.optim.SGD, lr=0.1, momentum=0.5)
+"""Optimizer of the images (Zhao et al., ICLR 2021, and their program)."""
 
-class SyntheticSet(LightningModule):
+
+class SyntheticSet(EvaluatedSet):
     """A condensed training set: a few images per class, learned so that networks trained on them do well.
 
     What is matched is said by the :class:`~lit_condense.matching.MatchingLoss` callbacks of the trainer; all else is an
@@ -71,37 +72,22 @@ class SyntheticSet(LightningModule):
         evaluation: Evaluation | None = None,
         seed: int | None = None,
     ) -> None:
-        super().__init__()
+        super().__init__(network, evaluation, seed)
         self.automatic_optimization = False
         self.ipc = checks.images_per_class(ipc)
-        self.network = network
         self.inner = inner or TrainOnSynthetic()
         self.sampling = sampling or RandomSampling()
         self.parametrization = parametrization or Pixels()
         self.init = init or Noise()
         self.augmentation = augmentation or NoAugmentation()
-        self.optimizer = optimizer
+        self.optimizer = optimizer or DC_OPTIMIZER
         self.engine = engine or Engine()
-        self.evaluation = evaluation or Evaluation()
-        self.seed = run_seed(seed)
-        self.key = RandomKey(self.seed)
         # Empty until setup knows the data, or a checkpoint brings the images.
         self.images = nn.Parameter(torch.empty(0))
         self.register_buffer("labels", torch.empty(0, dtype=torch.int64))
         self._resumed: dict[str, Any] | None = None
-        self._accuracies: dict[int, float] = {}
 
     # ---------------------------------------------------------------- life cycle
-
-    @property
-    def data(self) -> CondenseDataModule:
-        """The data module in use."""
-        return checks.datamodule_of(self.trainer)
-
-    @property
-    def share(self) -> Share:
-        """This process's place in the run."""
-        return Share.of(self.trainer)
 
     @property
     def matching_losses(self) -> list[MatchingLoss]:
@@ -123,9 +109,7 @@ class SyntheticSet(LightningModule):
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         """Return the one optimizer, over the images: the trainer's global step counts image updates."""
-        if self.optimizer is not None:
-            return self.optimizer([self.images])
-        return torch.optim.SGD([self.images], lr=0.1, momentum=0.5)  # Zhao et al., ICLR 2021
+        return self.optimizer([self.images])
 
     def on_fit_start(self) -> None:
         """Make the inner network and bind the engine to it."""
@@ -151,13 +135,6 @@ class SyntheticSet(LightningModule):
                 f"({self._engine.route}): the result will agree to rounding, not to the byte."
             )
         self._resumed = None
-
-    def on_validation_start(self) -> None:
-        """Bring the data to the device."""
-        self.data.to(self.device)
-        self._accuracies = {}
-
-    on_test_start = on_validation_start
 
     # ---------------------------------------------------------------- what the set holds
 
@@ -215,6 +192,8 @@ class SyntheticSet(LightningModule):
         losses = [loss for loss in self.matching_losses if loss.weight_at(progress) != 0]
         totals = {loss.tag: self.images.new_zeros(()) for loss in losses}
         gradient = torch.zeros_like(self.images)
+        if not losses:
+            return gradient, totals
         sizes = [(self.sampling.size(real, c), count) for c, count in enumerate(self.counts)]
         mine = share.take(range(real.num_classes))
         with self._inner.frozen_batch_norm(self.inner.batch_norm, self.key.fold("statistics", progress.update)):
@@ -295,73 +274,6 @@ class SyntheticSet(LightningModule):
         self.log("lr/images", cast(Any, self.optimizers()).param_groups[0]["lr"])
         self.log("lr/inner", self._inner.optimizer.param_groups[0]["lr"])
 
-    # ---------------------------------------------------------------- evaluation
-
-    def judge(self) -> Judge:
-        """Return the evaluation bound to this run's data and seed."""
-        return Judge(self.evaluation, self.data.test, self.data.dataset_name, self.key, self.device)
-
-    @property
-    def evaluation_networks(self) -> list[NetworkFactory]:
-        """Architectures to evaluate on."""
-        return self.evaluation.networks or [self.network]
-
-    def evaluation_indices(self, stage: Literal["validate", "test"]) -> range:
-        """Return the indices of the evaluation networks that this rank trains."""
-        total = self.evaluation.quick_repeats
-        if stage == "test":
-            total = self.evaluation.repeats * len(self.evaluation_networks)
-        return range(self.share.rank, total, self.share.world_size)
-
-    def validation_step(self, batch: int, batch_idx: int) -> None:
-        """Train a fresh network of the first architecture on the set and test it."""
-        if not self.trainer.sanity_checking:
-            self._judge_one(0, int(batch), int(batch))
-
-    def test_step(self, batch: int, batch_idx: int) -> None:
-        """Train a fresh network on the set and test it; indices run through the architectures one by one."""
-        architecture, repeat = divmod(int(batch), self.evaluation.repeats)
-        self._judge_one(architecture, repeat, int(batch))
-
-    def on_validation_epoch_end(self) -> None:
-        """Log the mean accuracy over the fresh networks and its spread."""
-        if not self.trainer.sanity_checking:
-            self._log_accuracies("val", self.evaluation.quick_repeats, 1)
-
-    def on_test_epoch_end(self) -> None:
-        """Log mean and spread of the accuracy for each architecture."""
-        self._log_accuracies("test", self.evaluation.repeats, len(self.evaluation_networks))
-
-    def _judge_one(self, architecture: int, repeat: int, index: int) -> None:
-        started = time.perf_counter()
-        factory = self.evaluation_networks[architecture]
-        self._accuracies[index], _ = self.judge().accuracy(factory, repeat, self.training_set())
-        self.log(
-            "time/eval", time.perf_counter() - started, on_step=False, on_epoch=True, reduce_fx="sum", sync_dist=True
-        )
-
-    def _log_accuracies(self, prefix: str, repeats: int, architectures: int) -> None:
-        total = repeats * architectures
-        mine = torch.zeros(2, total, dtype=torch.float64)
-        for index, accuracy in self._accuracies.items():
-            mine[:, index] = torch.tensor([accuracy, 1.0])
-        accuracies, trained = self.share.sum(mine.to(self.device, torch.float32))
-        for a, factory in enumerate(self.evaluation_networks[:architectures]):
-            part = slice(a * repeats, (a + 1) * repeats)
-            values = accuracies[part][trained[part] > 0]
-            if len(values) == 0:  # limit_val_batches / limit_test_batches left this architecture out
-                continue
-            spread = values.std() if len(values) > 1 else torch.zeros(())
-            if a == 0:
-                self.log_dict({f"{prefix}/acc": values.mean(), f"{prefix}/acc_std": spread}, prog_bar=prefix == "val")
-            if architectures > 1:
-                self.log(f"{prefix}/acc/{network_name(factory)}", values.mean())
-
-    def predict_step(self, batch: int, batch_idx: int) -> dict[str, Tensor]:
-        """Return the decoded set: images in [0, 1] pixel space ``(n, C, H, W)`` and labels ``(n,)``."""
-        current = self.training_set()
-        return {"images": self.data.real.normalization.denormalize(current.images), "labels": current.labels}
-
     # ---------------------------------------------------------------- checkpoints
 
     def settings(self) -> Plain:
@@ -390,6 +302,8 @@ class SyntheticSet(LightningModule):
             self._resumed = state
         saved = checkpoint["state_dict"]
         self._hold(saved["labels"])
+        if self._trainer is None:  # load_from_checkpoint: the checkpoint says how many images there are
+            self.ipc = self.counts
         if self.images.shape != saved["images"].shape:
             self.images = nn.Parameter(torch.empty_like(saved["images"]))
 

@@ -1,0 +1,124 @@
+"""What every small training set has in common, condensed or selected: it is evaluated by training fresh networks."""
+
+from __future__ import annotations
+
+import time
+from abc import abstractmethod
+from typing import Literal
+
+import torch
+from lightning.pytorch import LightningModule
+from torch import Tensor
+
+from lit_condense import checks
+from lit_condense.data import CondenseDataModule
+from lit_condense.evaluation import Evaluation, Judge, SmallSet
+from lit_condense.networks import NetworkFactory, network_name
+from lit_condense.rng import RandomKey, run_seed
+from lit_condense.sharding import Share
+
+
+class EvaluatedSet(LightningModule):
+    """A small training set under ``validate``, ``test`` and ``predict``.
+
+    The validation and test loaders yield network indices: each step trains one fresh network on the set and tests it on
+    the whole test split. Ranks share out the indices.
+
+    Args:
+        network: Architecture of the set, which is evaluated on too unless the evaluation lists others.
+        evaluation: How the set is judged; default: protocol ``dc``.
+        seed: Seed of every draw; by default the one given to ``seed_everything``, else 0.
+    """
+
+    def __init__(self, network: NetworkFactory, evaluation: Evaluation | None, seed: int | None) -> None:
+        super().__init__()
+        self.network = network
+        self.evaluation = evaluation or Evaluation()
+        self.seed = run_seed(seed)
+        self.key = RandomKey(self.seed)
+        self._accuracies: dict[int, float] = {}
+
+    @abstractmethod
+    def training_set(self) -> SmallSet:
+        """Return what networks are trained on: normalised float32 images and their labels, detached."""
+
+    @property
+    def data(self) -> CondenseDataModule:
+        """The data module in use."""
+        return checks.datamodule_of(self.trainer)
+
+    @property
+    def share(self) -> Share:
+        """This process's place in the run."""
+        return Share.of(self.trainer)
+
+    def judge(self) -> Judge:
+        """Return the evaluation bound to this run's data and seed."""
+        return Judge(self.evaluation, self.data.test, self.data.dataset_name, self.key, self.device)
+
+    @property
+    def evaluation_networks(self) -> list[NetworkFactory]:
+        """Architectures to evaluate on."""
+        return self.evaluation.networks or [self.network]
+
+    def evaluation_indices(self, stage: Literal["validate", "test"]) -> range:
+        """Return the indices of the evaluation networks that this rank trains."""
+        total = self.evaluation.quick_repeats
+        if stage == "test":
+            total = self.evaluation.repeats * len(self.evaluation_networks)
+        return range(self.share.rank, total, self.share.world_size)
+
+    def on_validation_start(self) -> None:
+        """Bring the data to the device."""
+        self.data.to(self.device)
+        self._accuracies = {}
+
+    on_test_start = on_validation_start
+
+    def validation_step(self, batch: int, batch_idx: int) -> None:
+        """Train a fresh network of the first architecture on the set and test it."""
+        if not self.trainer.sanity_checking:
+            self._judge_one(0, int(batch), int(batch))
+
+    def test_step(self, batch: int, batch_idx: int) -> None:
+        """Train a fresh network on the set and test it; indices run through the architectures one by one."""
+        architecture, repeat = divmod(int(batch), self.evaluation.repeats)
+        self._judge_one(architecture, repeat, int(batch))
+
+    def on_validation_epoch_end(self) -> None:
+        """Log the mean accuracy over the fresh networks and its spread."""
+        if not self.trainer.sanity_checking:
+            self._log_accuracies("val", self.evaluation.quick_repeats, 1)
+
+    def on_test_epoch_end(self) -> None:
+        """Log mean and spread of the accuracy for each architecture."""
+        self._log_accuracies("test", self.evaluation.repeats, len(self.evaluation_networks))
+
+    def predict_step(self, batch: int, batch_idx: int) -> dict[str, Tensor]:
+        """Return the decoded set: images in [0, 1] pixel space ``(n, C, H, W)`` and labels ``(n,)``."""
+        current = self.training_set()
+        return {"images": self.data.real.normalization.denormalize(current.images), "labels": current.labels}
+
+    def _judge_one(self, architecture: int, repeat: int, index: int) -> None:
+        started = time.perf_counter()
+        factory = self.evaluation_networks[architecture]
+        self._accuracies[index], _ = self.judge().accuracy(factory, repeat, self.training_set())
+        seconds = time.perf_counter() - started
+        self.log("time/eval", seconds, on_step=False, on_epoch=True, reduce_fx="sum", sync_dist=True)
+
+    def _log_accuracies(self, prefix: str, repeats: int, architectures: int) -> None:
+        mine = torch.zeros(2, repeats * architectures)
+        for index, accuracy in self._accuracies.items():
+            mine[:, index] = torch.tensor([accuracy, 1.0])
+        accuracies, trained = self.share.sum(mine.to(self.device))
+        for a, factory in enumerate(self.evaluation_networks[:architectures]):
+            part = slice(a * repeats, (a + 1) * repeats)
+            values = accuracies[part][trained[part] > 0]
+            if len(values) == 0:  # limit_val_batches or limit_test_batches left this architecture out
+                continue
+            if a == 0:
+                self.log(f"{prefix}/acc", values.mean(), prog_bar=prefix == "val")
+                # sample spread, divisor N - 1; none for one network
+                self.log(f"{prefix}/acc_std", values.std() if len(values) > 1 else values.new_zeros(()))
+            if architectures > 1:
+                self.log(f"{prefix}/acc/{network_name(factory)}", values.mean())
