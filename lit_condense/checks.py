@@ -59,7 +59,9 @@ def precision(trainer: Trainer) -> None:
 
 
 def set_fits(images: Tensor, labels: Tensor, real: RealImages) -> None:
-    """Refuse a set (from a checkpoint) that belongs to other data."""
+    """Refuse a set (from a checkpoint) that belongs to other data, and data without anything to tell apart."""
+    if real.num_classes < 2:
+        raise DataError(f"Expected images of 2 or more classes, the data have {real.num_classes}. Use more classes.")
     if tuple(images.shape[1:]) != real.image_shape or int(labels.max()) >= real.num_classes:
         raise DataError(
             f"The set holds images {tuple(images.shape[1:])} of {int(labels.max()) + 1} classes, the data have "
@@ -121,10 +123,14 @@ def readable_checkpoint(path: Path, expected: int) -> None:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises many types for broken files
         raise CheckpointError(
-            f"Expected a complete checkpoint at {path}, it cannot be read ({str(error).splitlines()[0]}). "
+            f"Expected a complete checkpoint at {path}, it cannot be read ({_first_line(error)}). "
             "Use another one from the same folder."
         ) from error
     checkpoint(content if isinstance(content, dict) else {}, expected)
+
+
+def _first_line(error: Exception) -> str:
+    return next(iter(str(error).splitlines()), type(error).__name__)
 
 
 def checkpoint(content: dict[str, Any], expected: int) -> dict[str, Any]:

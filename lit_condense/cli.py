@@ -8,8 +8,10 @@ import warnings
 from pathlib import Path
 
 from lightning.fabric.utilities.exceptions import MisconfigurationException
+from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
-from lightning.pytorch.cli import ArgsType, LightningCLI
+from lightning.pytorch.cli import ArgsType, LightningCLI, SaveConfigCallback
+from lightning.pytorch.utilities import rank_zero_warn
 
 # Imported so that short class names work in configs.
 import lit_condense.callbacks
@@ -20,7 +22,7 @@ import lit_condense.networks  # noqa: F401
 from lit_condense import checks
 from lit_condense._version import __version__
 from lit_condense.data import CondenseDataModule
-from lit_condense.errors import CheckpointError, CondenseError
+from lit_condense.errors import CheckpointError, CondenseError, SettingsError
 from lit_condense.export.files import check_writable
 from lit_condense.synthetic_set import CHECKPOINT_FORMAT, SyntheticSet
 
@@ -31,9 +33,38 @@ UPSTREAM_NOISE = (
     r"`isinstance\(treespec, LeafSpec\)` is deprecated",
 )
 
+# Without it, the message of every mistyped option stands below a page that lists all of them.
+USAGE = {
+    command: {"usage": f"lit-condense {command} --config FILE [--KEY VALUE ...]"}
+    for command in ("fit", "validate", "test", "predict")
+}
+
+
+class SaveFitConfig(SaveConfigCallback):
+    """Saves the config of a fit only: evaluating a run must not overwrite the record of how it was made."""
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Save the config at the start of a fit."""
+        if stage == "fit":
+            super().setup(trainer, pl_module, stage)
+
 
 class CondenseCLI(LightningCLI):
     """LightningCLI with checks of the checkpoint and the output folders before a run."""
+
+    def instantiate_classes(self) -> None:
+        """Make trainer, model and data; what a constructor refuses ends as its own message."""
+        try:
+            super().instantiate_classes()
+        except (ValueError, TypeError, RuntimeError) as error:
+            # jsonargparse wraps each refusal once for every level of the config
+            cause: BaseException = error
+            while cause.__cause__ is not None and not isinstance(cause, CondenseError):
+                cause = cause.__cause__
+            raise SettingsError(str(cause)) from error
+
+    def _parse_ckpt_path(self) -> None:
+        """Do nothing: hyper-parameters in a checkpoint would silently override the command line."""
 
     def before_fit(self) -> None:
         """Refuse what would fail later."""
@@ -42,10 +73,21 @@ class CondenseCLI(LightningCLI):
         self._check_checkpoint()
 
     def before_validate(self) -> None:
-        """Refuse what would fail later."""
+        """Refuse what would fail later, and say where the set is only what a run starts from."""
         self._check_checkpoint()
+        if self.config[self.subcommand].get("ckpt_path") is None and isinstance(self.model, SyntheticSet):
+            rank_zero_warn("No ckpt_path given: the images are those that a run starts from, not condensed ones.")
 
-    before_test = before_predict = before_validate
+    before_test = before_validate
+
+    def before_predict(self) -> None:
+        """Refuse what would fail later, and to write a set that was never condensed over one that was."""
+        self._check_checkpoint()
+        if self.config[self.subcommand].get("ckpt_path") is None and isinstance(self.model, SyntheticSet):
+            raise CheckpointError(
+                "Expected ckpt_path, the checkpoint whose set is to be written, got none. "
+                "Give the path of one, or last."
+            )
 
     def _output_folders(self) -> list[Path]:
         folders = [callback.dirpath for callback in self._checkpoint_callbacks()] + [self.trainer.log_dir]
@@ -89,11 +131,12 @@ def run(args: ArgsType = None) -> CondenseCLI:
         subclass_mode_model=True,
         subclass_mode_data=True,
         seed_everything_default=0,
+        save_config_callback=SaveFitConfig,
         save_config_kwargs={"overwrite": True},
         trainer_defaults={"num_sanity_val_steps": 0, "enable_model_summary": False, "log_every_n_steps": 10},
         # The module takes its own optimizer: --optimizer would hand it every parameter behind its back.
         auto_configure_optimizers=False,
-        parser_kwargs={"version": __version__},
+        parser_kwargs={"prog": "lit-condense", "version": __version__, **USAGE},
         args=args,
     )
 

@@ -6,13 +6,14 @@ import time
 from pathlib import Path
 from typing import Any
 
+import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 
-from lit_condense.errors import NonFiniteError
+from lit_condense.errors import ExportError, NonFiniteError
 from lit_condense.evaluation import Score
 from lit_condense.evaluation.baselines import all_real, random_real
 from lit_condense.evaluation.published import WHOLE_DATA_SET
-from lit_condense.export import save_condensed, write_grid
+from lit_condense.export import CondensedSet, load_condensed, save_condensed, write_grid
 from lit_condense.export.card import condensed_from
 from lit_condense.export.files import check_writable
 from lit_condense.synthetic_set import SyntheticSet
@@ -31,7 +32,7 @@ class FinalReport(Callback):
     def __init__(self, folder: str | None = None) -> None:
         self.folder = folder
         self._seconds = 0.0
-        self._started = 0.0
+        self._started: float | None = None
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Refuse an output folder that cannot be written to, before any work."""
@@ -44,11 +45,22 @@ class FinalReport(Callback):
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Stop the clock."""
-        self._seconds += time.perf_counter() - self._started
+        self._seconds, self._started = self._spent(), None
+
+    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Stop the clock: evaluating is not condensing."""
+        self._seconds, self._started = self._spent(), None
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Start the clock again."""
+        self._started = time.perf_counter()
+
+    def _spent(self) -> float:
+        return self._seconds + (0.0 if self._started is None else time.perf_counter() - self._started)
 
     def state_dict(self) -> dict[str, Any]:
         """Return the seconds spent so far, so that a resumed run counts all of them."""
-        return {"seconds": self._seconds + time.perf_counter() - self._started}
+        return {"seconds": self._spent()}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Take over the seconds of the runs before."""
@@ -71,9 +83,9 @@ class FinalReport(Callback):
         print(report.table(pl_module, self._seconds, paths))
 
     def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Write the set without evaluating it."""
+        """Write the set without evaluating it; where it stands already, its card with the evaluation is kept."""
         assert isinstance(pl_module, SyntheticSet)
-        if trainer.is_global_zero:
+        if trainer.is_global_zero and not _stands_in(self._folder(trainer), condensed_from(pl_module, {})):
             self._write(trainer, pl_module, {"evaluation": None})
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
@@ -161,6 +173,14 @@ class Report:
             *(f"  {path}" for path in paths),
         ]
         return "\n".join(lines)
+
+
+def _stands_in(folder: Path, condensed: CondensedSet) -> bool:
+    try:
+        there = load_condensed(folder)
+    except ExportError:
+        return False
+    return torch.equal(there.images, condensed.images) and torch.equal(there.labels, condensed.labels)
 
 
 def _percent(score: Score) -> str:

@@ -56,9 +56,10 @@ def save_condensed(folder: str | Path, condensed: CondensedSet) -> dict[str, Pat
         Name -> path of what was written.
 
     Raises:
-        ExportError: The folder cannot be written to.
+        ExportError: The set is not one that could be read back, or the folder cannot be written to.
     """
     tensors = _tensors_of(condensed)
+    _check_tensors(tensors, Path(folder) / FILE_NAME)
     card = {**condensed.card, "format_version": FORMAT_VERSION, "sha256": tensors_sha256(tensors)}
     text = json.dumps(card, indent=2, sort_keys=False)
     paths = {FILE_NAME: Path(folder) / FILE_NAME, CARD_NAME: Path(folder) / CARD_NAME}
@@ -83,7 +84,7 @@ def load_condensed(path: str | Path) -> CondensedSet:
     _check_digest(card, digest, f"the card inside {file}")
     beside = file.parent / CARD_NAME
     if file.name == FILE_NAME and beside.exists():
-        _check_digest(_parse(beside.read_text(), beside), digest, str(beside))
+        _check_digest(_parse(beside.read_bytes(), beside), digest, str(beside))
     learned_lr = tensors.get("inner_lr")
     return CondensedSet(
         images=tensors["images"],
@@ -142,10 +143,10 @@ def _read(file: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     return tensors, _parse(metadata["card"], file)
 
 
-def _parse(text: str, where: Path) -> dict[str, Any]:
+def _parse(text: str | bytes, where: Path) -> dict[str, Any]:
     try:
         card = json.loads(text)
-    except json.JSONDecodeError as error:
+    except (ValueError, RecursionError) as error:  # no JSON, no UTF-8, or nested without end
         raise ExportError(f"Expected a JSON card in {where}, got text that is none ({error}).") from error
     if not isinstance(card, dict) or card.get("format_version") != FORMAT_VERSION:
         raise ExportError(
@@ -165,8 +166,21 @@ def _check_tensors(tensors: dict[str, Tensor], file: Path) -> None:
             f"Expected float32 images (n, C, H, W) and int64 labels (n,) in {file}, got {images.dtype} "
             f"{tuple(images.shape)} and {labels.dtype} {tuple(labels.shape)}."
         )
-    if not bool(images.isfinite().all()):
-        raise ExportError(f"Expected finite images in {file}, some are NaN or infinite.")
+    if len(labels) == 0 or int(labels.min()) < 0:
+        raise ExportError(f"Expected one or more images with labels from 0 in {file}, got labels {labels.tolist()}.")
+    shapes = {"soft_labels": (len(labels), -1), "weights": (len(labels),), "inner_lr": ()}
+    for name, tensor in tensors.items():
+        if name in shapes and not _has_shape(tensor, shapes[name]):
+            raise ExportError(
+                f"Expected float32 {name} {shapes[name]} in {file}, got {tensor.dtype} {tuple(tensor.shape)}."
+            )
+        if tensor.is_floating_point() and not bool(tensor.isfinite().all()):
+            raise ExportError(f"Expected finite {name} in {file}, some are NaN or infinite.")
+
+
+def _has_shape(tensor: Tensor, shape: tuple[int, ...]) -> bool:
+    same = [wanted in (-1, got) for wanted, got in zip(shape, tensor.shape, strict=False)]
+    return tensor.dtype == torch.float32 and tensor.ndim == len(shape) and all(same)
 
 
 def _check_digest(card: dict[str, Any], digest: str, where: str) -> None:

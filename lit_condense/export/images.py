@@ -13,10 +13,12 @@ from torch.nn import functional as F
 from torchvision.transforms.functional import to_pil_image
 from torchvision.utils import make_grid
 
+from lit_condense.errors import ExportError
 from lit_condense.export.condensed_set import CondensedSet
 from lit_condense.export.files import write_atomically
 
 GRID_COLUMNS = 10
+PICTURE_CHANNELS = (1, 3)
 SMALLEST_TILE = 32
 """Pixels of a tile's shorter side; smaller images are enlarged by a whole factor so that they can be seen."""
 
@@ -25,13 +27,16 @@ def image_grid(images: Tensor, labels: Tensor, classes: int | None = 10) -> Tens
     """Return a picture of a set: a row for each class, its first ten images as columns.
 
     Args:
-        images: ``(n, C, H, W)`` in [0, 1]; what lies outside is clamped, on one fixed scale for all images.
+        images: ``(n, C, H, W)`` in [0, 1]; what lies outside is clamped, on one fixed scale for all images. Neither
+            one nor three channels are shown as their mean.
         labels: ``(n,)``.
         classes: Show only the first so many classes; ``None`` shows all.
 
     Returns:
         ``(3, rows, columns)`` in [0, 1].
     """
+    if images.shape[1] not in PICTURE_CHANNELS:
+        images = images.mean(1, keepdim=True)
     shown = [images[labels == c][:GRID_COLUMNS] for c in range(int(labels.max()) + 1)][:classes]
     columns = max(len(row) for row in shown)
     padded = [torch.cat([row, row.new_ones(columns - len(row), *row.shape[1:])]) for row in shown]
@@ -52,7 +57,15 @@ def write_image_folder(folder: str | Path, condensed: CondensedSet) -> Path:
 
     ``ImageFolder`` numbers classes in the order of their folder names: the padded index in front keeps the labels.
     PNG holds 8 bits in [0, 1]: values are clamped and rounded, which loses information.
+
+    Raises:
+        ExportError: The images are neither grey nor colour, or the folder cannot be written to.
     """
+    if condensed.images.shape[1] not in PICTURE_CHANNELS:
+        raise ExportError(
+            f"Expected images of 1 or 3 channels to write as PNG, got {condensed.images.shape[1]}. "
+            "Use the safetensors file itself."
+        )
     names = condensed.card.get("data", {}).get("class_names", [])
     for c, class_folder in enumerate(class_folders(names, int(condensed.labels.max()) + 1)):
         for position, image in enumerate(condensed.images[condensed.labels == c]):

@@ -1,0 +1,97 @@
+"""Small data, networks and trainers shared by the tests that need a whole run."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import torch
+from lightning.pytorch import Callback, Trainer
+
+from lit_condense.data import CondenseDataModule, Splits
+from lit_condense.matching import MatchingLoss
+from lit_condense.networks import ConvNet
+
+TINY_SIZES = (9, 7, 9, 4, 9)
+"""Training images of the five classes of TinyData: unequal, one of them smaller than the usual tiny batch of 6."""
+
+
+class TinyData(CondenseDataModule):
+    """Noisy stripes made in memory: class ``c`` is bright in the rows ``r`` with ``r % classes == c``."""
+
+    dataset_name = "tiny"
+
+    def __init__(
+        self,
+        sizes=TINY_SIZES,
+        channels=1,
+        image_size=(8, 8),
+        normalization="measured",
+        classes=None,
+        train_limit_per_class=None,
+    ):
+        self.sizes, self.channels, self.image_size = sizes, channels, image_size
+        super().__init__(normalization, classes, train_limit_per_class)
+
+    def load(self):
+        names = tuple(f"stripe {c}" for c in range(len(self.sizes)))
+        test_sizes = [2 + c % 3 for c in range(len(self.sizes))]
+        return Splits(*self._split(self.sizes, 0), *self._split(test_sizes, 1), names)
+
+    def _split(self, sizes, seed):
+        generator = torch.Generator().manual_seed(seed)
+        labels = torch.repeat_interleave(torch.arange(len(sizes)), torch.tensor(sizes))
+        labels = labels[torch.randperm(len(labels), generator=generator)]
+        noise = torch.randint(0, 100, (len(labels), self.channels, *self.image_size), generator=generator)
+        bright = torch.arange(self.image_size[0]) % len(sizes) == labels[:, None]
+        return (noise + 140 * bright[:, None, :, None]).to(torch.uint8), labels
+
+
+def tiny_convnet(norm="instance", **settings):
+    """A factory of ConvNets small enough for slow oracles; every norm can divide its width."""
+    return partial(ConvNet, **{"width": 4, "depth": 2, "norm": norm, **settings})
+
+
+def quiet_trainer(*callbacks, **settings):
+    """A Trainer on one CPU that prints, logs and writes nothing."""
+    quiet = {
+        "accelerator": "cpu",
+        "devices": 1,
+        "logger": False,
+        "enable_checkpointing": False,
+        "enable_progress_bar": False,
+        "enable_model_summary": False,
+        "num_sanity_val_steps": 0,
+        "limit_val_batches": 0,
+        "max_steps": 2,
+    }
+    return Trainer(callbacks=list(callbacks), **{**quiet, **settings})
+
+
+class Recorder(Callback):
+    """Writes down the images before the first update and after every one."""
+
+    def __init__(self):
+        self.images = []
+
+    def on_train_start(self, trainer, pl_module):
+        self.images.append(pl_module.images.detach().clone())
+
+    def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
+        self.images.append(pl_module.images.detach().clone())
+
+
+class DistanceLoss(MatchingLoss):
+    """A matching loss made of any distance function, with any weight over the run."""
+
+    def __init__(self, distance, weight=1.0, name=None, weights=None):
+        super().__init__(weight, name)
+        self.distance = distance
+        self.weights = weights
+        self.asked = []
+
+    def weight_at(self, progress):
+        self.asked.append((progress.update, progress.network_index, progress.match_index))
+        return self.weight if self.weights is None else self.weights(progress)
+
+    def loss(self, real, synthetic):
+        return self.distance(real.gradients, synthetic.gradients).sum()
