@@ -6,6 +6,7 @@ import math
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from lit_condense.augmentation.base import Draw, check_range, integers, uniform
 from lit_condense.augmentation.operations import geometry_dtype
@@ -74,3 +75,30 @@ class CutMix:
         box = (y >= top) & (y < bottom) & (x >= left) & (x < right)
         ratio = 1 - box.to(geometry_dtype(images)).mean()
         return torch.where(box, images[partners], images), labels, labels[partners], ratio
+
+
+def mixed(
+    images: Tensor, labels: Tensor, probability: float, num_classes: int, key: RandomKey
+) -> tuple[Tensor, Tensor]:
+    """Mix a training batch, with the two labels of each image joined to one soft label.
+
+    Cross-entropy is linear in the target: with ``ratio * onehot(a) + (1 - ratio) * onehot(b)`` it equals the weighted
+    sum of the two cross-entropies, for one forward pass.
+
+    Args:
+        images: ``(n, C, H, W)``.
+        labels: ``(n,)``.
+        probability: Of mixing; at 0 images and labels come back as they are.
+        num_classes: Length of a soft label.
+        key: Names the draw.
+
+    Returns:
+        Images, and labels ``(n,)`` or soft labels ``(n, num_classes)``.
+    """
+    if probability == 0:
+        return images, labels
+    cutmix = CutMix(probability)
+    draw = cutmix.draw(key, (images.shape[-2], images.shape[-1]), len(images))
+    images, own, partners, ratio = cutmix.apply(images, labels, draw)
+    ratio = ratio.to(images.dtype)
+    return images, ratio * F.one_hot(own, num_classes) + (1 - ratio) * F.one_hot(partners, num_classes)

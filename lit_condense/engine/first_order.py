@@ -24,11 +24,12 @@ Keyed by device and read once: the route never depends on a timing, so two runs 
 
 def forward_gflop(network: nn.Module, images: Tensor) -> float:
     """Return the cost of a forward pass in GFLOP (a multiply-add counts 2), for ``(n, C, H, W)`` images."""
-    was_training = network.training
+    modes = {module: module.training for module in network.modules()}
     counter = FlopCounterMode(display=False)
     with torch.no_grad(), counter:
         network.eval()(images[:1])
-    network.train(was_training)
+    for module, training in modes.items():  # part by part: batch norm may be frozen in a network that trains
+        module.training = training
     return counter.get_total_flops() * len(images) / 1e9
 
 

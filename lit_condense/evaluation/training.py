@@ -7,10 +7,9 @@ from typing import Protocol
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 from torchmetrics.classification import MulticlassAccuracy
 
-from lit_condense.augmentation import CutMix
+from lit_condense.augmentation.cutmix import mixed
 from lit_condense.data.store import RealImages
 from lit_condense.engine.first_order import FirstOrderLoss, forward_gflop
 from lit_condense.evaluation.protocols import Recipe
@@ -62,6 +61,8 @@ def train_network(
     steps, drops = recipe.capped(batches, max_steps)
     first = data.at(torch.arange(min(len(data.labels), recipe.batch_size)))
     heavy = forward_gflop(network, first) * steps >= COMPILE_FROM_RUN_GFLOP
+    with torch.no_grad():
+        num_classes = network.eval()(first[:1]).shape[-1]
     loss = FirstOrderLoss(network, "exact", compiled=heavy)
     network.train()
     optimizer = _optimizer(network, recipe, recipe.lr)
@@ -74,7 +75,7 @@ def train_network(
                 group["lr"] = recipe.lr * dropped
             images, labels = _batch(data, recipe.batch_size, step, batches, key)
             optimizer.zero_grad(set_to_none=True)
-            torch.autograd.backward(_loss(loss, images, labels, recipe, key.fold("step", step)))
+            torch.autograd.backward(_loss(loss, images, labels, recipe, num_classes, key.fold("step", step)))
             optimizer.step()
     return steps
 
@@ -103,14 +104,10 @@ def _batch(data: LabelledImages, size: int, step: int, batches: int, key: Random
     return images, data.labels[chosen.to(data.labels.device)].to(images.device)
 
 
-def _loss(loss: FirstOrderLoss, images: Tensor, labels: Tensor, recipe: Recipe, key: RandomKey) -> Tensor:
+def _loss(
+    loss: FirstOrderLoss, images: Tensor, labels: Tensor, recipe: Recipe, num_classes: int, key: RandomKey
+) -> Tensor:
     height, width = images.shape[-2:]
     draw = recipe.augmentation.draw(key.fold("augment"), (height, width), samples=len(images))
     images = recipe.augmentation.apply(images, draw)
-    if recipe.cutmix == 0:
-        return loss(images, labels)
-    mixer = CutMix(recipe.cutmix)
-    cut = mixer.draw(key.fold("cutmix"), (height, width), len(images))
-    mixed, labels_a, labels_b, ratio = mixer.apply(images, labels, cut)
-    logits = loss.network(mixed)
-    return ratio * F.cross_entropy(logits, labels_a) + (1 - ratio) * F.cross_entropy(logits, labels_b)
+    return loss(*mixed(images, labels, recipe.cutmix, num_classes, key.fold("cutmix")))

@@ -109,15 +109,18 @@ def tensors_sha256(tensors: dict[str, Tensor]) -> str:
 
 def _tensors_of(condensed: CondensedSet) -> dict[str, Tensor]:
     given = {
-        "images": condensed.images.to(torch.float32),
-        "labels": condensed.labels.to(torch.int64),
+        "images": condensed.images,
+        "labels": condensed.labels,
         "soft_labels": condensed.soft_labels,
         "weights": condensed.weights,
         "stored": condensed.stored,
         "inner_lr": None if condensed.inner_lr is None else torch.tensor(condensed.inner_lr),
     }
+    kept = {
+        name: t.to(torch.int64 if name == "labels" else torch.float32) for name, t in given.items() if t is not None
+    }
     # safetensors wants dense tensors that share no memory
-    return {name: t.detach().cpu().contiguous().clone() for name, t in given.items() if t is not None}
+    return {name: t.detach().cpu().contiguous().clone() for name, t in kept.items()}
 
 
 def _read(file: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:

@@ -59,13 +59,15 @@ def write_image_folder(folder: str | Path, condensed: CondensedSet) -> Path:
     PNG holds 8 bits in [0, 1]: values are clamped and rounded, which loses information.
 
     Raises:
-        ExportError: The images are neither grey nor colour, or the folder cannot be written to.
+        ExportError: The images are neither grey nor colour, or the folder holds something or cannot be written to.
     """
     if condensed.images.shape[1] not in PICTURE_CHANNELS:
         raise ExportError(
             f"Expected images of 1 or 3 channels to write as PNG, got {condensed.images.shape[1]}. "
             "Use the safetensors file itself."
         )
+    if Path(folder).is_dir() and any(Path(folder).iterdir()):
+        raise ExportError(f"Expected a new or empty folder, {folder} holds files that would mix with the set's.")
     names = condensed.card.get("data", {}).get("class_names", [])
     for c, class_folder in enumerate(class_folders(names, int(condensed.labels.max()) + 1)):
         for position, image in enumerate(condensed.images[condensed.labels == c]):

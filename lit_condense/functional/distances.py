@@ -71,7 +71,7 @@ def global_cosine(real: dict[str, Tensor], synthetic: dict[str, Tensor]) -> Tens
 
     ``cos = <a, b> / (|a| |b| + 1e-6)``.
     """
-    a, b = (torch.cat([t.flatten(1) for t in side], dim=1) for side in zip(*_pairs(real, synthetic), strict=True))
+    a, b = (torch.cat([t.reshape(len(t), -1) for t in side], dim=1) for side in zip(*_pairs(real, synthetic), strict=True))
     return 1 - _cosine(a, b)
 
 
@@ -96,12 +96,12 @@ def _rows(real: dict[str, Tensor], synthetic: dict[str, Tensor]) -> Iterator[tup
 
 def _flat(real: dict[str, Tensor], synthetic: dict[str, Tensor]) -> Iterator[tuple[Tensor, Tensor]]:
     for a, b in _pairs(real, synthetic):
-        yield a.flatten(1), b.flatten(1)
+        yield a.reshape(len(a), -1), b.reshape(len(b), -1)
 
 
 def _sum(terms: Iterator[Tensor]) -> Tensor:
     """Add up ``(k, ...)`` terms over everything but k."""
-    per_tensor = [term.flatten(1).sum(1) for term in terms]
+    per_tensor = [term.reshape(len(term), -1).sum(1) for term in terms]
     if not per_tensor:
         raise ValueError("Expected at least one gradient tensor with two or more dimensions, got none to compare.")
     return torch.stack(per_tensor).sum(0)

@@ -1,0 +1,74 @@
+"""Last-layer gradients and Hessian diagonals of single samples, in closed form.
+
+For a last layer ``logits = W z + b`` with features ``z`` (d entries), softmax ``p`` and one-hot label ``y``, one
+sample's cross-entropy has, with ``e = p - y`` and elementwise products,
+
+* gradient          ``[e, vec(e z^T)]``
+* Hessian diagonal  ``[p (1 - p), vec((p (1 - p)) (z z)^T)]``
+
+both of length ``C * (d + 1)``: first the C bias coordinates, then the C x d weight coordinates row by row. These are
+per sample: nothing is divided by a batch size (Shin et al., *Loss-Curvature Matching*, AISTATS 2023, section 2).
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+
+def last_layer_gradients(features: Tensor, logits: Tensor, labels: Tensor) -> Tensor:
+    """Return each sample's cross-entropy gradient in the last layer.
+
+    Args:
+        features: ``(n, d)``, the input of the last layer.
+        logits: ``(n, C)``.
+        labels: ``(n,)``.
+
+    Returns:
+        ``(n, C * (d + 1))``, differentiable in features and logits.
+    """
+    return _with_bias(softmax_error(logits, labels), features)
+
+
+def last_layer_hessian_diagonal(features: Tensor, logits: Tensor, labels: Tensor) -> Tensor:
+    """Return the diagonal of each sample's cross-entropy Hessian in the last layer; it does not depend on the labels.
+
+    Args:
+        features: ``(n, d)``.
+        logits: ``(n, C)``.
+        labels: ``(n,)``; only its length is checked.
+
+    Returns:
+        ``(n, C * (d + 1))``, non-negative.
+    """
+    if len(labels) != len(logits):
+        raise ValueError(f"Expected one label for each of the {len(logits)} samples, got {len(labels)}.")
+    p = logits.softmax(-1)
+    return _with_bias(p * (1 - p), features.square())
+
+
+def last_layer_gradient_variance(features: Tensor, logits: Tensor, labels: Tensor) -> Tensor:
+    """Return, for every last-layer coordinate, the unbiased variance of the per-sample gradients (divisor n - 1).
+
+    Args:
+        features: ``(n, d)``, n at least 2.
+        logits: ``(n, C)``.
+        labels: ``(n,)``.
+
+    Returns:
+        ``(C * (d + 1),)``: first the C bias coordinates. Differentiable in features and logits.
+    """
+    if len(logits) < 2:
+        raise ValueError(f"Expected at least 2 samples for a variance, got {len(logits)}.")
+    return last_layer_gradients(features, logits, labels).var(dim=0)
+
+
+def softmax_error(logits: Tensor, labels: Tensor) -> Tensor:
+    """Return ``softmax(logits) - onehot(labels)``, ``(n, C)``."""
+    return logits.softmax(-1) - F.one_hot(labels, logits.shape[-1]).to(logits.dtype)
+
+
+def _with_bias(left: Tensor, right: Tensor) -> Tensor:
+    """Return ``[left, vec(left right^T)]`` for every sample."""
+    return torch.cat([left, torch.einsum("nc,nd->ncd", left, right).flatten(1)], dim=1)

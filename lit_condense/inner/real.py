@@ -1,0 +1,71 @@
+"""An inner network trained on real data (IDC, DREAM, LCMat-C)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from lit_condense.augmentation import AlwaysOn, Augmentation
+from lit_condense.augmentation.cutmix import mixed
+from lit_condense.errors import SettingsError
+from lit_condense.inner.base import InnerLoop, TrainingMaterial
+from lit_condense.inner.network import BatchNormStatistics, InnerNetwork
+from lit_condense.matching.base import Progress
+from lit_condense.rng import RandomKey
+
+
+class TrainOnReal(InnerLoop):
+    """A network that starts fresh, serves some updates and is trained on augmented real images after each (IDC).
+
+    Args:
+        updates: Image updates a network serves (published: 100).
+        images: Real images it is trained on between two updates, rounded up to whole batches (published: 2,000 for
+            CIFAR, 500 for MNIST, FashionMNIST and SVHN).
+        batch_size: Images in a training step (IDC: 64, DREAM: 128).
+        cutmix: Probability that a training batch is mixed by CutMix (published: 0.5).
+        augmentation: Drawn for each image of a training batch; default: colour and crop, always on (IDC leaves its
+            cutout to CutMix here).
+        lr: Learning rate (published: 0.01).
+        momentum: Momentum (published: 0.9).
+        weight_decay: Weight decay (published: 5e-4).
+        batch_norm: See :class:`InnerLoop`.
+    """
+
+    def __init__(
+        self,
+        updates: int = 100,
+        images: int = 2000,
+        batch_size: int = 64,
+        cutmix: float = 0.5,
+        augmentation: Augmentation | None = None,
+        lr: float = 0.01,
+        momentum: float = 0.9,
+        weight_decay: float = 5e-4,
+        batch_norm: BatchNormStatistics = "real_batch",
+    ) -> None:
+        super().__init__(lr, momentum, weight_decay, batch_norm)
+        for name, value, least in (("updates", updates, 1), ("images", images, 0), ("batch_size", batch_size, 1)):
+            if value < least:
+                raise SettingsError(f"Expected TrainOnReal.{name} to be {least} or more, got {value}.")
+        if not 0 <= cutmix <= 1:
+            raise SettingsError(f"Expected TrainOnReal.cutmix to be a probability, got {cutmix}.")
+        self.updates = updates
+        self.images = images
+        self.batch_size = batch_size
+        self.cutmix = cutmix
+        self.augmentation = augmentation or AlwaysOn(("color", "crop"))
+
+    def updates_per_network(self, ipc: Sequence[int]) -> int:
+        """Return the given number of updates."""
+        return self.updates
+
+    def advance(self, inner: InnerNetwork, material: TrainingMaterial, progress: Progress, key: RandomKey) -> None:
+        """Train on fresh random real batches, augmented per sample (without cutout where CutMix cuts already)."""
+        real = material.real
+        for step in range(-(-self.images // self.batch_size)):
+            here = key.fold("real", step)
+            chosen = real.mixed(self.batch_size, here)
+            images, labels = real.at(chosen).to(material.images.dtype), real.labels_at(chosen)
+            size = (images.shape[-2], images.shape[-1])
+            draw = self.augmentation.draw(here.fold("augment"), size, samples=len(images))
+            images = self.augmentation.apply(images, draw)
+            inner.train_step(material.loss, *mixed(images, labels, self.cutmix, real.num_classes, here.fold("cutmix")))

@@ -1,0 +1,180 @@
+"""Tiny runs through the command line, in this process or in a new one."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import subprocess
+import sys
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import yaml
+
+from lit_condense.cli import main, run
+from lit_condense.rng import RandomKey
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+
+EVALUATION = {"protocol": "dc", "repeats": 2, "quick_repeats": 1, "epochs": 2, "full_data_steps": 2}
+
+
+def tiny_config(folder, name="tiny", **model):
+    """A run of 4 updates on 10 digits a class, as plain data; everything is written below ``folder``."""
+    return {
+        "seed_everything": 0,
+        "trainer": {
+            "accelerator": "cpu",
+            "devices": 1,
+            "max_steps": 4,
+            "val_check_interval": 4,
+            "check_val_every_n_epoch": None,
+            "log_every_n_steps": 1,
+            "num_sanity_val_steps": 0,
+            "enable_progress_bar": False,
+            "logger": {
+                "class_path": "lightning.pytorch.loggers.TensorBoardLogger",
+                "init_args": {"save_dir": str(folder), "name": name, "version": "", "default_hp_metric": False},
+            },
+            "callbacks": [
+                {"class_path": "lit_condense.matching.GradientMatching", "init_args": {"distance": "row_cosine"}},
+                {
+                    "class_path": "lightning.pytorch.callbacks.ModelCheckpoint",
+                    "init_args": {
+                        "dirpath": str(Path(folder) / name / "checkpoints"),
+                        "every_n_train_steps": 1,
+                        "monitor": "step",
+                        "mode": "max",
+                        "save_top_k": 2,
+                        "save_last": True,
+                        "enable_version_counter": False,
+                    },
+                },
+                {"class_path": "lit_condense.callbacks.Dashboard", "init_args": {"every_n_updates": 2}},
+                {
+                    "class_path": "lit_condense.callbacks.FinalReport",
+                    "init_args": {"folder": str(Path(folder) / name)},
+                },
+            ],
+        },
+        "model": {
+            "class_path": "lit_condense.SyntheticSet",
+            "init_args": {
+                "ipc": 1,
+                "network": {"class_path": "lit_condense.networks.ConvNet", "init_args": {"width": 4, "depth": 1}},
+                "inner": {"class_path": "lit_condense.inner.TrainOnSynthetic", "init_args": {"updates": 4}},
+                "sampling": {"class_path": "lit_condense.sampling.RandomSampling", "init_args": {"batch_size": 4}},
+                "optimizer": {"class_path": "torch.optim.SGD", "init_args": {"lr": 0.1, "momentum": 0.5}},
+                "evaluation": {"class_path": "lit_condense.evaluation.Evaluation", "init_args": dict(EVALUATION)},
+                **model,
+            },
+        },
+        "data": {"class_path": "lit_condense.data.Digits", "init_args": {"train_limit_per_class": 10}},
+    }
+
+
+def write_config(folder, name="tiny", **model):
+    """Write ``tiny_config`` and return ``["--config", its path]``."""
+    path = Path(folder) / f"{name}.yaml"
+    path.write_text(yaml.safe_dump(tiny_config(folder, name, **model), sort_keys=False))
+    return ["--config", str(path)]
+
+
+def write_arrays(path, shape=(1, 8, 8), classes=2, per_class=6, **changes):
+    """Write random float images of every class for ``ArrayFile``; ``changes`` replace whole arrays."""
+    draw = np.random.Generator(np.random.PCG64(0))
+    labels = np.arange(classes * per_class) % classes
+    arrays = {
+        "train_images": draw.random((len(labels), *shape), dtype=np.float32),
+        "train_labels": labels,
+        "test_images": draw.random((2 * classes, *shape), dtype=np.float32),
+        "test_labels": np.arange(2 * classes) % classes,
+    }
+    np.savez(path, **{**arrays, **changes})
+    return ["--data", "lit_condense.data.ArrayFile", "--data.path", str(path), "--data.layout", "NCHW"]
+
+
+@contextmanager
+def untouched_process():
+    """Put back what a run leaves behind in its process: the global seed, the generators, the log level."""
+    seeds = {name: os.environ.get(name) for name in ("PL_GLOBAL_SEED", "PL_SEED_WORKERS")}
+    logger = logging.getLogger("lightning.pytorch")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with RandomKey(0).isolated():
+            yield
+    finally:
+        logger.setLevel(level)
+        for name, value in seeds.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
+
+
+def cli(*args):
+    """Run a command that is expected to work, and return it: its trainer, model and data."""
+    with untouched_process():
+        return run([str(a) for a in args])
+
+
+def refusal(capsys, *args):
+    """Run a command that is expected to be refused, and return its one message."""
+    capsys.readouterr()
+    with untouched_process(), pytest.raises(SystemExit) as stopped:
+        main([str(a) for a in args])
+    code, printed = stopped.value.code, capsys.readouterr()
+    # sys.exit(message) prints the message and exits with 1; a mistyped option ends with 2 and prints it itself
+    message = code if isinstance(code, str) else printed.err
+    assert code != 0
+    assert code is not None
+    assert message.strip()
+    assert "Traceback" not in message + printed.err
+    return message
+
+
+def new_process(*command, cwd=None):
+    """Run a command line in a new process; return it with its output, whatever its exit code."""
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    for name in ("PL_GLOBAL_SEED", "PL_SEED_WORKERS"):
+        environment.pop(name, None)
+    return subprocess.run(
+        [str(part) for part in command],
+        cwd=cwd or REPOSITORY,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+
+
+def succeeded(process):
+    """Return the process after showing what it said if it failed."""
+    assert process.returncode == 0, process.stderr[-3000:]
+    return process
+
+
+def python_m(module, *args):
+    """``python -m module args`` in a new process."""
+    return new_process(sys.executable, "-m", module, *args)
+
+
+def console_script(*args):
+    """``lit-condense args`` in a new process."""
+    return new_process(Path(sys.executable).parent / "lit-condense", *args)
+
+
+def card_of(folder):
+    """The card.json of a run."""
+    return json.loads((Path(folder) / "card.json").read_text())
+
+
+def checkpoint_of(folder, name="last"):
+    """A checkpoint of a run."""
+    return torch.load(Path(folder) / "checkpoints" / f"{name}.ckpt", weights_only=True)
