@@ -69,8 +69,8 @@ def set_fits(images: Tensor, labels: Tensor, real: RealImages) -> None:
         )
 
 
-def matching_losses(losses: Sequence[MatchingLoss]) -> None:
-    """Refuse a run that matches nothing, or two losses with one name."""
+def matching_losses(losses: Sequence[MatchingLoss], fewest_images: int) -> None:
+    """Refuse a run that matches nothing, two losses with one name, or a loss that needs more images of each class."""
     if not losses:
         raise SettingsError(
             "Expected at least one matching loss among trainer.callbacks, got none. Add for instance "
@@ -79,6 +79,12 @@ def matching_losses(losses: Sequence[MatchingLoss]) -> None:
     tags = [loss.tag for loss in losses]
     if len(set(tags)) < len(tags):
         raise SettingsError(f"Expected matching losses with different names, got {tags}. Give one a `name`.")
+    for loss in losses:
+        if loss.least_images > fewest_images:
+            raise SettingsError(
+                f"{loss.tag} needs at least {loss.least_images} decoded synthetic images of each class, a class has "
+                f"{fewest_images}. Raise ipc or the parametrization's factor."
+            )
 
 
 def length_of_run(trainer: Trainer, updates_per_network: int) -> None:

@@ -14,8 +14,9 @@ from torch import Tensor, nn
 
 from lit_condense import checks
 from lit_condense.augmentation import Augmentation, NoAugmentation
-from lit_condense.engine import Block, Engine, RunningEngine
+from lit_condense.engine import Block, Engine, RunningEngine, Work, match
 from lit_condense.engine.blocks import cut_classes
+from lit_condense.engine.engine import needs_of
 from lit_condense.errors import NonFiniteError
 from lit_condense.evaluated_set import EvaluatedSet
 from lit_condense.evaluation import Evaluation, SmallSet
@@ -104,7 +105,7 @@ class SyntheticSet(EvaluatedSet):
             self.images = nn.Parameter(self.init.start(self.parametrization, real, counts, self.key.fold("init")))
         checks.set_fits(self.images, self.labels, real)
         if stage == "fit":
-            checks.matching_losses(self.matching_losses)
+            checks.matching_losses(self.matching_losses, min(self.counts) * self.parametrization.factor**2)
             checks.length_of_run(self.trainer, self.updates_per_network)
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
@@ -115,10 +116,13 @@ class SyntheticSet(EvaluatedSet):
         """Make the inner network and bind the engine to it."""
         self.data.to(self.device)
         real = self.data.real
-        self._inner = InnerNetwork(self.network, real, self.key, self.inner.optimizer, self.device, self.images.dtype)
+        needs = needs_of(self.matching_losses) | self.sampling.needs
+        self._inner = InnerNetwork(
+            self.network, real, self.key, self.inner.optimizer, self.images, needs_features=not needs <= {"gradients"}
+        )
         largest = max(range(real.num_classes), key=lambda c: self.sampling.size(real, c))
         batch = real.at(self.sampling.select(real, largest, self.key.fold("shape"))).to(self.images.dtype)
-        self._engine: RunningEngine = self.engine.start(self._inner.network, batch)
+        self._engine: RunningEngine = self.engine.start(self._inner.network, batch, needs)
         if self._resumed is not None:
             self._go_on(self._resumed)
         networks = -(-self.trainer.max_steps // self.updates_per_network)
@@ -190,20 +194,40 @@ class SyntheticSet(EvaluatedSet):
         """Return this rank's part of the image gradient, and the losses summed over the rank's classes."""
         real, share = self.data.real, self.share
         losses = [loss for loss in self.matching_losses if loss.weight_at(progress) != 0]
-        totals = {loss.tag: self.images.new_zeros(()) for loss in losses}
-        gradient = torch.zeros_like(self.images)
-        if not losses:
-            return gradient, totals
         sizes = [(self.sampling.size(real, c), count) for c, count in enumerate(self.counts)]
         mine = share.take(range(real.num_classes))
         with self._inner.frozen_batch_norm(self.inner.batch_norm, self.key.fold("statistics", progress.update)):
-            for classes in cut_classes(mine, sizes, self.engine.classes_per_block):
-                result = self._engine.run(self._block(classes, progress), losses, progress)
-                for c, part in zip(classes, torch.split(result.gradient, sizes[classes[0]][1]), strict=True):
-                    gradient[self.rows_of(c)] = part
-                for tag, value in result.losses.items():
-                    totals[tag] += value
-        return gradient, totals
+            work = Work(
+                blocks=cut_classes(mine, sizes, self.engine.classes_per_block),
+                block=lambda classes: self._block(classes, progress),
+                whole=lambda: self._whole(progress),
+                num_classes=real.num_classes,
+                share=share,
+            )
+            result = match(self._engine, work, losses, progress, self.images.new_zeros(()))
+        gradient = torch.zeros_like(self.images)
+        for classes, found in result.blocks:
+            rows = [self.rows_of(c) for c in classes]
+            for row, part in zip(rows, torch.split(found, [row.stop - row.start for row in rows]), strict=True):
+                gradient[row] += part
+        return gradient, result.losses
+
+    def _whole(self, progress: Progress) -> Block:
+        """Gather one block of all images of all classes, for losses that see the whole set at once."""
+        blocks = [self._block([c], progress) for c in range(self.data.real.num_classes)]
+        counts = self.counts
+
+        def views(stored: Tensor) -> Tensor:
+            parts = zip(blocks, torch.split(stored, counts), strict=True)
+            return torch.cat([block.views(part) for block, part in parts], dim=1)
+
+        return Block(
+            real_images=torch.cat([block.real_images for block in blocks], dim=1),
+            real_labels=torch.cat([block.real_labels for block in blocks], dim=1),
+            stored=torch.cat([block.stored.detach() for block in blocks]).requires_grad_(),
+            views=views,
+            synthetic_labels=torch.cat([block.synthetic_labels for block in blocks], dim=1),
+        )
 
     def _block(self, classes: Sequence[int], progress: Progress) -> Block:
         """Gather a block: real images, and a leaf of stored images with the way from it to the network's input."""

@@ -23,7 +23,7 @@ REPOSITORY = Path(__file__).resolve().parent.parent
 EVALUATION = {"protocol": "dc", "repeats": 2, "quick_repeats": 1, "epochs": 2, "full_data_steps": 2}
 
 
-def tiny_config(folder, name="tiny", **model):
+def tiny_config(folder, name="tiny", save_every=1, **model):
     """A run of 4 updates on 10 digits a class, as plain data; everything is written below ``folder``."""
     return {
         "seed_everything": 0,
@@ -46,7 +46,7 @@ def tiny_config(folder, name="tiny", **model):
                     "class_path": "lightning.pytorch.callbacks.ModelCheckpoint",
                     "init_args": {
                         "dirpath": str(Path(folder) / name / "checkpoints"),
-                        "every_n_train_steps": 1,
+                        "every_n_train_steps": save_every,
                         "monitor": "step",
                         "mode": "max",
                         "save_top_k": 2,
@@ -77,10 +77,10 @@ def tiny_config(folder, name="tiny", **model):
     }
 
 
-def write_config(folder, name="tiny", **model):
+def write_config(folder, name="tiny", save_every=1, **model):
     """Write ``tiny_config`` and return ``["--config", its path]``."""
     path = Path(folder) / f"{name}.yaml"
-    path.write_text(yaml.safe_dump(tiny_config(folder, name, **model), sort_keys=False))
+    path.write_text(yaml.safe_dump(tiny_config(folder, name, save_every, **model), sort_keys=False))
     return ["--config", str(path)]
 
 

@@ -8,8 +8,10 @@ import torch
 from lightning.pytorch import Callback, Trainer
 
 from lit_condense.data import CondenseDataModule, Splits
+from lit_condense.inner import InnerNetwork
 from lit_condense.matching import MatchingLoss
 from lit_condense.networks import ConvNet
+from lit_condense.rng import RandomKey
 
 TINY_SIZES = (9, 7, 9, 4, 9)
 """Training images of the five classes of TinyData: unequal, one of them smaller than the usual tiny batch of 6."""
@@ -49,6 +51,13 @@ class TinyData(CondenseDataModule):
 def tiny_convnet(norm="instance", **settings):
     """A factory of ConvNets small enough for slow oracles; every norm can divide its width."""
     return partial(ConvNet, **{"width": 4, "depth": 2, "norm": norm, **settings})
+
+
+def fresh_inner_network(loop, real, factory=None, key=RandomKey(1), dtype=torch.float64):  # noqa: B008 - it is frozen
+    """The first inner network of a run whose networks ``loop`` trains."""
+    inner = InnerNetwork(factory or tiny_convnet(), real, key, loop.optimizer, like=torch.zeros((), dtype=dtype))
+    inner.renew(0)
+    return inner
 
 
 def quiet_trainer(*callbacks, **settings):

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import functools
 import hashlib
 import re
 import resource
@@ -205,8 +206,8 @@ def test_help_comes_quickly_and_names_the_commands():
     [
         (["--version"], [f"lit-condense {__version__}"]),
         (["fit", "--help"], ["--trainer.max_steps", "--ckpt_path", "--model", "--data"]),
-        (["fit", "--model.help=SyntheticSet"], ["--ipc", "Images per class", "--inner"]),
-        (["fit", "--data.help=ArrayFile"], ["--path", "--layout"]),
+        (["fit", "--model.help=SyntheticSet"], ["--model.ipc", "Images per class", "--model.inner"]),
+        (["fit", "--data.help=ArrayFile"], ["--data.path", "--data.layout"]),
     ],
 )
 def test_version_and_help_are_printed(capsys, args, words):
@@ -300,6 +301,7 @@ def test_seconds_of_condensing_are_counted_once_and_without_evaluations(tmp_path
     monkeypatch.setattr("lit_condense.callbacks.final_report.time", SimpleNamespace(perf_counter=lambda: now[0]))
 
     def lasting(seconds, step):
+        @functools.wraps(step)
         def timed(*args):
             now[0] += seconds
             return step(*args)
@@ -308,8 +310,8 @@ def test_seconds_of_condensing_are_counted_once_and_without_evaluations(tmp_path
 
     monkeypatch.setattr(SyntheticSet, "training_step", lasting(1, SyntheticSet.training_step))
     monkeypatch.setattr(SyntheticSet, "validation_step", lasting(100, SyntheticSet.validation_step))
-    args = write_config(tmp_path)
-    cli("fit", *args, "--trainer.val_check_interval", "2", "--trainer.callbacks.every_n_train_steps", "100")
+    args = write_config(tmp_path, save_every=100)
+    cli("fit", *args, "--trainer.val_check_interval", "2")
     assert card_of(tmp_path / "tiny")["seconds"]["condensing"] == 4
     assert checkpoint_of(tmp_path / "tiny")["callbacks"]["FinalReport"]["seconds"] == 4
     cli("fit", *args, "--trainer.val_check_interval", "2", "--trainer.max_steps", "8", "--ckpt_path", "last")

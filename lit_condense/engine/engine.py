@@ -9,15 +9,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, cast
 
 import torch
 from torch import Tensor, nn
 
 from lit_condense.engine.first_order import COMPILE_FROM_GFLOP, FirstOrderLoss, Mode, forward_gflop
+from lit_condense.engine.quantities import observe, stacked
 from lit_condense.errors import SettingsError
-from lit_condense.functional.gradients import class_gradients
-from lit_condense.matching.base import MatchingLoss, Progress, Quantities
+from lit_condense.matching.base import MatchingLoss, Need, Progress, Quantities
+from lit_condense.networks import CondensableNetwork, FeaturesAndLogits
+
+GRADIENTS: frozenset[Need] = frozenset({"gradients"})
 
 Views = Callable[[Tensor], Tensor]
 """From stored images of a block to what the network sees, ``(k, m, C, H, W)``: decode, normalise, augment."""
@@ -77,13 +80,23 @@ class Engine:
         self.compile = compile
         self.classes_per_block = classes_per_block
 
-    def start(self, network: nn.Module, real_batch: Tensor) -> RunningEngine:
-        """Bind the engine to the run's network; ``real_batch`` ``(n, C, H, W)`` has the shape of a class's batch."""
+    def start(self, network: nn.Module, real_batch: Tensor, needs: frozenset[Need] = GRADIENTS) -> RunningEngine:
+        """Bind the engine to the run's network.
+
+        Args:
+            network: The inner network.
+            real_batch: ``(n, C, H, W)``, of the shape of a class's batch.
+            needs: All quantities that the run's losses read.
+        """
         heavy = forward_gflop(network, real_batch) >= COMPILE_FROM_GFLOP.get(real_batch.device.type, float("inf"))
         compiled = self.compile == "always" or (self.compile == "auto" and heavy)
         # bfloat16 pays where arithmetic dominates; small eager batches only lose digits and time to casts.
         mode: Mode = self.mode if compiled else "exact"
-        return RunningEngine(network, FirstOrderLoss(network, mode, compiled), tuple(real_batch.shape))
+        outputs = None
+        if not needs <= GRADIENTS:
+            outputs = FeaturesAndLogits(cast(CondensableNetwork, network))
+        first_order = FirstOrderLoss(network, mode, compiled, outputs)
+        return RunningEngine(network, first_order, tuple(real_batch.shape))
 
 
 class RunningEngine:
@@ -107,25 +120,69 @@ class RunningEngine:
         forward = "bfloat16" if self.first_order.mode == "fast" else "float32"
         return f"real gradients: {forward} forward, {'compiled' if self.first_order.compiled else 'eager'}"
 
-    def run(self, block: Block, losses: Sequence[MatchingLoss], progress: Progress) -> BlockResult:
-        """Return the losses of a block and their gradient in its stored images."""
-        real = Quantities(gradients=self._real_gradients(block.real_images, block.real_labels))
-        images = block.views(block.stored)
-        synthetic = class_gradients(self.network, images, block.synthetic_labels, create_graph=True)
+    def run(
+        self,
+        block: Block,
+        losses: Sequence[MatchingLoss],
+        progress: Progress,
+        real: Quantities | None = None,
+        vectors: dict[str, Tensor] | None = None,
+    ) -> BlockResult:
+        """Return the losses of a block and their gradient in its stored images.
 
-        # The losses see detached copies: their derivative there is the constant vector of the chain rule.
-        copies = {name: gradient.detach().requires_grad_() for name, gradient in synthetic.items()}
-        values = {loss.tag: loss.loss(real, Quantities(gradients=copies)) for loss in losses}
-        weights = {loss.tag: loss.weight_at(progress) for loss in losses}
-        total = torch.stack([weights[tag] * value for tag, value in values.items()]).sum()
-        vectors = torch.autograd.grad(total, list(copies.values()), allow_unused=True)
-
-        read = [(synthetic[name], vector) for name, vector in zip(copies, vectors, strict=True) if vector is not None]
-        gradient = torch.autograd.grad([g for g, _ in read], block.stored, grad_outputs=[v for _, v in read])[0]
+        Args:
+            block: The images.
+            losses: To be called on this block.
+            progress: Where the run stands.
+            real: The real side, where it is known already.
+            vectors: Constant vectors that losses of scope ``mean`` add to every class's gradients, by parameter name.
+        """
+        needs = needs_of(losses)
+        if losses and real is None:
+            real = self.real_side(block, needs)
+        wanted = needs | (GRADIENTS if vectors else frozenset())
+        synthetic = self.synthetic_side(block, wanted, create_graph=True)
+        copies = synthetic.detached(requires_grad=True)
+        values = {loss.tag: loss.loss(cast(Quantities, real), copies) for loss in losses}
+        constants = _constant_vectors(values, losses, progress, copies, vectors)
+        read = [(t, v) for t, v in zip(synthetic.tensors(), constants, strict=True) if v is not None]
+        gradient = torch.autograd.grad([t for t, _ in read], block.stored, grad_outputs=[v for _, v in read])[0]
         return BlockResult(gradient, {tag: value.detach() for tag, value in values.items()})
 
-    def _real_gradients(self, images: Tensor, labels: Tensor) -> dict[str, Tensor]:
+    def real_side(self, block: Block, needs: frozenset[Need]) -> Quantities:
+        """Return what the losses need of the real images, off the graph."""
+        images, labels = block.real_images, block.real_labels
         if tuple(images.shape[1:]) != self.full_batch:
-            return {name: g.detach() for name, g in class_gradients(self.network, images, labels).items()}
-        per_class = [self.first_order.gradients(x, y) for x, y in zip(images, labels, strict=True)]
-        return {name: torch.stack([gradients[name] for gradients in per_class]) for name in per_class[0]}
+            return observe(self.network, self.first_order.outputs, images, labels, needs, create_graph=False).detached()
+        return stacked([self.first_order.observe(x, y, needs) for x, y in zip(images, labels, strict=True)])
+
+    def synthetic_side(self, block: Block, needs: frozenset[Need], create_graph: bool) -> Quantities:
+        """Return what the losses need of the synthetic images."""
+        images = block.views(block.stored if create_graph else block.stored.detach())
+        return observe(self.network, self.first_order.outputs, images, block.synthetic_labels, needs, create_graph)
+
+
+def needs_of(losses: Sequence[MatchingLoss]) -> frozenset[Need]:
+    """Return every quantity that some loss reads."""
+    return frozenset().union(*(loss.needs for loss in losses))
+
+
+def _constant_vectors(
+    values: dict[str, Tensor],
+    losses: Sequence[MatchingLoss],
+    progress: Progress,
+    copies: Quantities,
+    vectors: dict[str, Tensor] | None,
+) -> list[Tensor | None]:
+    """Return the derivative of the weighted total in each synthetic quantity; None where nothing reads it."""
+    constants: list[Tensor | None] = [None] * len(copies.tensors())
+    if losses:
+        # The losses saw detached copies: their derivative there is the constant vector of the chain rule.
+        total = torch.stack([loss.weight_at(progress) * values[loss.tag] for loss in losses]).sum()
+        constants = list(torch.autograd.grad(total, copies.tensors(), allow_unused=True))
+    for i, (name, gradient) in enumerate(copies.gradients.items()):
+        if vectors is not None and name in vectors:
+            added = vectors[name].expand_as(gradient)
+            known = constants[i]
+            constants[i] = added if known is None else known + added
+    return constants

@@ -11,9 +11,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
+from lit_condense.matching.base import Need, Quantities
+from lit_condense.networks import FeaturesAndLogits
+
 Mode = Literal["exact", "fast"]
-Precision = Literal["float32", "bfloat16"]
 LossFunction = Callable[[Tensor, Tensor], Tensor]
+"""From images and labels to their mean cross-entropy."""
 
 COMPILE_FROM_GFLOP = {"cpu": 5.0, "cuda": 5.0}
 """Forward cost of a batch from which compiling pays (seconds of compiling against milliseconds saved a call).
@@ -42,37 +45,64 @@ class FirstOrderLoss:
         mode: ``exact`` computes in the network's own precision; ``fast`` runs the forward pass in bfloat16 and keeps
             weights, loss and gradients in float32.
         compiled: Compile with ``torch.compile``; where the platform cannot, fall back to eager with one warning.
+        outputs: Gives features and logits too, where they are asked for.
     """
 
-    def __init__(self, network: nn.Module, mode: Mode, compiled: bool) -> None:
+    def __init__(
+        self, network: nn.Module, mode: Mode, compiled: bool, outputs: FeaturesAndLogits | None = None
+    ) -> None:
         self.network = network
         self.mode = mode
         self.compiled = compiled
-        self._function: LossFunction = torch.compile(self._eager, dynamic=False) if compiled else self._eager
+        self.outputs = outputs
+        self._function = torch.compile(self._eager, dynamic=False) if compiled else self._eager
 
     def __call__(self, images: Tensor, labels: Tensor) -> Tensor:
-        """Return the mean cross-entropy of ``(n, C, H, W)`` images with ``(n,)`` labels."""
+        """Return the mean cross-entropy of ``(n, C, H, W)`` images with ``(n,)`` or soft ``(n, classes)`` labels."""
+        return self._run(images, labels)[0]
+
+    def observe(self, images: Tensor, labels: Tensor, needs: frozenset[Need]) -> Quantities:
+        """Return what is needed of one block ``(n, C, H, W)``, as quantities with k = 1, off the graph."""
+        named = {name: p for name, p in self.network.named_parameters() if p.requires_grad}
+        if "gradients" not in needs:
+            with torch.no_grad():
+                _, features, logits = self._run(images, labels)
+            return _one_block({}, features, logits, labels, needs)
+        loss, features, logits = self._run(images, labels)
+        gradients = torch.autograd.grad(loss, list(named.values()))
+        return _one_block(dict(zip(named, gradients, strict=True)), features, logits, labels, needs).detached()
+
+    def _run(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor | None, Tensor]:
         if not self.compiled:
             return self._function(images, labels)
         try:
             return self._function(images, labels)
-        except (RuntimeError, torch._dynamo.exc.TorchDynamoException) as error:
-            if not isinstance(error, torch._dynamo.exc.TorchDynamoException):
-                raise
+        except torch._dynamo.exc.TorchDynamoException as error:
             warnings.warn(
                 f"torch.compile does not work here ({type(error).__name__}); going on without it, slower.", stacklevel=2
             )
             self.compiled, self._function = False, self._eager
             return self._function(images, labels)
 
-    def gradients(self, images: Tensor, labels: Tensor) -> dict[str, Tensor]:
-        """Return the gradient of the loss for every trainable parameter, detached."""
-        named = {name: p for name, p in self.network.named_parameters() if p.requires_grad}
-        gradients = torch.autograd.grad(self(images, labels), list(named.values()))
-        return dict(zip(named, gradients, strict=True))
-
-    def _eager(self, images: Tensor, labels: Tensor) -> Tensor:
+    def _eager(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor | None, Tensor]:
+        features = None
         low_precision = self.mode == "fast" and images.dtype == torch.float32
         with torch.autocast(images.device.type, torch.bfloat16, enabled=low_precision):
-            logits = self.network(images)
-        return F.cross_entropy(logits.to(images.dtype), labels)
+            if self.outputs is None:
+                logits = self.network(images)
+            else:
+                features, logits = self.outputs(images)
+                features = features.to(images.dtype)
+        logits = logits.to(images.dtype)
+        return F.cross_entropy(logits, labels), features, logits
+
+
+def _one_block(
+    gradients: dict[str, Tensor], features: Tensor | None, logits: Tensor, labels: Tensor, needs: frozenset[Need]
+) -> Quantities:
+    return Quantities(
+        {name: g.unsqueeze(0) for name, g in gradients.items()},
+        features.unsqueeze(0) if features is not None and "features" in needs else None,
+        logits.unsqueeze(0) if "logits" in needs else None,
+        labels.unsqueeze(0),
+    )

@@ -71,7 +71,9 @@ def global_cosine(real: dict[str, Tensor], synthetic: dict[str, Tensor]) -> Tens
 
     ``cos = <a, b> / (|a| |b| + 1e-6)``.
     """
-    a, b = (torch.cat([t.reshape(len(t), -1) for t in side], dim=1) for side in zip(*_pairs(real, synthetic), strict=True))
+    a, b = (
+        torch.cat([t.reshape(len(t), -1) for t in side], dim=1) for side in zip(*_pairs(real, synthetic), strict=True)
+    )
     return 1 - _cosine(a, b)
 
 

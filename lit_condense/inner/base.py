@@ -43,7 +43,8 @@ class InnerLoop(ABC):
         momentum: Its momentum.
         weight_decay: Its weight decay.
         batch_norm: Statistics that batch norm is frozen on while gradients are matched: those of one real batch
-            (``real_batch``, the DC paper) or running averages moved towards it (``running_average``, its program).
+            (``real_batch``, the DC paper), running averages moved towards it (``running_average``, its program), or
+            nothing frozen (``own_batch``: IDC, DM).
     """
 
     def __init__(
@@ -56,9 +57,9 @@ class InnerLoop(ABC):
         for name, value in (("lr", lr), ("momentum", momentum), ("weight_decay", weight_decay)):
             if value < 0:
                 raise SettingsError(f"Expected {type(self).__name__}.{name} to be 0 or more, got {value}.")
-        if batch_norm not in ("real_batch", "running_average"):
+        if batch_norm not in ("real_batch", "running_average", "own_batch"):
             raise SettingsError(
-                f"Expected {type(self).__name__}.batch_norm to be 'real_batch' or 'running_average', "
+                f"Expected {type(self).__name__}.batch_norm to be 'real_batch', 'running_average' or 'own_batch', "
                 f"got {batch_norm!r}."
             )
         self.lr = lr

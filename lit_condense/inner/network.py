@@ -20,7 +20,7 @@ from lit_condense.networks import NetworkFactory, build_network
 from lit_condense.rng import RandomKey
 
 OptimizerFactory = Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer]
-BatchNormStatistics = Literal["real_batch", "running_average"]
+BatchNormStatistics = Literal["real_batch", "running_average", "own_batch"]
 
 STATISTICS_IMAGES_PER_CLASS = 16
 """Real images a class behind the frozen batch-norm statistics (the DC authors' program)."""
@@ -34,8 +34,8 @@ class InnerNetwork:
         real: The real images, which fix the input shape and the classes.
         key: The run's key; network ``i`` starts from ``key.fold("network", i)`` on every rank.
         optimizer: Makes the optimizer of a new network from its parameters.
-        device: Where the network lives.
-        dtype: Its precision, that of the images.
+        like: The network gets this tensor's device and precision.
+        needs_features: Whether features or logits are read, so that a foreign network must be adapted.
     """
 
     def __init__(
@@ -44,18 +44,24 @@ class InnerNetwork:
         real: RealImages,
         key: RandomKey,
         optimizer: OptimizerFactory,
-        device: torch.device,
-        dtype: torch.dtype,
+        like: Tensor,
+        needs_features: bool = False,
     ) -> None:
         self.index = -1
+        self._needs_features = needs_features
         self._factory, self._real, self._key, self._make_optimizer = factory, real, key, optimizer
-        self.network = self._build(0).to(device, dtype)
+        self.network = self._build(0).to(like.device, like.dtype)
         self.optimizer = optimizer(self.network.parameters())
 
     def _build(self, index: int) -> nn.Module:
         channels, height, width = self._real.image_shape
         return build_network(
-            self._factory, channels, (height, width), self._real.num_classes, self._key.fold("network", index)
+            self._factory,
+            channels,
+            (height, width),
+            self._real.num_classes,
+            self._key.fold("network", index),
+            self._needs_features,
         )
 
     def renew(self, index: int) -> None:
@@ -79,7 +85,11 @@ class InnerNetwork:
 
         ``real_batch`` takes the statistics of one mixed batch of 16 images a class, as the DC paper describes;
         ``running_average`` moves the running averages once towards that batch (momentum 0.1), as its program does.
+        ``own_batch`` freezes nothing: each batch has its own statistics, as in IDC and DM.
         """
+        if statistics == "own_batch":
+            yield
+            return
         layers = [m for m in self.network.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
         if layers:
             self._observe_real_images(layers, statistics, key)

@@ -40,7 +40,7 @@ class TrainOnReal(InnerLoop):
         lr: float = 0.01,
         momentum: float = 0.9,
         weight_decay: float = 5e-4,
-        batch_norm: BatchNormStatistics = "real_batch",
+        batch_norm: BatchNormStatistics = "own_batch",
     ) -> None:
         super().__init__(lr, momentum, weight_decay, batch_norm)
         for name, value, least in (("updates", updates, 1), ("images", images, 0), ("batch_size", batch_size, 1)):

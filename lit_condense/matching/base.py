@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar, Literal
 
 from lightning.pytorch import Callback
@@ -11,8 +11,13 @@ from torch import Tensor
 
 from lit_condense.errors import SettingsError
 
-Need = Literal["gradients"]
+Need = Literal["gradients", "features", "logits"]
 """Names of the quantities that the engine can compute; the fields of :class:`Quantities`."""
+
+Scope = Literal["class", "mean", "set"]
+"""``class``: a sum over classes, whose blocks may be compared separately. ``mean``: a function of the mean over all
+classes of each class's quantities (gradients only). ``set``: a function of all classes' images at once, which go
+through the network in one batch."""
 
 
 @dataclass(frozen=True)
@@ -29,10 +34,35 @@ class Progress:
 
 @dataclass(frozen=True)
 class Quantities:
-    """What a network says about k class blocks of images, on one side (real or synthetic)."""
+    """What a network says about k blocks of n images, on one side (real or synthetic).
 
-    gradients: dict[str, Tensor]
-    """Parameter name -> gradient of each block's mean cross-entropy, ``(k, *parameter.shape)``; empty if not needed."""
+    A block is a class; for losses of scope ``mean`` there is one block, the mean over classes, and for those of scope
+    ``set`` one block of all images. What no loss needs is empty or None.
+    """
+
+    gradients: dict[str, Tensor] = field(default_factory=dict)
+    """Parameter name -> gradient of each block's mean cross-entropy, ``(k, *parameter.shape)``."""
+    features: Tensor | None = None
+    """Input of the network's last layer, ``(k, n, d)``."""
+    logits: Tensor | None = None
+    """``(k, n, classes)``."""
+    labels: Tensor | None = None
+    """Class indices, ``(k, n)``; None for a mean over classes."""
+    classes: int = 1
+    """How many classes a block stands for: their number for a mean over classes, else 1."""
+
+    def tensors(self) -> list[Tensor]:
+        """Return what can be differentiated: gradients, features, logits."""
+        return [*self.gradients.values(), *(t for t in (self.features, self.logits) if t is not None)]
+
+    def detached(self, requires_grad: bool = False) -> Quantities:
+        """Return a copy off the graph, whose tensors may be leaves of a new one."""
+
+        def off(tensor: Tensor | None) -> Tensor | None:
+            return None if tensor is None else tensor.detach().requires_grad_(requires_grad)
+
+        gradients = {name: g.detach().requires_grad_(requires_grad) for name, g in self.gradients.items()}
+        return Quantities(gradients, off(self.features), off(self.logits), self.labels, self.classes)
 
 
 class MatchingLoss(Callback, ABC):
@@ -50,6 +80,10 @@ class MatchingLoss(Callback, ABC):
 
     needs: ClassVar[frozenset[Need]] = frozenset({"gradients"})
     """The quantities that ``loss`` reads."""
+    scope: Scope = "class"
+    """What one call of ``loss`` sees."""
+    least_images: ClassVar[int] = 1
+    """Decoded synthetic images that each class must have."""
 
     def __init__(self, weight: float = 1.0, name: str | None = None) -> None:
         if weight < 0:
@@ -73,4 +107,4 @@ class MatchingLoss(Callback, ABC):
 
     @abstractmethod
     def loss(self, real: Quantities, synthetic: Quantities) -> Tensor:
-        """Return the 0-dimensional sum over the k class blocks, differentiable in ``synthetic``."""
+        """Return the 0-dimensional sum over the k blocks, differentiable in ``synthetic``."""

@@ -1,4 +1,9 @@
-"""Gradient matching (Zhao, Mopuri, Bilen: *Dataset Condensation with Gradient Matching*, ICLR 2021)."""
+"""Gradient matching, class by class and on the mean over classes.
+
+* Zhao, Mopuri, Bilen: *Dataset Condensation with Gradient Matching*, ICLR 2021 (DC).
+* Jiang, Gu, Liu, Pan: *Delving into Effective Gradient Matching for Dataset Condensation*, 2022 (EGM).
+* Kim et al.: *Dataset Condensation via Efficient Synthetic-Data Parameterization*, ICML 2022 (IDC).
+"""
 
 from __future__ import annotations
 
@@ -10,35 +15,92 @@ from lit_condense.errors import SettingsError
 from lit_condense.functional import distances
 from lit_condense.matching.base import MatchingLoss, Quantities
 
+DistanceName = Literal["row_cosine", "row_cosine_norm", "squared_l2", "l1", "l1_mean", "global_cosine"]
 DISTANCES: dict[str, distances.Distance] = {
     "row_cosine": distances.row_cosine,
+    "row_cosine_norm": distances.row_cosine_norm,
     "squared_l2": distances.squared_l2,
     "l1": distances.l1,
+    "l1_mean": distances.l1_mean,
     "global_cosine": distances.global_cosine,
 }
+Layers = Literal["all", "convolutions"]
 
 
 class GradientMatching(MatchingLoss):
     """Sum over classes of a distance between the real and the synthetic class gradient (DC, eq. 4 to 9).
 
     Args:
-        distance: ``row_cosine`` (DC's own: 1 - cosine for each output unit, 1-D parameters skipped), ``squared_l2``,
-            ``l1`` or ``global_cosine`` (these three read every parameter). All are sums, never means.
+        distance: ``row_cosine`` (DC: 1 - cosine for each output unit), ``row_cosine_norm`` (EGM: plus the norm of the
+            difference); both skip 1-D parameters. ``squared_l2``, ``l1``, ``l1_mean`` (IDC's metrics) and
+            ``global_cosine`` read every parameter they are given. All are sums, never means.
         weight: Factor on the loss.
         name: Tag in the logs.
+        layers: ``all``, or only the weights of ``convolutions`` (IDC).
     """
 
     def __init__(
         self,
-        distance: Literal["row_cosine", "squared_l2", "l1", "global_cosine"] = "row_cosine",
+        distance: DistanceName = "row_cosine",
         weight: float = 1.0,
         name: str | None = None,
+        layers: Layers = "all",
     ) -> None:
         super().__init__(weight, name)
+        owner = type(self).__name__
         if distance not in DISTANCES:
-            raise SettingsError(f"Expected GradientMatching.distance to be one of {list(DISTANCES)}, got {distance!r}.")
+            raise SettingsError(f"Expected {owner}.distance to be one of {list(DISTANCES)}, got {distance!r}.")
+        if layers not in ("all", "convolutions"):
+            raise SettingsError(f"Expected {owner}.layers to be 'all' or 'convolutions', got {layers!r}.")
         self.distance = distance
+        self.layers = layers
 
     def loss(self, real: Quantities, synthetic: Quantities) -> Tensor:
         """Return the distance summed over the class blocks."""
-        return DISTANCES[self.distance](real.gradients, synthetic.gradients).sum()
+        return DISTANCES[self.distance](self._compared(real), self._compared(synthetic)).sum()
+
+    def _compared(self, side: Quantities) -> dict[str, Tensor]:
+        if self.layers == "all":
+            return side.gradients
+        weights = {name: g for name, g in side.gradients.items() if g.ndim == CONVOLUTION_DIMENSIONS}
+        if not weights:
+            raise SettingsError(
+                f"{type(self).__name__}.layers: convolutions needs a network with convolutions, this one has none. "
+                "Choose layers: all."
+            )
+        return weights
+
+
+CONVOLUTION_DIMENSIONS = 5
+"""Blocks, output channels, input channels, height, width."""
+
+
+class ClassMeanGradientMatching(GradientMatching):
+    """The same distance between the *means over all classes* of the class gradients (EGM's inter-class level).
+
+    Exact for every block size and number of ranks.
+
+    Args:
+        distance: As in :class:`GradientMatching`.
+        weight: Factor on the loss.
+        name: Tag in the logs.
+        layers: As in :class:`GradientMatching`.
+        times_classes: Multiply by the number of classes, as EGM does to bring it to the scale of the sum over classes.
+    """
+
+    scope = "mean"
+
+    def __init__(
+        self,
+        distance: DistanceName = "row_cosine",
+        weight: float = 1.0,
+        name: str | None = None,
+        layers: Layers = "all",
+        times_classes: bool = True,
+    ) -> None:
+        super().__init__(distance, weight, name, layers)
+        self.times_classes = times_classes
+
+    def loss(self, real: Quantities, synthetic: Quantities) -> Tensor:
+        """Return the distance between the means, times the number of classes if so set."""
+        return super().loss(real, synthetic) * (real.classes if self.times_classes else 1)

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from typing import ClassVar
 
 from torch import Tensor
 
 from lit_condense.data.store import RealImages
+from lit_condense.matching.base import Need
 from lit_condense.rng import RandomKey
 
 
 class Sampling(ABC):
     """A rule that picks the real images that stand for a class in an update."""
+
+    needs: ClassVar[frozenset[Need]] = frozenset()
+    """What it reads of the inner network."""
 
     @abstractmethod
     def size(self, real: RealImages, class_index: int) -> int:

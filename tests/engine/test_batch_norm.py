@@ -9,10 +9,10 @@ import torch
 from torch import nn
 
 from lit_condense.engine import Block, Engine
-from lit_condense.inner import InnerNetwork, TrainOnSynthetic
+from lit_condense.inner import TrainOnSynthetic
 from lit_condense.matching import GradientMatching, Progress
 from lit_condense.rng import RandomKey
-from tests.helpers import TinyData, tiny_convnet
+from tests.helpers import TinyData, fresh_inner_network, tiny_convnet
 from tests.oracles import dc as oracle
 
 STATISTICS = RandomKey(5).fold("statistics", 0)
@@ -21,11 +21,7 @@ KEEP = {"real_batch": 0.0, "running_average": 0.9}
 
 def inner_network(sizes=(9, 7, 9, 4, 9), norm="batch"):
     real = TinyData(sizes).real
-    inner = InnerNetwork(
-        tiny_convnet(norm), real, RandomKey(1), TrainOnSynthetic().optimizer, torch.device("cpu"), torch.float64
-    )
-    inner.renew(0)
-    return inner, real
+    return fresh_inner_network(TrainOnSynthetic(), real, tiny_convnet(norm)), real
 
 
 def layers(network):

@@ -11,6 +11,7 @@ from lit_condense.engine import Block, Engine
 from lit_condense.engine.blocks import cut_classes
 from lit_condense.functional import distances
 from lit_condense.matching import GradientMatching, Progress
+from lit_condense.matching.gradient import DISTANCES
 from lit_condense.networks import build_network
 from lit_condense.parametrization import Pixels
 from lit_condense.rng import RandomKey
@@ -100,7 +101,7 @@ def test_losses_and_image_gradient_are_the_literal_ones(name, norm, per_block):
     assert wanted_gradient.abs().max() > 1e-6
 
 
-@pytest.mark.parametrize("name", ["row_cosine", "squared_l2", "l1", "global_cosine"])
+@pytest.mark.parametrize("name", DISTANCES)
 def test_gradient_matching_is_the_distance_it_names(name):
     values, gradient = update(network_of("instance"), [GradientMatching(name)], 2)
     wanted_values, wanted_gradient = literal("instance", name)
@@ -111,7 +112,7 @@ def test_gradient_matching_is_the_distance_it_names(name):
 @pytest.mark.parametrize("turned", [False, True])
 @pytest.mark.parametrize("per_block", [1, 5])
 def test_two_losses_add_with_their_weights_in_either_order(per_block, turned):
-    losses = [GradientMatching("row_cosine", 2.0, "angle"), GradientMatching("l1", 0.5, "size")]
+    losses = [GradientMatching("row_cosine", weight=2.0, name="angle"), GradientMatching("l1", weight=0.5, name="size")]
     values, gradient = update(network_of("instance"), losses[::-1] if turned else losses, per_block)
     wanted_values, wanted_gradient = literal("instance", "row_cosine", "l1", weights=(2.0, 0.5))
     # values are reported without their weights
@@ -151,8 +152,6 @@ def test_the_network_is_left_as_it_was():
     assert all(p.grad is None for p in network.parameters())
 
 
-# BUG: engine/first_order.py, forward_gflop: network.train(was_training) gives every part the mode of the whole, so batch
-# norm that a network keeps in evaluation mode is in training mode after Engine.start (and at the start of train_network).
 def test_starting_gives_every_part_of_the_network_its_own_mode_back():
     network = build_network(tiny_convnet("batch"), 2, (8, 8), 5, RandomKey(2)).double()
     frozen(network)

@@ -194,8 +194,6 @@ def test_row_distances_refuse_gradients_without_rows(name):
         compute(name, only_biases, only_biases)
 
 
-# BUG: squared_l2, l1, l1_mean and global_cosine raise IndexError for a parameter without dimensions, such as a learned
-# temperature: `flatten(1)` of its (k,) gradients in distances.py (_flat, _sum, global_cosine).
 @pytest.mark.parametrize("name", NAMES)
 def test_a_scalar_parameter_counts_as_one_entry(name):
     shapes = {**SHAPES, "temperature": ()}

@@ -1,0 +1,80 @@
+"""Form what the matching losses read of a block of images, with or without a graph back to the images."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from lit_condense.functional.gradients import class_gradients, trainable_parameters
+from lit_condense.matching.base import Need, Quantities
+from lit_condense.networks import FeaturesAndLogits
+
+
+def observe(
+    network: nn.Module,
+    outputs: FeaturesAndLogits | None,
+    images: Tensor,
+    labels: Tensor,
+    needs: frozenset[Need],
+    create_graph: bool,
+) -> Quantities:
+    """Return the quantities of k blocks, each through the network on its own.
+
+    Args:
+        network: In the mode it is to be observed in.
+        outputs: Its features and logits; needed if either is.
+        images: ``(k, n, C, H, W)``, normalised.
+        labels: ``(k, n)``.
+        needs: What to form.
+        create_graph: Keep the graph to the images.
+    """
+    if needs <= {"gradients"}:
+        gradients = class_gradients(network, images, labels, create_graph) if needs else {}
+        return Quantities(gradients, labels=labels)
+    assert outputs is not None  # the engine binds them whenever a loss needs features or logits
+    parts = [
+        _one(network, outputs, x, y, needs, create_graph) for x, y in zip(images.unbind(), labels.unbind(), strict=True)
+    ]
+    return stacked(parts)
+
+
+def stacked(parts: Sequence[Quantities]) -> Quantities:
+    """Join quantities of several blocks to one."""
+
+    def joined(tensors: Sequence[Tensor | None]) -> Tensor | None:
+        present = [t for t in tensors if t is not None]
+        return torch.cat(present) if present else None
+
+    return Quantities(
+        {name: torch.cat([part.gradients[name] for part in parts]) for name in parts[0].gradients},
+        joined([part.features for part in parts]),
+        joined([part.logits for part in parts]),
+        joined([part.labels for part in parts]),
+    )
+
+
+def _one(
+    network: nn.Module,
+    outputs: FeaturesAndLogits,
+    images: Tensor,
+    labels: Tensor,
+    needs: frozenset[Need],
+    create_graph: bool,
+) -> Quantities:
+    features, logits = outputs(images)
+    gradients: dict[str, Tensor] = {}
+    if "gradients" in needs:
+        parameters = trainable_parameters(network)
+        found = torch.autograd.grad(
+            F.cross_entropy(logits, labels), list(parameters.values()), create_graph=create_graph, retain_graph=True
+        )
+        gradients = {name: g.unsqueeze(0) for name, g in zip(parameters, found, strict=True)}
+    return Quantities(
+        gradients,
+        features.unsqueeze(0) if "features" in needs else None,
+        logits.unsqueeze(0) if "logits" in needs else None,
+        labels.unsqueeze(0),
+    )

@@ -1,0 +1,130 @@
+"""One image update over all of a rank's class blocks, whatever the scopes of its losses."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from lit_condense.engine.engine import GRADIENTS, Block, BlockResult, RunningEngine, needs_of
+from lit_condense.matching.base import MatchingLoss, Need, Progress, Quantities
+from lit_condense.sharding import Share
+
+
+@dataclass(frozen=True)
+class Work:
+    """What a rank has to do in an update."""
+
+    blocks: Sequence[Sequence[int]]
+    """Class indices of each of the rank's blocks."""
+    block: Callable[[Sequence[int]], Block]
+    """Makes a block; the same images every time it is asked for the same classes."""
+    whole: Callable[[], Block]
+    """Makes one block of all images of all classes."""
+    num_classes: int
+    share: Share
+
+
+@dataclass(frozen=True)
+class UpdateResult:
+    """A rank's part of an update."""
+
+    blocks: list[tuple[Sequence[int], Tensor]]
+    """Classes, and the gradient in their stored images, class-major."""
+    losses: dict[str, Tensor]
+    """Unweighted losses by tag; their sum over ranks is the loss of the update."""
+
+
+def match(
+    engine: RunningEngine, work: Work, losses: Sequence[MatchingLoss], progress: Progress, zero: Tensor
+) -> UpdateResult:
+    """Return the image gradient and the losses of this rank's classes.
+
+    Losses of scope ``class`` are evaluated block by block. Those of scope ``mean`` take two passes: first the mean over
+    all classes (and ranks) without a graph, then their constant vector goes back through each block. Those of scope
+    ``set`` are evaluated by the first rank. So the result depends neither on how classes are cut nor on the ranks.
+
+    Args:
+        engine: Bound to the inner network.
+        work: The rank's blocks.
+        losses: Those whose weight is not 0 now.
+        progress: Where the run stands.
+        zero: A 0-dimensional tensor of the images' type.
+    """
+    totals = {loss.tag: zero.clone() for loss in losses}
+    separable = [loss for loss in losses if loss.scope == "class"]
+    kept: list[Quantities] | None = None
+    vectors: dict[str, Tensor] | None = None
+    means = [loss for loss in losses if loss.scope == "mean"]
+    if means:
+        kept, real_mean, synthetic_mean = _class_means(engine, work, needs_of(separable) | GRADIENTS)
+        values, vectors = _mean_vectors(means, real_mean, synthetic_mean, progress, work.num_classes)
+        if work.share.rank == 0:  # every rank has the same values: they count once
+            totals.update(values)
+    done: list[tuple[Sequence[int], Tensor]] = []
+    if separable or means:
+        for position, classes in enumerate(work.blocks):
+            real = None if kept is None else kept[position]
+            _add(totals, done, classes, engine.run(work.block(classes), separable, progress, real, vectors))
+    whole = [loss for loss in losses if loss.scope == "set"]
+    if whole and work.share.rank == 0:
+        _add(totals, done, range(work.num_classes), engine.run(work.whole(), whole, progress))
+    return UpdateResult(done, totals)
+
+
+def _add(
+    totals: dict[str, Tensor], done: list[tuple[Sequence[int], Tensor]], classes: Sequence[int], result: BlockResult
+) -> None:
+    done.append((classes, result.gradient))
+    for tag, value in result.losses.items():
+        totals[tag] = totals[tag] + value
+
+
+def _class_means(
+    engine: RunningEngine, work: Work, needs: frozenset[Need]
+) -> tuple[list[Quantities], Quantities, Quantities]:
+    """Return the real side of each block, and the mean over all classes of the gradients of both sides.
+
+    Keeping the real side costs the rank a gradient for each of its classes; computing it again would double the update.
+    """
+    kept: list[Quantities] = []
+    sums: list[dict[str, Tensor]] = [{}, {}]
+    for classes in work.blocks:
+        block = work.block(classes)
+        kept.append(engine.real_side(block, needs))
+        synthetic = engine.synthetic_side(block, GRADIENTS, create_graph=False)
+        for total, side in zip(sums, (kept[-1], synthetic), strict=True):
+            for name, gradient in side.gradients.items():
+                total[name] = total.get(name, 0) + gradient.detach().sum(0)
+    names = {name: p.shape for name, p in engine.network.named_parameters() if p.requires_grad}
+    real, synthetic_mean = (_over_ranks(total, names, engine, work) for total in sums)
+    return kept, real, synthetic_mean
+
+
+def _over_ranks(
+    total: dict[str, Tensor], shapes: dict[str, torch.Size], engine: RunningEngine, work: Work
+) -> Quantities:
+    parameter = next(engine.network.parameters())
+    flat = torch.cat([total.get(name, parameter.new_zeros(shape)).flatten() for name, shape in shapes.items()])
+    mean = work.share.sum(flat) / work.num_classes
+    parts = torch.split(mean, [shape.numel() for shape in shapes.values()])
+    gradients = {name: part.view(1, *shapes[name]) for name, part in zip(shapes, parts, strict=True)}
+    return Quantities(gradients, classes=work.num_classes)
+
+
+def _mean_vectors(
+    losses: Sequence[MatchingLoss], real: Quantities, synthetic: Quantities, progress: Progress, num_classes: int
+) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """Return the losses of the means, and the constant vector each class's gradients get from them."""
+    copies = synthetic.detached(requires_grad=True)
+    values = {loss.tag: loss.loss(real, copies) for loss in losses}
+    total = torch.stack([loss.weight_at(progress) * values[loss.tag] for loss in losses]).sum()
+    found = torch.autograd.grad(total, list(copies.gradients.values()), allow_unused=True)
+    vectors = {
+        name: vector.squeeze(0) / num_classes
+        for name, vector in zip(copies.gradients, found, strict=True)
+        if vector is not None
+    }
+    return {tag: value.detach() for tag, value in values.items()}, vectors

@@ -1,0 +1,45 @@
+"""Loss-curvature matching for condensation (Shin et al.: *Loss-Curvature Matching*, AISTATS 2023, LCMat-C)."""
+
+from __future__ import annotations
+
+from typing import Literal, cast
+
+import torch
+from torch import Tensor
+
+from lit_condense.errors import SettingsError
+from lit_condense.functional.curvature import last_layer_gradient_variance
+from lit_condense.matching.base import MatchingLoss, Quantities
+
+
+class CurvatureMatching(MatchingLoss):
+    """``rho / 2`` times the difference of the variances of last-layer per-sample gradients, class by class.
+
+    The variances stand in for the diagonal of the Hessian. Add it to a gradient-matching loss to get LCMat-C.
+
+    Args:
+        rho: Radius of the ball in which the loss gap shall stay flat; the paper tunes 0.01 to 0.5 for selection and
+            states none for condensation.
+        norm: ``l1`` (the paper's single bars) or ``squared_l2``, summed over the coordinates.
+        name: Tag in the logs.
+    """
+
+    needs = frozenset({"features", "logits"})
+    least_images = 2
+
+    def __init__(self, rho: float = 0.05, norm: Literal["l1", "squared_l2"] = "l1", name: str | None = None) -> None:
+        super().__init__(rho / 2, name)
+        if norm not in ("l1", "squared_l2"):
+            raise SettingsError(f"Expected CurvatureMatching.norm to be 'l1' or 'squared_l2', got {norm!r}.")
+        self.rho = rho
+        self.norm = norm
+
+    def loss(self, real: Quantities, synthetic: Quantities) -> Tensor:
+        """Return the norm of the difference of variances, summed over the class blocks."""
+        difference = _variances(real) - _variances(synthetic)
+        return difference.abs().sum() if self.norm == "l1" else difference.square().sum()
+
+
+def _variances(side: Quantities) -> Tensor:
+    blocks = zip(cast(Tensor, side.features), cast(Tensor, side.logits), cast(Tensor, side.labels), strict=True)
+    return torch.stack([last_layer_gradient_variance(*block) for block in blocks])

@@ -1,0 +1,166 @@
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+
+from lit_condense import SyntheticSet
+from lit_condense.evaluation import Evaluation, Judge, Score, SmallSet
+from lit_condense.evaluation.baselines import all_real, random_real
+from lit_condense.matching import GradientMatching
+from lit_condense.networks import MLP
+from lit_condense.parametrization import Pixels
+from lit_condense.rng import RandomKey
+from lit_condense.sampling import RandomSampling
+from lit_condense.sharding import Share
+from tests.helpers import TinyData, quiet_trainer, tiny_convnet
+
+IPC = [2, 1, 3, 2, 2]
+DATA = TinyData()
+CPU = torch.device("cpu")
+
+
+def judge(seed=0, **settings):
+    return Judge(Evaluation(**{"epochs": 3, **settings}), DATA.test, "tiny", RandomKey(seed), CPU)
+
+
+def small_set(seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    return SmallSet(torch.randn(10, 1, 8, 8, generator=generator), torch.arange(10) % 5)
+
+
+def synthetic_set(seed=0):
+    """A set that has been fitted for one update, still with its trainer and data."""
+    module = SyntheticSet(IPC, tiny_convnet(), sampling=RandomSampling(4), parametrization=Pixels(), seed=seed)
+    quiet_trainer(GradientMatching(), max_steps=1).fit(module, datamodule=TinyData())
+    return module
+
+
+@pytest.fixture(scope="module")
+def fitted():
+    return synthetic_set()
+
+
+def test_the_spread_of_a_score_is_the_sample_standard_deviation():
+    score = Score("ConvNet", (0.5, 0.7, 0.9), 1.0)
+    assert score.mean == pytest.approx(0.7)
+    assert score.std == pytest.approx(0.2)  # the population's would be 0.1633
+    assert score.standard_error == pytest.approx(0.2 / 3**0.5)
+
+
+def test_one_network_has_no_spread():
+    assert Score("ConvNet", (0.5,), 1.0).std == 0
+    assert Score("ConvNet", (0.5,), 1.0).standard_error == 0
+
+
+def test_a_score_says_how_it_came_about_as_plain_data():
+    score = judge().score(tiny_convnet(), lambda _: small_set(), 2, Share())
+    plain = score.as_plain()
+    assert json.loads(json.dumps(plain)) == plain
+    assert plain["networks"] == len(plain["accuracies"]) == 2
+    assert plain["accuracy_mean"] == score.mean
+    assert plain["accuracy_std"] == score.std
+    assert "N - 1" in plain["std_definition"]
+    assert plain["recipe"]["protocol"] == "dc"
+    assert plain["recipe"]["steps"] == plain["recipe"]["passes"] == 4
+
+
+def test_network_i_is_trained_on_set_i_and_counts_at_place_i():
+    asked = []
+
+    def set_for(index):
+        asked.append(index)
+        return small_set(index)
+
+    scores = judge().score(tiny_convnet(), set_for, 3, Share())
+    assert asked == [0, 1, 2]
+    assert list(scores.accuracies) == [judge().accuracy(tiny_convnet(), i, small_set(i))[0] for i in range(3)]
+
+
+def trained_weights(the_judge, factory, index, data):
+    """Return the weights of an evaluation network after its training."""
+    kept = []
+
+    def keeping(**shape):
+        kept.append(factory(**shape))
+        return kept[-1]
+
+    the_judge.accuracy(keeping, index, data)
+    return torch.cat([p.detach().flatten() for p in kept[-1].parameters()])
+
+
+def test_judging_again_trains_the_same_network():
+    first, again, other, other_seed = (
+        trained_weights(judge(seed), tiny_convnet(), i, small_set()) for seed, i in ((0, 0), (0, 0), (0, 1), (1, 0))
+    )
+    assert torch.equal(first, again)
+    assert not torch.equal(first, other)
+    assert not torch.equal(first, other_seed)
+
+
+def test_a_set_and_its_baseline_meet_networks_with_the_same_first_weights():
+    started = [[], []]
+    for place, data in zip(started, (small_set(0), small_set(1)), strict=True):
+
+        def factory(place=place, **shape):
+            network = MLP(width=4, **shape)
+            place.append(torch.cat([p.detach().flatten() for p in network.parameters()]))
+            return network
+
+        judge().accuracy(factory, 0, data)
+    assert torch.equal(started[0][0], started[1][0])
+
+
+def test_judging_works_the_same_inside_inference_mode():
+    outside = trained_weights(judge(), tiny_convnet(), 0, small_set())
+    data = small_set()
+    with torch.inference_mode():
+        inside = trained_weights(judge(), tiny_convnet(), 0, data)
+    assert torch.equal(outside, inside)
+
+
+def test_judging_leaves_the_global_generators_alone():
+    before = torch.get_rng_state()
+    judge(protocol="idc").accuracy(tiny_convnet(), 0, small_set())
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_a_limit_of_steps_is_kept_and_reported():
+    _, recipe = judge(epochs=50).accuracy(tiny_convnet(), 0, small_set(), max_steps=7)
+    assert recipe["steps"] == 7
+
+
+def matches(images, real):
+    """Return where the drawn images stand among the real ones; each must be one of them."""
+    distances = (images[:, None] - real.at(torch.arange(len(real)))).abs().amax((2, 3, 4))
+    assert distances.min(1).values.max() == 0
+    return distances.argmin(1)
+
+
+def test_the_random_baseline_draws_different_real_images_of_the_right_classes(fitted):
+    real = fitted.data.real
+    for network in range(3):
+        drawn = random_real(fitted)(network)
+        places = matches(drawn.at(torch.arange(len(drawn.labels))), real)
+        assert len(set(places.tolist())) == sum(IPC)
+        assert torch.equal(real.labels[places], drawn.labels)
+        assert torch.bincount(drawn.labels).tolist() == IPC
+
+
+def test_every_network_has_its_own_random_images(fitted):
+    drawn = random_real(fitted)
+    places = [tuple(sorted(matches(drawn(i).images, fitted.data.real).tolist())) for i in range(4)]
+    assert len(set(places)) == 4
+
+
+def test_the_random_images_follow_from_the_seed(fitted):
+    same, other = (random_real(synthetic_set(seed))(1).images for seed in (0, 1))
+    assert torch.equal(random_real(fitted)(1).images, same)
+    assert not torch.equal(random_real(fitted)(1).images, other)
+
+
+def test_the_whole_data_baseline_is_every_real_image(fitted):
+    data = all_real(fitted)(0)
+    assert torch.equal(data.labels, fitted.data.real.labels)
+    assert len(data.at(torch.arange(len(data.labels)))) == len(fitted.data.real)

@@ -1,0 +1,122 @@
+from __future__ import annotations
+
+import random
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from lit_condense.rng import RandomKey, run_seed
+
+# half of what `printf "(7, 'real', 12, 4)" | b2sum --length 64` prints, as a whole number
+KNOWN_NUMBERS = {
+    RandomKey(0): 0xC8238C97D6320A49 // 2,
+    RandomKey(0).fold("network", 3): 0x68DAED7E3B21479D // 2,
+    RandomKey(7).fold("real", 12, 4): 0xBD7B79DAD4E9D7D9 // 2,
+    RandomKey(123456789012345).fold("a", "b"): 0x8D9F8DEF76738968 // 2,
+}
+
+paths = st.lists(st.one_of(st.integers(-5, 5), st.text(max_size=3)), max_size=4).map(tuple)
+
+
+def global_draws():
+    return torch.rand(2).tolist(), random.random(), np.random.rand()  # noqa: NPY002 - global on purpose
+
+
+def global_states():
+    return torch.get_rng_state().tolist(), random.getstate(), np.random.get_state()[1].tolist()  # noqa: NPY002
+
+
+@pytest.mark.parametrize("key", KNOWN_NUMBERS, ids=str)
+def test_numbers_never_change_between_versions_and_machines(key):
+    assert key.number() == KNOWN_NUMBERS[key]
+
+
+def test_the_generator_starts_from_the_number():
+    key = RandomKey(7).fold("real", 12, 4)
+    assert key.generator().initial_seed() == key.number()
+    assert torch.rand(4, generator=key.generator()).equal(torch.rand(4, generator=key.generator()))
+
+
+@settings(deadline=None)
+@given(st.integers(0, 2**32), paths)
+def test_numbers_are_valid_seeds(seed, path):
+    assert 0 <= RandomKey(seed, path).number() < 2**63
+
+
+@settings(deadline=None)
+@given(st.integers(0, 3), paths, st.integers(0, 3), paths)
+def test_different_keys_have_different_numbers(seed, path, other_seed, other_path):
+    same = (seed, path) == (other_seed, other_path)
+    assert (RandomKey(seed, path).number() == RandomKey(other_seed, other_path).number()) == same
+
+
+@settings(deadline=None)
+@given(paths, paths)
+def test_folding_at_once_or_step_by_step_is_the_same(first, second):
+    assert RandomKey(1).fold(*first).fold(*second) == RandomKey(1).fold(*first, *second)
+
+
+def test_a_number_and_its_text_are_different_parts():
+    assert RandomKey(0).fold(1).number() != RandomKey(0).fold("1").number()
+
+
+def test_a_key_is_not_changed_by_folding():
+    key = RandomKey(3).fold("a")
+    key.fold("b")
+    assert key == RandomKey(3, ("a",))
+
+
+def test_isolated_restores_every_global_generator():
+    before = global_states()
+    with RandomKey(1).isolated():
+        global_draws()
+    assert global_states() == before
+
+
+def test_isolated_restores_after_an_error():
+    before = global_states()
+    with pytest.raises(RuntimeError, match="stop"), RandomKey(1).isolated():
+        global_draws()
+        raise RuntimeError("stop")
+    assert global_states() == before
+
+
+def test_draws_inside_isolated_follow_from_the_key_alone():
+    with RandomKey(1).isolated():
+        first = global_draws()
+    global_draws()
+    with RandomKey(1).isolated():
+        again = global_draws()
+    with RandomKey(2).isolated():
+        other = global_draws()
+    assert first == again
+    assert all(a != b for a, b in zip(first, other, strict=True))
+
+
+def test_isolated_blocks_nest():
+    with RandomKey(1).isolated():
+        global_draws()
+        expected = global_draws()
+    with RandomKey(1).isolated():
+        global_draws()
+        with RandomKey(2).isolated():
+            global_draws()
+        assert global_draws() == expected
+
+
+def test_generators_leave_the_global_ones_alone():
+    before = global_states()
+    torch.randn(5, generator=RandomKey(1).generator())
+    assert global_states() == before
+
+
+def test_the_seed_is_the_given_one_else_that_of_seed_everything_else_zero(monkeypatch):
+    monkeypatch.setenv("PL_GLOBAL_SEED", "41")
+    assert run_seed(5) == 5
+    assert run_seed(0) == 0
+    assert run_seed(None) == 41
+    monkeypatch.delenv("PL_GLOBAL_SEED")
+    assert run_seed(None) == 0

@@ -1,0 +1,114 @@
+from __future__ import annotations
+
+import functools
+import inspect
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from lit_condense import SyntheticSet
+from lit_condense.augmentation import AlwaysOn, CutMix, EvaluationAugmentation, NoAugmentation, OneOf
+from lit_condense.callbacks import Dashboard, FinalReport
+from lit_condense.data import ArrayFile, Digits, ImageFolder, Normalization
+from lit_condense.engine import Engine
+from lit_condense.evaluation import Evaluation
+from lit_condense.inner import TrainOnSynthetic
+from lit_condense.matching import GradientMatching
+from lit_condense.networks import MLP, ConvNet
+from lit_condense.parametrization import Noise, Pixels, RandomReal
+from lit_condense.sampling import RandomSampling
+from lit_condense.settings import differences, flat, settings_of
+
+CONFIGURABLE = [
+    AlwaysOn,
+    CutMix,
+    Dashboard,
+    Digits,
+    Engine,
+    Evaluation,
+    EvaluationAugmentation,
+    FinalReport,
+    GradientMatching,
+    NoAugmentation,
+    Noise,
+    OneOf,
+    Pixels,
+    RandomReal,
+    RandomSampling,
+    SyntheticSet,
+    TrainOnSynthetic,
+    functools.partial(ArrayFile, "images.npz"),
+    functools.partial(ImageFolder, "images"),
+]
+
+
+def class_of(factory):
+    return factory.func if isinstance(factory, functools.partial) else factory
+
+
+@pytest.mark.parametrize("factory", CONFIGURABLE, ids=lambda f: class_of(f).__name__)
+def test_every_constructor_argument_can_be_read_back(factory):
+    cls = class_of(factory)
+    settings = settings_of(factory())
+    names = [] if cls.__init__ is object.__init__ else list(inspect.signature(cls).parameters)
+    assert settings["class_path"] == f"{cls.__module__}.{cls.__qualname__}"
+    assert sorted(settings["init_args"]) == sorted(names)
+    assert json.loads(json.dumps(settings)) == settings
+
+
+@pytest.mark.parametrize("value", [None, True, 3, 0.5, "dc"])
+def test_plain_values_stay_as_they_are(value):
+    assert settings_of(value) is value
+
+
+def test_containers_become_lists_and_dictionaries_with_text_keys():
+    assert settings_of({1: (2, [3.0, None]), "path": Path("a") / "b"}) == {"1": [2, [3.0, None]], "path": "a/b"}
+
+
+def test_data_classes_become_their_fields():
+    assert settings_of(Normalization((0.5,), (0.25,))) == {"mean": [0.5], "std": [0.25]}
+
+
+def test_arguments_are_read_from_the_object():
+    settings = settings_of(TrainOnSynthetic(updates=3, lr=0.5))
+    assert settings["class_path"] == "lit_condense.inner.synthetic.TrainOnSynthetic"
+    assert settings["init_args"]["updates"] == 3
+    assert settings["init_args"]["lr"] == 0.5
+    assert settings["init_args"]["epochs"] is None
+
+
+def test_a_default_written_out_is_no_difference():
+    assert settings_of(ConvNet) == settings_of(functools.partial(ConvNet, width=128, depth=3))
+    assert settings_of(ConvNet) != settings_of(functools.partial(ConvNet, width=64))
+    assert settings_of(ConvNet)["init_args"]["norm"] == "instance"
+    optimizer = functools.partial(torch.optim.SGD, lr=0.1)
+    assert settings_of(optimizer) == settings_of(functools.partial(torch.optim.SGD, lr=0.1, momentum=0))
+
+
+def test_nested_objects_are_read_through():
+    settings = settings_of(Evaluation(networks=[MLP, functools.partial(ConvNet, norm="batch")]))
+    assert [n["class_path"] for n in settings["init_args"]["networks"]] == [
+        "lit_condense.networks.mlp.MLP",
+        "lit_condense.networks.convnet.ConvNet",
+    ]
+
+
+def test_flat_names_every_leaf_by_its_path():
+    plain = {"a": {"b": 1, "c": {"d": [2, 3]}}, "e": None, "f": {}}
+    assert dict(flat(plain)) == {"a.b": 1, "a.c.d": [2, 3], "e": None, "f": {}}
+
+
+def test_equal_settings_have_no_differences():
+    assert differences({"a": {"b": 1}}, {"a": {"b": 1}}) == []
+
+
+def test_each_difference_names_the_setting_and_both_values():
+    before = {"model": {"ipc": 1, "seed": 0}, "gone": True}
+    now = {"model": {"ipc": 10, "seed": 0, "new": "x"}}
+    lines = differences(before, now)
+    assert len(lines) == 3
+    assert "model.ipc: 1 then, 10 now" in lines
+    assert any(line.startswith("gone: True then") and "absent" in line for line in lines)
+    assert any(line.startswith("model.new:") and "'x' now" in line for line in lines)
