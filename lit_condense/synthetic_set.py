@@ -102,7 +102,8 @@ class SyntheticSet(EvaluatedSet):
         if self.images.numel() == 0:
             counts = checks.counts(self.ipc, real)
             self._hold(torch.repeat_interleave(torch.arange(len(counts)), torch.tensor(counts)))
-            self.images = nn.Parameter(self.init.start(self.parametrization, real, counts, self.key.fold("init")))
+            start = self.init.start(self.parametrization, real, counts, self.network, self.key.fold("init"))
+            self.images = nn.Parameter(start)
         checks.set_fits(self.images, self.labels, real)
         if stage == "fit":
             checks.matching_losses(self.matching_losses, min(self.counts) * self.parametrization.factor**2)
@@ -133,6 +134,7 @@ class SyntheticSet(EvaluatedSet):
 
     def _go_on(self, state: dict[str, Any]) -> None:
         self._inner.load_state_dict(state["inner"])
+        self.sampling.load_state_dict(state["sampling"])
         if state["route"] != self._engine.route:
             rank_zero_warn(
                 f"The checkpoint was written with other arithmetic ({state['route']}) than this run uses "
@@ -177,6 +179,7 @@ class SyntheticSet(EvaluatedSet):
         with self.key.fold("update", update).isolated():
             if match_index == 0:
                 self._renew(network_index)
+            self._refresh(progress)
             gradient, losses = self._match(progress)
             self._step(gradient, losses, update)
             matched = time.perf_counter()
@@ -189,6 +192,12 @@ class SyntheticSet(EvaluatedSet):
         if self.parametrization.clamp == "every_network":
             self._project()
         self._inner.renew(network_index)
+
+    def _refresh(self, progress: Progress) -> None:
+        started = time.perf_counter()
+        key = self.key.fold("sampling", progress.update)
+        self.sampling.refresh(self.data.real, self._engine.first_order.outputs, progress, key, self.share)
+        self.log("time/sampling", time.perf_counter() - started)
 
     def _match(self, progress: Progress) -> tuple[Tensor, dict[str, Tensor]]:
         """Return this rank's part of the image gradient, and the losses summed over the rank's classes."""
@@ -316,6 +325,7 @@ class SyntheticSet(EvaluatedSet):
             "settings": self.settings(),
             "route": self._engine.route,
             "inner": self._inner.state_dict(),
+            "sampling": self.sampling.state_dict(),
         }
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:

@@ -35,8 +35,8 @@ from lit_condense.networks import ConvNet
 # %% [markdown]
 # ## Condense
 #
-# What is matched is a callback; everything else is an argument of the synthetic set. `FinalReport` evaluates at the end:
-# fresh networks trained on the condensed images, on random real images, and (one network) on all real images.
+# What is matched is a callback; everything else is an argument of the synthetic set. `FinalReport` evaluates at the
+# end: fresh networks trained on the condensed images, on random real images, and (one network) on all real images.
 
 # %%
 folder = tempfile.mkdtemp()

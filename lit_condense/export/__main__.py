@@ -2,26 +2,26 @@
 
 from __future__ import annotations
 
+import argparse
 import sys
-from typing import Literal
-
-from jsonargparse import auto_cli
 
 from lit_condense.errors import CondenseError
 from lit_condense.export.condensed_set import load_condensed
 from lit_condense.export.images import write_image_folder
 
+FORMATS = {"image_folder": write_image_folder}
 
-def export(condensed: str, output: str, format: Literal["image_folder"] = "image_folder") -> None:
-    """Write a condensed set in another layout.
+
+def export(condensed: str, output: str, format: str = "image_folder") -> None:
+    """Write a condensed set in another layout and say what that cost.
 
     Args:
         condensed: The ``.safetensors`` file or the folder that holds it.
         output: Folder to write to.
-        format: ``image_folder``: 8-bit PNG files that torchvision's ImageFolder reads with the same labels.
+        format: A key of ``FORMATS``.
     """
     read = load_condensed(condensed)
-    write_image_folder(output, read)
+    FORMATS[format](output, read)
     outside = read.card.get("pixels", {}).get("share_outside", 0.0)
     print(
         f"Wrote {len(read.labels)} PNG images to {output}. 8-bit rounding and clamping lose information "
@@ -29,8 +29,22 @@ def export(condensed: str, output: str, format: Literal["image_folder"] = "image
     )
 
 
-if __name__ == "__main__":
+def main() -> None:
+    """Entry point of ``python -m lit_condense.export``: errors meant for the user end as one message."""
+    parser = argparse.ArgumentParser("python -m lit_condense.export", description="Write a set in another layout.")
+    parser.add_argument("condensed", metavar="SET", help="the .safetensors file or the folder that holds it")
+    parser.add_argument("--output", metavar="FOLDER", required=True, help="new or empty folder to write to")
+    parser.add_argument(
+        "--format",
+        choices=FORMATS,
+        default="image_folder",
+        help="image_folder: 8-bit PNG files that torchvision's ImageFolder reads with the same labels",
+    )
     try:
-        auto_cli(export, as_positional=True)
+        export(**vars(parser.parse_args()))
     except CondenseError as error:
         sys.exit(f"error: {error}")
+
+
+if __name__ == "__main__":
+    main()

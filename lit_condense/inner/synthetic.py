@@ -71,15 +71,22 @@ class TrainOnSynthetic(InnerLoop):
 
     def advance(self, inner: InnerNetwork, material: TrainingMaterial, progress: Progress, key: RandomKey) -> None:
         """Train for some epochs on shuffled batches, augmented per sample if the method augments."""
-        for epoch in range(self.epochs_between(material.ipc)):
-            order = torch.randperm(len(material.labels), generator=key.fold("order", epoch).generator())
-            for step, chosen in enumerate(torch.split(order, self.batch_size)):
-                images = material.images[chosen.to(material.images.device)]
-                labels = material.labels[chosen.to(material.labels.device)]
-                draw = material.augmentation.draw(
-                    key.fold("augment", epoch, step), (images.shape[-2], images.shape[-1]), samples=len(images)
-                )
-                inner.train_step(material.loss, material.augmentation.apply(images, draw), labels)
+        for epoch in range(self.epochs_after(progress, material.ipc)):
+            self._train_epoch(inner, material, key, epoch)
+
+    def epochs_after(self, progress: Progress, ipc: Sequence[int]) -> int:
+        """Return the epochs that follow update ``progress``."""
+        return self.epochs_between(ipc)
+
+    def _train_epoch(self, inner: InnerNetwork, material: TrainingMaterial, key: RandomKey, epoch: int) -> None:
+        order = torch.randperm(len(material.labels), generator=key.fold("order", epoch).generator())
+        for step, chosen in enumerate(torch.split(order, self.batch_size)):
+            images = material.images[chosen.to(material.images.device)]
+            labels = material.labels[chosen.to(material.labels.device)]
+            draw = material.augmentation.draw(
+                key.fold("augment", epoch, step), (images.shape[-2], images.shape[-1]), samples=len(images)
+            )
+            inner.train_step(material.loss, material.augmentation.apply(images, draw), labels)
 
 
 def _typical(ipc: Sequence[int]) -> int:

@@ -4,28 +4,43 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from typing import cast
 
 import torch
 from torch import Tensor
 
 from lit_condense.data.store import RealImages
 from lit_condense.errors import SettingsError
+from lit_condense.networks import CondensableNetwork, FeaturesAndLogits, NetworkFactory, build_network
 from lit_condense.parametrization.pixels import Pixels
 from lit_condense.rng import RandomKey
+from lit_condense.sampling.representative import representatives
 
 
 class Initialization(ABC):
     """A rule for the first value of the synthetic images."""
 
     @abstractmethod
-    def start(self, parametrization: Pixels, real: RealImages, ipc: Sequence[int], key: RandomKey) -> Tensor:
-        """Return the stored images, class-major, ``(sum(ipc), C, H, W)``."""
+    def start(
+        self, parametrization: Pixels, real: RealImages, ipc: Sequence[int], network: NetworkFactory, key: RandomKey
+    ) -> Tensor:
+        """Return the stored images, class-major, ``(sum(ipc), C, H, W)`` on the CPU.
+
+        Args:
+            parametrization: How they are stored.
+            real: The real images.
+            ipc: Stored images of each class.
+            network: Architecture that the set is condensed with.
+            key: Names the draws.
+        """
 
 
 class Noise(Initialization):
     """Gaussian noise (DC's default)."""
 
-    def start(self, parametrization: Pixels, real: RealImages, ipc: Sequence[int], key: RandomKey) -> Tensor:
+    def start(
+        self, parametrization: Pixels, real: RealImages, ipc: Sequence[int], network: NetworkFactory, key: RandomKey
+    ) -> Tensor:
         """Return noise, drawn class by class so that a class does not depend on the others' sizes."""
         return torch.cat(
             [
@@ -38,19 +53,68 @@ class Noise(Initialization):
 class RandomReal(Initialization):
     """Distinct random real images of each class."""
 
-    def start(self, parametrization: Pixels, real: RealImages, ipc: Sequence[int], key: RandomKey) -> Tensor:
+    def start(
+        self, parametrization: Pixels, real: RealImages, ipc: Sequence[int], network: NetworkFactory, key: RandomKey
+    ) -> Tensor:
         """Return encoded real images.
 
         Raises:
             SettingsError: A class holds fewer images than it has to start.
         """
-        chosen = []
-        for c, count in enumerate(ipc):
-            wanted = count * parametrization.factor**2
-            if wanted > real.class_sizes[c]:
-                raise SettingsError(
-                    f"init RandomReal needs {wanted} distinct real images to start class {c} "
-                    f"({real.class_names[c]}), which has {real.class_sizes[c]}. Lower ipc for it or use init Noise."
-                )
-            chosen.append(real.random_of_class(c, wanted, key.fold("real", c)))
-        return parametrization.encode(real.pixels_at(torch.cat(chosen)).cpu(), real.normalization)
+        wanted = real_images_to_start(parametrization, real, ipc)
+        chosen = [real.random_of_class(c, count, key.fold("real", c)) for c, count in enumerate(wanted)]
+        return encode_classes(parametrization, real, chosen)
+
+
+class Clustered(Initialization):
+    """Representative real images of each class: those nearest to its k-means centres (DREAM).
+
+    The features are those of one untrained network.
+
+    Args:
+        chunk: Images that go through the network at once.
+    """
+
+    def __init__(self, chunk: int = 500) -> None:
+        if chunk < 1:
+            raise SettingsError(f"Expected Clustered.chunk to be 1 or more, got {chunk}.")
+        self.chunk = chunk
+
+    def start(
+        self, parametrization: Pixels, real: RealImages, ipc: Sequence[int], network: NetworkFactory, key: RandomKey
+    ) -> Tensor:
+        """Return encoded real images.
+
+        Raises:
+            SettingsError: A class holds fewer images than it has to start.
+        """
+        wanted = real_images_to_start(parametrization, real, ipc)
+        channels, height, width = real.image_shape
+        built = build_network(network, channels, (height, width), real.num_classes, key.fold("network"), True)
+        outputs = FeaturesAndLogits(cast(CondensableNetwork, built.to(real.device)))
+        chosen = [
+            representatives(outputs, real, real.indices_of(c), count, key.fold("kmeans", c), chunk=self.chunk)
+            for c, count in enumerate(wanted)
+        ]
+        return encode_classes(parametrization, real, chosen)
+
+
+def real_images_to_start(parametrization: Pixels, real: RealImages, ipc: Sequence[int]) -> list[int]:
+    """Return how many real images each class needs to start from.
+
+    Raises:
+        SettingsError: A class holds fewer.
+    """
+    wanted = [count * parametrization.factor**2 for count in ipc]
+    for c, count in enumerate(wanted):
+        if count > real.class_sizes[c]:
+            raise SettingsError(
+                f"Starting from real images needs {count} distinct ones of class {c} ({real.class_names[c]}), which "
+                f"has {real.class_sizes[c]}. Lower ipc for it or use init Noise."
+            )
+    return wanted
+
+
+def encode_classes(parametrization: Pixels, real: RealImages, chosen: Sequence[Tensor]) -> Tensor:
+    """Store the chosen real images of each class, class by class so that no stored image mixes classes."""
+    return torch.cat([parametrization.encode(real.pixels_at(c).cpu(), real.normalization) for c in chosen])

@@ -2,5 +2,6 @@
 
 from lit_condense.sampling.base import Sampling
 from lit_condense.sampling.random import RandomSampling
+from lit_condense.sampling.representative import Representative, representatives
 
-__all__ = ["RandomSampling", "Sampling"]
+__all__ = ["RandomSampling", "Representative", "Sampling", "representatives"]

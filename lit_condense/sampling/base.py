@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from torch import Tensor
 
 from lit_condense.data.store import RealImages
-from lit_condense.matching.base import Need
+from lit_condense.matching.base import Need, Progress
+from lit_condense.networks import FeaturesAndLogits
 from lit_condense.rng import RandomKey
+from lit_condense.sharding import Share
 
 
 class Sampling(ABC):
@@ -25,3 +27,15 @@ class Sampling(ABC):
     @abstractmethod
     def select(self, real: RealImages, class_index: int, key: RandomKey) -> Tensor:
         """Return indices into ``real``, ``(size,)`` on the CPU; the key names the update and the class."""
+
+    def refresh(  # noqa: B027 - doing nothing is what most samplers want
+        self, real: RealImages, outputs: FeaturesAndLogits | None, progress: Progress, key: RandomKey, share: Share
+    ) -> None:
+        """Look at the inner network before update ``progress``; called on every rank, does nothing by default."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what is held over several updates, the same on every rank."""
+        return {}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:  # noqa: B027
+        """Take over what ``state_dict`` gave."""

@@ -205,7 +205,21 @@ def train_epochs(network, sgd, images, labels, orders, batch_size):
 # ------------------------------------------------------------------ the loop
 
 
-def condense(start, labels, draws, *, updates, updates_per_network, epochs, batch_size, terms, inner, outer, view=None):
+def condense(
+    start,
+    labels,
+    draws,
+    terms,
+    updates,
+    updates_per_network,
+    epochs,
+    batch_size,
+    inner,
+    outer,
+    view=lambda images: images,
+    project=lambda images: images,
+    clamp="never",
+):
     """Return the images before the first update and after each one: [start, after update 0, ...].
 
     Args:
@@ -213,26 +227,29 @@ def condense(start, labels, draws, *, updates, updates_per_network, epochs, batc
         labels: Their labels.
         draws: Offers ``network(index)``, ``real(update)`` (one batch a class), ``order(network, match, epoch)`` and
             ``statistics(update)`` (a mixed batch, for networks with batch norm).
+        terms: Pairs (weight, distance).
         updates: Number of image updates.
         updates_per_network: After so many, the network is replaced by a fresh one.
         epochs: Epochs over the synthetic set after each update but a network's last.
         batch_size: Batch of that training.
-        terms: Pairs (weight, distance).
-        inner: Makes the network's Sgd.
+        inner: Makes a network's Sgd.
         outer: The images' Sgd.
         view: From the stored images to what networks see.
+        project: Brings stored images back to the range of real ones.
+        clamp: When that is done: "never", "every_update" or (before each new network) "every_network".
     """
-    view = view or (lambda images: images)
     images = start.clone()
     history = [images.clone()]
     for update in range(updates):
         network_index, match_index = divmod(update, updates_per_network)
         if match_index == 0:
+            images = project(images) if clamp == "every_network" else images
             network, sgd = draws.network(network_index), inner()
         if any(isinstance(m, nn.BatchNorm2d) for m in network.modules()):
             freeze_batch_norm(network, draws.statistics(update), keep=0.0)
         _, gradient = image_gradient(network, images, labels, draws.real(update), terms, view)
         outer.step([images], [gradient])
+        images = project(images) if clamp == "every_update" else images
         history.append(images.clone())
         if match_index + 1 < updates_per_network:
             orders = [draws.order(network_index, match_index, epoch) for epoch in range(epochs)]

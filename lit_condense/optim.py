@@ -1,0 +1,45 @@
+"""Optimizers of the images that published programs imply."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import torch
+from torch import nn
+
+from lit_condense.errors import SettingsError
+
+
+class SharedTensorSGD(torch.optim.SGD):
+    """SGD as it acts when one tensor of all classes is stepped once *per class* (IDC's and IDM's programs).
+
+    There, a class's gradient arrives in one of ``classes`` steps an update, while its momentum buffer moves it in all
+    of them. At the points where gradients are taken this equals one joint step with learning rate
+    ``lr * (1 - m**classes) / (1 - m)`` and momentum ``m**classes``.
+
+    Args:
+        params: The images.
+        lr: The program's learning rate.
+        momentum: The program's momentum ``m``.
+        classes: Steps an update.
+    """
+
+    def __init__(self, params: Iterable[nn.Parameter], lr: float, momentum: float, classes: int) -> None:
+        if not 0 <= momentum < 1 or classes < 1:
+            raise SettingsError(
+                f"Expected momentum in [0, 1) and classes of 1 or more, got momentum {momentum} and {classes} classes."
+            )
+        decayed = momentum**classes
+        super().__init__(params, lr=lr * (1 - decayed) / (1 - momentum), momentum=decayed)
+
+
+def rescaled_lr(lr: float, ipc: int, image_size: int, base_size: int = 32) -> float:
+    """Return IDC's learning rate of the images, ``lr * (ipc / 10) * (image_size / base_size)**2``.
+
+    Args:
+        lr: For 10 images per class at the base size (IDC: 5e-3 for CIFAR and SVHN, 1e-4 for MNIST).
+        ipc: Images per class.
+        image_size: Pixels a side.
+        base_size: 32, or 28 for MNIST, 224 for ImageNet.
+    """
+    return lr * (ipc / 10) * (image_size / base_size) ** 2

@@ -1,0 +1,143 @@
+from __future__ import annotations
+
+import runpy
+import sys
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torchvision.datasets import ImageFolder
+
+from lit_condense.errors import ExportError
+from lit_condense.export import CondensedSet, image_grid, save_condensed, write_grid, write_image_folder
+from lit_condense.export.images import class_folders
+
+NAMES = [f"class {12 - c}" for c in range(12)]  # sorted as text: 1, 10, 11, 12, 2, ..., so 11, 2, 1, 0, 10, ...
+
+
+def twelve_classes(channels=3):
+    """Two flat images a class whose grey level is the class, in a shuffled order."""
+    order = torch.randperm(24, generator=torch.Generator().manual_seed(0))
+    labels = torch.arange(24)[order] // 2
+    images = (labels / 20).view(24, 1, 1, 1).expand(24, channels, 5, 4).contiguous()
+    return CondensedSet(images, labels, {"data": {"class_names": NAMES}})
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_an_image_folder_keeps_the_labels_whatever_the_classes_are_called(tmp_path, channels):
+    assert sorted(NAMES) != NAMES
+    read = ImageFolder(str(write_image_folder(tmp_path / "set", twelve_classes(channels))))
+    assert len(read) == 24
+    assert [name.split("_", 1)[1] for name in read.classes] == [name.replace(" ", "_") for name in NAMES]
+    for image, label in read:
+        assert np.asarray(image)[2, 3, 0] == round(255 * label / 20)
+    assert sorted(label for _, label in read.samples) == sorted(2 * list(range(12)))
+
+
+def test_folder_names_sort_as_their_labels_and_stay_inside_the_folder():
+    names = ["../up", "b/c", "ä", "", "a" * 3, "x y", *map(str, range(100))]
+    folders = class_folders(names, 120)
+    assert sorted(folders) == folders
+    assert len(set(folders)) == 120
+    assert not [name for name in folders if set(name) & set("/.\\ ")]
+
+
+def test_pixels_are_clamped_and_rounded_to_8_bits(tmp_path):
+    values = torch.tensor([-1.0, 0.0, 0.2494 / 255, 0.51 / 255, 100.4 / 255, 100.6 / 255, 1.0, 7.0])
+    condensed = CondensedSet(values.view(1, 1, 2, 4), torch.zeros(1, dtype=torch.int64), {})
+    write_image_folder(tmp_path / "set", condensed)
+    pixels = np.asarray(Image.open(tmp_path / "set" / "00000_0" / "00000.png"))
+    assert pixels.ravel().tolist() == [0, 0, 0, 1, 100, 101, 255, 255]
+
+
+def test_two_sets_never_mix_in_one_folder(tmp_path):
+    write_image_folder(tmp_path / "set", twelve_classes())
+    with pytest.raises(ExportError, match="new or empty folder"):
+        write_image_folder(tmp_path / "set", twelve_classes())
+    assert len(list((tmp_path / "set").rglob("*.png"))) == 24
+
+
+def test_images_that_no_png_can_hold_are_refused(tmp_path):
+    five = CondensedSet(torch.zeros(2, 5, 4, 4), torch.tensor([0, 1]), {})
+    with pytest.raises(ExportError, match="1 or 3 channels"):
+        write_image_folder(tmp_path / "set", five)
+    assert not (tmp_path / "set").exists()
+
+
+@pytest.mark.parametrize("level", [0.0, 0.25, 0.5, 1.0])
+def test_the_grid_has_one_fixed_scale(level):
+    images = torch.full((4, 1, 8, 8), level)
+    grid = image_grid(images, torch.tensor([0, 0, 1, 1]))
+    inside = grid[:, 2 : 2 + 32, 2 : 2 + 32]  # 8 pixels enlarged four times, behind a border of 2
+    assert torch.equal(inside, torch.full((3, 32, 32), level))
+    images[0] = torch.linspace(-3, 4, 64).view(1, 8, 8)  # another image's range changes nothing
+    assert torch.equal(image_grid(images, torch.tensor([0, 0, 1, 1]))[:, 36:68, 36:68], inside)
+
+
+def test_the_grid_clamps_and_never_leaves_the_unit_range():
+    images = torch.cat([torch.full((1, 3, 32, 32), -2.0), torch.full((1, 3, 32, 32), 2.0)])
+    grid = image_grid(images, torch.tensor([0, 0]))
+    assert torch.equal(grid[:, 2:34, 2:34], torch.zeros(3, 32, 32))
+    assert torch.equal(grid[:, 2:34, 36:68], torch.ones(3, 32, 32))
+    assert float(grid.min()) >= 0
+    assert float(grid.max()) <= 1
+
+
+def test_rows_are_classes_and_columns_their_images():
+    labels = torch.tensor([2, 0, 1, 0, 2, 2])
+    images = (torch.arange(6) / 10).view(6, 1, 1, 1).expand(6, 1, 32, 32)
+    grid = image_grid(images, labels)
+    shown = [[float(grid[0, 20 + 34 * row, 20 + 34 * column]) for column in range(3)] for row in range(3)]
+    expected = [[0.1, 0.3, 1.0], [0.2, 1.0, 1.0], [0.0, 0.4, 0.5]]  # white where a class has no more
+    assert torch.allclose(torch.tensor(shown), torch.tensor(expected))
+
+
+@pytest.mark.parametrize(("classes", "rows"), [(10, 10), (None, 12)])
+def test_the_dashboard_shows_ten_classes_and_the_file_shows_all(tmp_path, classes, rows):
+    condensed = twelve_classes()
+    grid = image_grid(condensed.images, condensed.labels, classes=classes)
+    tile = 5 * 8  # 4 pixels wide: enlarged eight times to 32
+    assert grid.shape == (3, 2 + rows * (tile + 2), 2 + 2 * (32 + 2))
+    picture = Image.open(write_grid(tmp_path / "grid.png", condensed.images, condensed.labels))
+    assert picture.size == (2 + 2 * 34, 2 + 12 * 42)
+
+
+@pytest.mark.parametrize("channels", [2, 5])
+def test_other_channels_are_shown_as_their_mean(tmp_path, channels):
+    images = torch.zeros(2, channels, 32, 32)
+    images[0, 0] = 1
+    grid = image_grid(images, torch.tensor([0, 1]))
+    assert grid.shape[0] == 3
+    assert torch.allclose(grid[:, 2:34, 2:34], torch.tensor(1 / channels))
+    assert write_grid(tmp_path / "grid.png", images, torch.tensor([0, 1])).stat().st_size > 0
+
+
+def export(monkeypatch, *args):
+    monkeypatch.setattr(sys, "argv", ["python -m lit_condense.export", *map(str, args)])
+    runpy.run_module("lit_condense.export", run_name="__main__")
+
+
+def test_the_export_command_writes_an_image_folder(tmp_path, monkeypatch, capsys):
+    save_condensed(tmp_path / "set", twelve_classes())
+    export(monkeypatch, tmp_path / "set", "--output", tmp_path / "out", "--format", "image_folder")
+    assert len(ImageFolder(str(tmp_path / "out"))) == 24
+    said = capsys.readouterr().out
+    assert "24 PNG images" in said
+    assert "not measured" in said
+
+
+@pytest.mark.parametrize("case", ["missing", "broken", "unwritable"])
+def test_the_export_command_ends_with_one_message(tmp_path, monkeypatch, capsys, case):
+    path = save_condensed(tmp_path / "set", twelve_classes())["condensed.safetensors"]
+    output = tmp_path / "out"
+    if case == "missing":
+        path.unlink()
+    elif case == "broken":
+        path.write_bytes(b"broken")
+    else:
+        output = path / "out"
+    with pytest.raises(SystemExit) as stopped:
+        export(monkeypatch, tmp_path / "set", "--output", output)
+    assert str(stopped.value.code).startswith("error: Expected")
+    assert "Traceback" not in capsys.readouterr().err
