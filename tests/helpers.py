@@ -7,11 +7,14 @@ from functools import partial
 import torch
 from lightning.pytorch import Callback, Trainer
 
+from lit_condense import SyntheticSet
 from lit_condense.data import CondenseDataModule, Splits
-from lit_condense.inner import InnerNetwork
-from lit_condense.matching import MatchingLoss
+from lit_condense.evaluation import Evaluation
+from lit_condense.inner import InnerNetwork, TrainOnSynthetic
+from lit_condense.matching import GradientMatching, MatchingLoss
 from lit_condense.networks import ConvNet
 from lit_condense.rng import RandomKey
+from lit_condense.sampling import RandomSampling
 
 TINY_SIZES = (9, 7, 9, 4, 9)
 """Training images of the five classes of TinyData: unequal, one of them smaller than the usual tiny batch of 6."""
@@ -74,6 +77,36 @@ def quiet_trainer(*callbacks, **settings):
         "max_steps": 2,
     }
     return Trainer(callbacks=list(callbacks), **{**quiet, **settings})
+
+
+VALIDATING = {"limit_val_batches": None, "val_check_interval": 1}
+"""Settings of a quiet trainer that evaluates after every update."""
+
+DOUBLE = {"precision": "64-true"}
+
+
+def fitted(*callbacks, max_steps=4, trainer=None, data=None, **settings):
+    """Return a set after a run (two images a class, two updates a network), with its trainer at ``module.trainer``.
+
+    Args:
+        callbacks: The trainer's; by default one matching loss.
+        max_steps: Image updates.
+        trainer: Other settings of the trainer.
+        data: The data module, TinyData by default.
+        settings: Other settings of the set.
+    """
+    defaults = {
+        "ipc": 2,
+        "network": tiny_convnet(),
+        "inner": TrainOnSynthetic(updates=2, epochs=2),
+        "sampling": RandomSampling(6),
+        "evaluation": Evaluation(epochs=3, quick_repeats=2, repeats=2),
+        "seed": 3,
+    }
+    module = SyntheticSet(**{**defaults, **settings})
+    running = quiet_trainer(*(callbacks or [GradientMatching()]), max_steps=max_steps, **(trainer or {}))
+    running.fit(module, datamodule=data or TinyData())
+    return module
 
 
 class Recorder(Callback):

@@ -152,7 +152,8 @@ class Report:
         first = self.condensed[0]
         rows = [(f"condensed, {kept} images ({score.network})", score) for score in self.condensed]
         if self.random is not None:
-            rows.append((f"random real, {kept} images, same recipe", self.random))
+            drawn = len(random_real(module)(0).labels)  # a class smaller than ipc is drawn whole
+            rows.append((f"random real, {drawn} images, same recipe", self.random))
         if self.full is not None:
             rows.append((f"all {all_images:,} real, 1 network, {self.full.recipe['steps']} steps", self.full))
         width = max(len(label) for label, _ in rows)

@@ -5,16 +5,12 @@ import json
 import pytest
 import torch
 
-from lit_condense import SyntheticSet
 from lit_condense.evaluation import Evaluation, Judge, Score, SmallSet
 from lit_condense.evaluation.baselines import all_real, random_real
-from lit_condense.matching import GradientMatching
 from lit_condense.networks import MLP
-from lit_condense.parametrization import Pixels
 from lit_condense.rng import RandomKey
-from lit_condense.sampling import RandomSampling
 from lit_condense.sharding import Share
-from tests.helpers import TinyData, quiet_trainer, tiny_convnet
+from tests.helpers import TinyData, fitted, tiny_convnet
 
 IPC = [2, 1, 3, 2, 2]
 DATA = TinyData()
@@ -30,16 +26,10 @@ def small_set(seed=0):
     return SmallSet(torch.randn(10, 1, 8, 8, generator=generator), torch.arange(10) % 5)
 
 
-def synthetic_set(seed=0):
-    """A set that has been fitted for one update, still with its trainer and data."""
-    module = SyntheticSet(IPC, tiny_convnet(), sampling=RandomSampling(4), parametrization=Pixels(), seed=seed)
-    quiet_trainer(GradientMatching(), max_steps=1).fit(module, datamodule=TinyData())
-    return module
-
-
 @pytest.fixture(scope="module")
-def fitted():
-    return synthetic_set()
+def condensed():
+    """A set that still has its trainer and data."""
+    return fitted(ipc=IPC, max_steps=2)
 
 
 def test_the_spread_of_a_score_is_the_sample_standard_deviation():
@@ -138,29 +128,29 @@ def matches(images, real):
     return distances.argmin(1)
 
 
-def test_the_random_baseline_draws_different_real_images_of_the_right_classes(fitted):
-    real = fitted.data.real
+def test_the_random_baseline_draws_different_real_images_of_the_right_classes(condensed):
+    real = condensed.data.real
     for network in range(3):
-        drawn = random_real(fitted)(network)
+        drawn = random_real(condensed)(network)
         places = matches(drawn.at(torch.arange(len(drawn.labels))), real)
         assert len(set(places.tolist())) == sum(IPC)
         assert torch.equal(real.labels[places], drawn.labels)
         assert torch.bincount(drawn.labels).tolist() == IPC
 
 
-def test_every_network_has_its_own_random_images(fitted):
-    drawn = random_real(fitted)
-    places = [tuple(sorted(matches(drawn(i).images, fitted.data.real).tolist())) for i in range(4)]
+def test_every_network_has_its_own_random_images(condensed):
+    drawn = random_real(condensed)
+    places = [tuple(sorted(matches(drawn(i).images, condensed.data.real).tolist())) for i in range(4)]
     assert len(set(places)) == 4
 
 
-def test_the_random_images_follow_from_the_seed(fitted):
-    same, other = (random_real(synthetic_set(seed))(1).images for seed in (0, 1))
-    assert torch.equal(random_real(fitted)(1).images, same)
-    assert not torch.equal(random_real(fitted)(1).images, other)
+def test_the_random_images_follow_from_the_seed(condensed):
+    same, other = (random_real(fitted(ipc=IPC, max_steps=2, seed=seed))(1).images for seed in (3, 4))
+    assert torch.equal(random_real(condensed)(1).images, same)
+    assert not torch.equal(random_real(condensed)(1).images, other)
 
 
-def test_the_whole_data_baseline_is_every_real_image(fitted):
-    data = all_real(fitted)(0)
-    assert torch.equal(data.labels, fitted.data.real.labels)
-    assert len(data.at(torch.arange(len(data.labels)))) == len(fitted.data.real)
+def test_the_whole_data_baseline_is_every_real_image(condensed):
+    data = all_real(condensed)(0)
+    assert torch.equal(data.labels, condensed.data.real.labels)
+    assert len(data.at(torch.arange(len(data.labels)))) == len(condensed.data.real)

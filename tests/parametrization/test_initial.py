@@ -4,40 +4,45 @@ import pytest
 import torch
 
 from lit_condense.errors import SettingsError
+from lit_condense.networks import ConvNet
 from lit_condense.parametrization import Noise, Pixels, RandomReal
 from lit_condense.rng import RandomKey
-from tests.helpers import TinyData
+from tests.helpers import TinyData, tiny_convnet
 
 REAL = TinyData().real
 KEY = RandomKey(0).fold("init")
 IPC = (2, 1, 3, 4, 2)
 
 
+def started(init, storage, ipc, key):
+    return init.start(storage, REAL, ipc, tiny_convnet(), key)
+
+
 @pytest.mark.parametrize("init", [Noise(), RandomReal()], ids=["noise", "real"])
 @pytest.mark.parametrize("space", ["normalized", "pixel"])
 def test_the_start_has_the_asked_images_and_follows_from_the_key(init, space):
-    start = init.start(Pixels(space), REAL, IPC, KEY)
+    start = started(init, Pixels(space), IPC, ConvNet, KEY)
     assert start.shape == (12, 1, 8, 8)
-    assert torch.equal(start, init.start(Pixels(space), REAL, IPC, KEY))
-    assert not torch.equal(start, init.start(Pixels(space), REAL, IPC, KEY.fold(1)))
+    assert torch.equal(start, started(init, Pixels(space), IPC, ConvNet, KEY))
+    assert not torch.equal(start, started(init, Pixels(space), IPC, ConvNet, KEY.fold(1)))
 
 
 @pytest.mark.parametrize("init", [Noise(), RandomReal()], ids=["noise", "real"])
 def test_a_class_does_not_depend_on_the_sizes_of_the_others(init):
-    before = init.start(Pixels(), REAL, IPC, KEY)[2 + 1 :][:3]
-    after = init.start(Pixels(), REAL, (1, 4, 3, 1, 1), KEY)[1 + 4 :][:3]
+    before = started(init, Pixels(), IPC, ConvNet, KEY)[2 + 1 :][:3]
+    after = started(init, Pixels(), (1, 4, 3, 1, 1), ConvNet, KEY)[1 + 4 :][:3]
     assert torch.equal(before, after)
 
 
 def test_noise_differs_between_classes():
-    start = Noise().start(Pixels(), REAL, (1,) * 5, KEY)
+    start = started(Noise(), Pixels(), (1,) * 5, ConvNet, KEY)
     assert all(not torch.equal(start[a], start[b]) for a in range(5) for b in range(a))
 
 
 @pytest.mark.parametrize("space", ["normalized", "pixel"])
 def test_random_real_are_different_real_images_of_each_class(space):
     storage = Pixels(space)
-    start = storage.decode(RandomReal().start(storage, REAL, IPC, KEY), REAL.normalization)
+    start = storage.decode(started(RandomReal(), storage, IPC, ConvNet, KEY), REAL.normalization)
     distances = (start[:, None] - REAL.at(torch.arange(len(REAL)))).abs().amax((2, 3, 4))
     nearest = distances.min(1)
     assert nearest.values.max() < 1e-5
@@ -46,5 +51,5 @@ def test_random_real_are_different_real_images_of_each_class(space):
 
 
 def test_asking_for_more_real_images_than_a_class_has_names_the_class():
-    with pytest.raises(SettingsError, match=r"5 distinct real images to start class 3 \(stripe 3\), which has 4"):
-        RandomReal().start(Pixels(), REAL, (5,) * 5, KEY)
+    with pytest.raises(SettingsError, match=r"5 distinct ones of class 3 \(stripe 3\), which has 4"):
+        started(RandomReal(), Pixels(), (5,) * 5, ConvNet, KEY)

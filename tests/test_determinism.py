@@ -1,0 +1,89 @@
+"""What decides the result of a run, and what does not."""
+
+from __future__ import annotations
+
+import random
+
+import numpy as np
+import pytest
+import torch
+from lightning import seed_everything
+
+from lit_condense.engine import Engine
+from lit_condense.evaluation import Evaluation
+from lit_condense.parametrization import Pixels
+from tests.helpers import DOUBLE, VALIDATING, fitted, tiny_convnet
+
+
+def same_bytes(module, other):
+    return torch.equal(module.images, other.images) and torch.equal(module.labels, other.labels)
+
+
+def test_the_same_seed_gives_the_same_bytes_and_another_seed_others():
+    first, again, other = fitted(seed=3), fitted(seed=3), fitted(seed=4)
+    assert same_bytes(first, again)
+    assert not torch.equal(first.images, other.images)
+
+
+def test_the_seed_is_that_of_seed_everything_unless_one_is_given(monkeypatch):
+    monkeypatch.setenv("PL_GLOBAL_SEED", "0")  # put back afterwards, whatever seed_everything writes
+    states = torch.get_rng_state(), np.random.get_state(), random.getstate()  # noqa: NPY002
+    seed_everything(7, verbose=False)
+    by_environment, given = fitted(seed=None), fitted(seed=3)
+    torch.set_rng_state(states[0])
+    np.random.set_state(states[1])  # noqa: NPY002
+    random.setstate(states[2])
+    assert by_environment.seed == 7
+    assert same_bytes(by_environment, fitted(seed=7))
+    assert same_bytes(given, fitted(seed=3))
+
+
+def test_what_was_drawn_before_does_not_matter():
+    torch.rand(5)
+    first = fitted()
+    torch.rand(17)
+    assert same_bytes(first, fitted())
+
+
+@pytest.mark.parametrize("trainer", [{}, VALIDATING], ids=["without validation", "with validation"])
+def test_a_fit_leaves_the_global_generators_as_they_were(trainer):
+    before = torch.get_rng_state(), np.random.get_state()[1].tolist(), random.getstate()  # noqa: NPY002
+    fitted(trainer=trainer)
+    assert torch.equal(torch.get_rng_state(), before[0])
+    assert np.random.get_state()[1].tolist() == before[1]  # noqa: NPY002
+    assert random.getstate() == before[2]
+
+
+@pytest.mark.parametrize("protocol", ["dc", "dsa", "idc"])
+@pytest.mark.parametrize("norm", ["instance", "batch"])
+def test_evaluating_during_a_run_does_not_change_the_set(protocol, norm):
+    network = tiny_convnet(norm)
+    judged = fitted(trainer=VALIDATING, network=network, evaluation=Evaluation(protocol, epochs=3, quick_repeats=1))
+    assert 0 <= judged.trainer.callback_metrics["val/acc"] <= 1
+    assert same_bytes(judged, fitted(network=network))
+
+
+@pytest.mark.parametrize("space", ["normalized", "pixel"])
+def test_validation_works_in_every_space(space):
+    judged = fitted(trainer=VALIDATING, parametrization=Pixels(space))
+    assert 0 <= judged.trainer.callback_metrics["val/acc"] <= 1
+
+
+@pytest.mark.parametrize("ipc", [2, [2, 1, 2, 2, 2]])
+def test_the_block_size_does_not_change_the_images(ipc):
+    one, *others = (fitted(ipc=ipc, engine=Engine(classes_per_block=k), trainer=DOUBLE) for k in (1, 2, 5))
+    for other in others:
+        torch.testing.assert_close(one.images, other.images, rtol=1e-12, atol=1e-12)
+
+
+# BUG: networks/factory.py, build_network: layers are made in the default number type, which Lightning sets to float64
+# in the steps of a 64-true run, so every network starts from other draws than in a 32-true run (and than its key says).
+def test_double_precision_is_the_same_run_with_more_digits():
+    torch.testing.assert_close(fitted(trainer=DOUBLE).images, fitted().images.double(), rtol=1e-4, atol=1e-4)
+
+
+# BUG: for the same reason: Judge.accuracy makes a float64 network in a 64-true run, but the set and the test images are
+# float32: "RuntimeError: Input type (float) and bias type (double) should be the same".
+def test_double_precision_can_be_evaluated():
+    judged = fitted(trainer={**VALIDATING, **DOUBLE})
+    assert 0 <= judged.trainer.callback_metrics["val/acc"] <= 1
