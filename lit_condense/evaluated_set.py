@@ -37,6 +37,7 @@ class EvaluatedSet(LightningModule):
         self.seed = run_seed(seed)
         self.key = RandomKey(self.seed)
         self._accuracies: dict[int, float] = {}
+        self._loaded_updates = 0
 
     @abstractmethod
     def training_set(self) -> SmallSet:
@@ -46,6 +47,11 @@ class EvaluatedSet(LightningModule):
     def data(self) -> CondenseDataModule:
         """The data module in use."""
         return checks.datamodule_of(self.trainer)
+
+    @property
+    def updates_done(self) -> int:
+        """Image updates behind the set: the trainer's, or those of the checkpoint it was loaded from."""
+        return max(self.trainer.global_step, self._loaded_updates)
 
     @property
     def share(self) -> Share:

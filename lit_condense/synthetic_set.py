@@ -335,6 +335,9 @@ class SyntheticSet(EvaluatedSet):
             checks.same_settings(state["settings"], self.settings())
             self._resumed = state
         saved = checkpoint["state_dict"]
+        self._loaded_updates = int(checkpoint["global_step"])
+        if self._trainer is not None:
+            checks.set_fits(saved["images"], saved["labels"], self.data.real)
         self._hold(saved["labels"])
         if self._trainer is None:  # load_from_checkpoint: the checkpoint says how many images there are
             self.ipc = self.counts

@@ -17,6 +17,7 @@ from lit_condense.errors import SettingsError
 from lit_condense.evaluation.protocols import PROTOCOLS, Recipe, describe, recipe_for
 from lit_condense.evaluation.training import LabelledImages, test_accuracy, train_network
 from lit_condense.networks import NetworkFactory, build_network, network_name
+from lit_condense.networks.factory import single_precision
 from lit_condense.rng import RandomKey
 from lit_condense.sharding import Share
 
@@ -127,7 +128,12 @@ class Judge:
         channels, height, width = self.test.image_shape
         key = self.key.fold("evaluation", network_name(factory), index)
         # Validation runs in inference mode and possibly under autocast: a network is trained here in neither.
-        with torch.inference_mode(False), torch.enable_grad(), torch.autocast(self.device.type, enabled=False):
+        with (
+            torch.inference_mode(False),
+            torch.enable_grad(),
+            torch.autocast(self.device.type, enabled=False),
+            single_precision(),
+        ):
             network = build_network(factory, channels, (height, width), self.test.num_classes, key).to(self.device)
             recipe = self.recipe(network)
             steps = train_network(network, data, recipe, key, max_steps)

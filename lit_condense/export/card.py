@@ -42,7 +42,7 @@ def condensed_from(module: SyntheticSet, record: dict[str, Any]) -> CondensedSet
     card = {
         "data": module.data.describe(),
         "ipc": module.counts,
-        "update": module.trainer.global_step,
+        "update": module.updates_done,
         "max_updates": module.trainer.max_steps,
         "seed": module.seed,
         "method": {"matching": settings["matching"], "model": settings["model"]},

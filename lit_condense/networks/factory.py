@@ -63,8 +63,8 @@ def build_network(
         )
     name = network_name(factory)
     setting = f"{in_channels}x{image_size[0]}x{image_size[1]} images and {num_classes} classes"
-    # on the CPU whatever the default device is: the same key gives the same weights everywhere
-    with torch.device("cpu"), key.isolated():
+    # on the CPU and in float32 whatever the defaults are: the same key gives the same weights everywhere
+    with torch.device("cpu"), single_precision(), key.isolated():
         with _explained(f"{name} could not be built with in_channels, image_size and num_classes for {setting}"):
             network = factory(in_channels=in_channels, image_size=image_size, num_classes=num_classes)
         if not isinstance(network, nn.Module):
@@ -78,6 +78,17 @@ def build_network(
             with _evaluating(network), torch.no_grad():
                 check_adapted(network, _example(network, in_channels, image_size))
     return network
+
+
+@contextlib.contextmanager
+def single_precision() -> Iterator[None]:
+    """Make float32 the default inside the block; Lightning changes the default in a 64-true run."""
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float32)
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(before)
 
 
 def factory_target(factory: NetworkFactory) -> tuple[Callable[..., nn.Module], dict[str, Any]]:

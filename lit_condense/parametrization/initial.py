@@ -109,8 +109,8 @@ def real_images_to_start(parametrization: Pixels, real: RealImages, ipc: Sequenc
     for c, count in enumerate(wanted):
         if count > real.class_sizes[c]:
             raise SettingsError(
-                f"Expected {count} distinct real images to start class {c} ({real.class_names[c]}), which has "
-                f"{real.class_sizes[c]}. Lower ipc for it or use init Noise."
+                f"Starting from real images (RandomReal or Clustered) takes {count} distinct real images to start "
+                f"class {c} ({real.class_names[c]}), which has {real.class_sizes[c]}. Lower ipc for it or use init Noise."
             )
     return wanted
 

@@ -4,8 +4,7 @@ import pytest
 import torch
 
 from lit_condense.errors import SettingsError
-from lit_condense.networks import ConvNet
-from lit_condense.parametrization import Noise, Pixels, RandomReal
+from lit_condense.parametrization import Clustered, Noise, Pixels, RandomReal
 from lit_condense.rng import RandomKey
 from tests.helpers import TinyData, tiny_convnet
 
@@ -21,28 +20,29 @@ def started(init, storage, ipc, key):
 @pytest.mark.parametrize("init", [Noise(), RandomReal()], ids=["noise", "real"])
 @pytest.mark.parametrize("space", ["normalized", "pixel"])
 def test_the_start_has_the_asked_images_and_follows_from_the_key(init, space):
-    start = started(init, Pixels(space), IPC, ConvNet, KEY)
+    start = started(init, Pixels(space), IPC, KEY)
     assert start.shape == (12, 1, 8, 8)
-    assert torch.equal(start, started(init, Pixels(space), IPC, ConvNet, KEY))
-    assert not torch.equal(start, started(init, Pixels(space), IPC, ConvNet, KEY.fold(1)))
+    assert torch.equal(start, started(init, Pixels(space), IPC, KEY))
+    assert not torch.equal(start, started(init, Pixels(space), IPC, KEY.fold(1)))
 
 
 @pytest.mark.parametrize("init", [Noise(), RandomReal()], ids=["noise", "real"])
 def test_a_class_does_not_depend_on_the_sizes_of_the_others(init):
-    before = started(init, Pixels(), IPC, ConvNet, KEY)[2 + 1 :][:3]
-    after = started(init, Pixels(), (1, 4, 3, 1, 1), ConvNet, KEY)[1 + 4 :][:3]
+    before = started(init, Pixels(), IPC, KEY)[2 + 1 :][:3]
+    after = started(init, Pixels(), (1, 4, 3, 1, 1), KEY)[1 + 4 :][:3]
     assert torch.equal(before, after)
 
 
 def test_noise_differs_between_classes():
-    start = started(Noise(), Pixels(), (1,) * 5, ConvNet, KEY)
+    start = started(Noise(), Pixels(), (1,) * 5, KEY)
     assert all(not torch.equal(start[a], start[b]) for a in range(5) for b in range(a))
 
 
+@pytest.mark.parametrize("init", [RandomReal(), Clustered()], ids=["random", "clustered"])
 @pytest.mark.parametrize("space", ["normalized", "pixel"])
-def test_random_real_are_different_real_images_of_each_class(space):
+def test_real_starts_are_different_real_images_of_each_class(space, init):
     storage = Pixels(space)
-    start = storage.decode(started(RandomReal(), storage, IPC, ConvNet, KEY), REAL.normalization)
+    start = storage.decode(started(init, storage, IPC, KEY), REAL.normalization)
     distances = (start[:, None] - REAL.at(torch.arange(len(REAL)))).abs().amax((2, 3, 4))
     nearest = distances.min(1)
     assert nearest.values.max() < 1e-5
@@ -52,4 +52,4 @@ def test_random_real_are_different_real_images_of_each_class(space):
 
 def test_asking_for_more_real_images_than_a_class_has_names_the_class():
     with pytest.raises(SettingsError, match=r"5 distinct ones of class 3 \(stripe 3\), which has 4"):
-        started(RandomReal(), Pixels(), (5,) * 5, ConvNet, KEY)
+        started(RandomReal(), Pixels(), (5,) * 5, KEY)
