@@ -1,25 +1,57 @@
-"""Write the YAML of every published DC row (and the digits) into configs/dc.
+"""Write one self-contained YAML for each published row into configs/<method>/.
 
-One self-contained file a row: a second --config replaces lists, so nothing is shared between files. Run it after
-changing the template below; tests check that the files on disk are what it writes.
+A second --config replaces lists, so files share nothing; this script is what they have in common. Run it after changing
+a template; a test checks that the files on disk are what it writes.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+
+from lit_condense.augmentation import dsa_operations
+from lit_condense.inner import loops_for
+from lit_condense.optim import rescaled_lr
 
 CONFIGS = Path(__file__).resolve().parent.parent / "configs"
 
-# Accuracies: shared evaluation protocol dc, ConvNet-3; DC authors' readme, spreads from arXiv 2107.13034, Table 1.
-PUBLISHED = {
+Accuracies = dict[str, dict[int, str]]
+
+# ConvNet-3. DC and DSA: authors' readme, spreads from arXiv 2107.13034, Table 1. DM: arXiv 2211.11004, Table 1.
+DC: Accuracies = {
     "mnist": {1: "91.7 +- 0.5", 10: "97.4 +- 0.2", 50: "98.8 +- 0.1"},
     "fashionmnist": {1: "70.5 +- 0.6", 10: "82.3 +- 0.4", 50: "83.6 +- 0.4"},
     "svhn": {1: "31.2 +- 1.4", 10: "76.1 +- 0.6", 50: "82.3 +- 0.3"},
     "cifar10": {1: "28.3 +- 0.5", 10: "44.9 +- 0.5", 50: "53.9 +- 0.5"},
     "cifar100": {1: "12.8 +- 0.3", 10: "25.2 +- 0.3"},
 }
-UPDATES = {1: 1, 10: 10, 50: 50}
+DSA: Accuracies = {
+    "mnist": {1: "88.7 +- 0.6", 10: "97.8 +- 0.1", 50: "99.2 +- 0.1"},
+    "fashionmnist": {1: "70.6 +- 0.6", 10: "84.6 +- 0.3", 50: "88.7 +- 0.2"},
+    "svhn": {1: "27.5 +- 1.4", 10: "79.2 +- 0.5", 50: "84.4 +- 0.4"},
+    "cifar10": {1: "28.8 +- 0.7", 10: "52.1 +- 0.5", 50: "60.6 +- 0.5"},
+    "cifar100": {1: "13.9 +- 0.3", 10: "32.3 +- 0.3", 50: "42.8 +- 0.4"},
+}
+DM: Accuracies = {
+    "cifar10": {1: "26.0 +- 0.8", 10: "48.9 +- 0.6", 50: "63.0 +- 0.4"},
+    "cifar100": {1: "11.4 +- 0.3", 10: "29.7 +- 0.3", 50: "43.6 +- 0.4"},
+}
+# Authors' readme (protocol idc, which gives higher numbers than dc).
+IDC: Accuracies = {
+    "mnist": {1: "94.2", 10: "98.4", 50: "99.1"},
+    "fashionmnist": {1: "81.0", 10: "86.0", 50: "86.2"},
+    "svhn": {1: "68.5", 10: "87.5", 50: "90.1"},
+    "cifar10": {1: "50.6", 10: "67.5", 50: "74.5"},
+    "cifar100": {10: "45.1"},
+}
+IDC_I: Accuracies = {"cifar10": {1: "36.7", 10: "58.3", 50: "69.5"}, "mnist": {10: "98.0"}}
+# AISTATS 2023, Table 4.
+LCMAT: Accuracies = {
+    "cifar10": {10: "56.83 +- 0.2", 50: "65.90 +- 0.4"},
+    "cifar100": {10: "36.47 +- 0.0", 50: "43.53 +- 0.1"},
+}
+UNVERIFIED = "published, but no table could be verified"
+
 CLASSES = {
     "digits": "Digits",
     "mnist": "MNIST",
@@ -28,50 +60,72 @@ CLASSES = {
     "cifar10": "CIFAR10",
     "cifar100": "CIFAR100",
 }
+SIZES = {"digits": 8, "mnist": 28, "fashionmnist": 28}
 
 
 @dataclass(frozen=True)
 class Row:
-    """What differs between two files."""
+    """One file: a method on a data set with so many images per class."""
 
+    method: str
+    title: str
     dataset: str
     ipc: int
+    expected: str
+    matching: list[tuple[str, str]]
+    """(class, init_args) of each matching loss."""
+    updates: int
+    """Image updates a network serves."""
+    networks: int = 1000
+    inner: tuple[str, str] = ("TrainOnSynthetic", "{batch_size: 256, lr: 0.01}")
+    sampling: tuple[str, str] = ("RandomSampling", "{batch_size: 256}")
+    parametrization: tuple[str, str] = ("Pixels", "{space: normalized, clamp: never}")
+    init: str = "Noise"
+    augmentation: tuple[str, str] = ("NoAugmentation", "{}")
+    optimizer: tuple[str, str] = ("torch.optim.SGD", "{lr: 0.1, momentum: 0.5}")
+    protocol: str = "dc"
+    normalization: str = "dc"
+    name: str = field(default="")
 
     @property
-    def networks(self) -> int:
-        return {1: 300, 10: 20}[self.ipc] if self.dataset == "digits" else 1000
+    def path(self) -> Path:
+        return CONFIGS / self.method / f"{self.file_name}.yaml"
 
     @property
-    def text(self) -> str:
-        name, updates = f"{self.dataset}_ipc{self.ipc}", UPDATES[self.ipc]
-        steps = self.networks * updates
-        digits = self.dataset == "digits"
-        network = "{width: 32, depth: 2}" if digits else "{width: 128, depth: 3}"
-        expected = "none published" if digits else f"{PUBLISHED[self.dataset][self.ipc]} % (ConvNet-3, protocol dc)"
-        data = "{}" if digits else "{root: data, download: false, normalization: dc}"
-        return f"""\
-# DC on {CLASSES[self.dataset]}, {self.ipc} image(s) per class: gradient matching (Zhao et al., ICLR 2021, Table 1).
-# Published accuracy: {expected}. {self.networks} networks x {updates} update(s) = {steps} image updates.
-# Written by scripts/make_configs.py.
+    def file_name(self) -> str:
+        return self.name or f"{self.dataset}_ipc{self.ipc}"
+
+    @property
+    def steps(self) -> int:
+        return self.networks * self.updates
+
+
+def text(row: Row) -> str:
+    run, steps = f"runs/{row.method}", row.steps
+    network = "{width: 32, depth: 2}" if row.dataset == "digits" else "{width: 128, depth: 3}"
+    data = "{}" if row.dataset == "digits" else f"{{root: data, download: false, normalization: {row.normalization}}}"
+    return f"""\
+# {row.title} on {CLASSES[row.dataset]}, {row.ipc} image(s) per class.
+# Accuracy to expect: {row.expected}.
+# {row.networks} networks x {row.updates} update(s) = {steps} image updates. Written by scripts/make_configs.py.
 seed_everything: 0
 trainer:
   accelerator: auto
   devices: 1
   max_steps: {steps}
-  val_check_interval: {steps // 2}   # image updates between two quick evaluations
+  val_check_interval: {max(1, steps // 2)}   # image updates between two quick evaluations
   check_val_every_n_epoch: null
   log_every_n_steps: 10
   num_sanity_val_steps: 0
   enable_model_summary: false
   logger:
     class_path: lightning.pytorch.loggers.TensorBoardLogger
-    init_args: {{save_dir: runs/dc, name: {name}, version: "", default_hp_metric: false}}
+    init_args: {{save_dir: {run}, name: {row.file_name}, version: "", default_hp_metric: false}}
   callbacks:
-    - class_path: lit_condense.matching.GradientMatching
-      init_args: {{distance: row_cosine}}
+{"".join(block("    - ", f"lit_condense.matching.{name}", arguments) for name, arguments in row.matching)}\
     - class_path: lightning.pytorch.callbacks.ModelCheckpoint
       init_args:
-        dirpath: runs/dc/{name}/checkpoints
+        dirpath: {run}/{row.file_name}/checkpoints
         every_n_train_steps: {max(1, min(50, steps // 4))}
         monitor: step   # by step, never by accuracy
         mode: max
@@ -81,52 +135,275 @@ trainer:
     - class_path: lit_condense.callbacks.Dashboard
       init_args: {{every_n_updates: {max(1, steps // 20)}}}
     - class_path: lit_condense.callbacks.FinalReport
-      init_args: {{folder: runs/dc/{name}}}
+      init_args: {{folder: {run}/{row.file_name}}}
 model:
   class_path: lit_condense.SyntheticSet
   init_args:
-    ipc: {self.ipc}
+    ipc: {row.ipc}
     network:
       class_path: lit_condense.networks.ConvNet
       init_args: {network}
     inner:
-      class_path: lit_condense.inner.TrainOnSynthetic   # published loops for the images per class
-      init_args: {{batch_size: 256, lr: 0.01}}
+{block("      ", f"lit_condense.inner.{row.inner[0]}", row.inner[1])}\
     sampling:
-      class_path: lit_condense.sampling.RandomSampling
-      init_args: {{batch_size: 256}}
+{block("      ", f"lit_condense.sampling.{row.sampling[0]}", row.sampling[1])}\
     parametrization:
-      class_path: lit_condense.parametrization.Pixels
-      init_args: {{space: normalized, clamp: never}}
+{block("      ", f"lit_condense.parametrization.{row.parametrization[0]}", row.parametrization[1])}\
     init:
-      class_path: lit_condense.parametrization.Noise
+      class_path: lit_condense.parametrization.{row.init}
+    augmentation:
+{block("      ", f"lit_condense.augmentation.{row.augmentation[0]}", row.augmentation[1])}\
     optimizer:
-      class_path: torch.optim.SGD
-      init_args: {{lr: 0.1, momentum: 0.5}}
+{block("      ", *row.optimizer)}\
     engine:
       class_path: lit_condense.engine.Engine
       init_args: {{mode: fast, compile: auto, classes_per_block: 1}}
     evaluation:
       class_path: lit_condense.evaluation.Evaluation
-      init_args: {{protocol: dc, repeats: 10, quick_repeats: 2, full_data_steps: 1000}}
+      init_args: {{protocol: {row.protocol}, repeats: 10, quick_repeats: 2, full_data_steps: 1000}}
 data:
-  class_path: lit_condense.data.{CLASSES[self.dataset]}
+  class_path: lit_condense.data.{CLASSES[row.dataset]}
   init_args: {data}
 ckpt_path: null
 """
 
 
-def rows() -> list[Row]:
-    published = [Row(dataset, ipc) for dataset, cells in PUBLISHED.items() for ipc in cells]
-    return [Row("digits", 1), Row("digits", 10), *published]
+def block(indent: str, class_path: str, arguments: str) -> str:
+    """Return class_path and init_args as two YAML lines; the first may begin a list item."""
+    below = " " * len(indent)
+    return f"{indent}class_path: {class_path}\n" + (f"{below}init_args: {arguments}\n" if arguments != "{}" else "")
+
+
+def plain(number: float) -> str:
+    """Return a number without an exponent: YAML 1.1 reads 1e-05 as text."""
+    return f"{number:.12f}".rstrip("0")
+
+
+def listed(operations: tuple[str, ...]) -> str:
+    return "[" + ", ".join(operations) + "]"
+
+
+def dc_rows() -> list[Row]:
+    title = "DC: gradient matching (Zhao et al., ICLR 2021, Table 1)"
+    matching = [("GradientMatching", "{distance: row_cosine}")]
+    digits = [
+        Row("dc", title, "digits", ipc, "none published", matching, loops_for(ipc)[0], networks)
+        for ipc, networks in ((1, 300), (10, 100))
+    ]
+    return digits + [
+        Row("dc", title, dataset, ipc, f"{accuracy} % (protocol dc)", matching, loops_for(ipc)[0])
+        for dataset, cells in DC.items()
+        for ipc, accuracy in cells.items()
+    ]
+
+
+def dsa_rows() -> list[Row]:
+    return [
+        Row(
+            "dsa",
+            "DSA: gradient matching under siamese augmentation (Zhao and Bilen, ICML 2021, Table 1)",
+            dataset,
+            ipc,
+            f"{accuracy} % (protocol dsa)",
+            [("GradientMatching", "{distance: row_cosine}")],
+            loops_for(ipc)[0],
+            init="RandomReal",
+            augmentation=("OneOf", f"{{operations: {listed(dsa_operations(dataset))}}}"),
+            protocol="dsa",
+        )
+        for dataset, cells in DSA.items()
+        for ipc, accuracy in cells.items()
+    ]
+
+
+EGM_VARIANTS = {
+    # name: (distance, inner loop)
+    "m": ("row_cosine", "TrainOnSynthetic"),
+    "md": ("row_cosine_norm", "TrainOnSynthetic"),
+    "mda": ("row_cosine_norm", "DecreasingTraining"),
+    "mda_overfitting": ("row_cosine_norm", "TrainUntilOverfitting"),
+}
+
+
+def egm_rows() -> list[Row]:
+    rows = []
+    for dataset in ("mnist", "cifar10"):
+        for variant, (distance, inner) in EGM_VARIANTS.items():
+            losses = [("GradientMatching", f"{{distance: {distance}}}")]
+            losses.append(("ClassMeanGradientMatching", f"{{distance: {distance}, times_classes: true}}"))
+            rows.append(
+                Row(
+                    "egm",
+                    f"EGM, variant {variant} (Jiang et al., Delving into Effective Gradient Matching, 2022)",
+                    dataset,
+                    10,
+                    UNVERIFIED,
+                    losses,
+                    loops_for(10)[0],
+                    inner=(inner, "{batch_size: 256, lr: 0.01, momentum: 0.5}"),
+                    normalization="egm",
+                    name=f"{dataset}_ipc10_{variant}",
+                )
+            )
+    return rows
+
+
+def dcc_rows() -> list[Row]:
+    loops = {1: (10, 5), 10: (10, 50), 50: (50, 10)}
+    return [
+        Row(
+            "dcc",
+            f"{'DSAC' if augmented else 'DCC'}: contrastive signals (Lee et al., ICML 2022)",
+            "cifar10",
+            ipc,
+            UNVERIFIED,
+            [("WarmUpGradientMatching", "{}"), ("ContrastiveGradientMatching", "{}")],
+            updates,
+            inner=("TrainOnSynthetic", f"{{updates: {updates}, epochs: {epochs}, batch_size: 256, lr: 0.01}}"),
+            init="RandomReal",
+            augmentation=("OneOf", "{}") if augmented else ("NoAugmentation", "{}"),
+            protocol="dsa" if augmented else "dc",
+            name=f"cifar10_ipc{ipc}" + ("_dsac" if augmented else ""),
+        )
+        for ipc, (updates, epochs) in loops.items()
+        for augmented in (False, True)
+    ]
+
+
+def dm_rows() -> list[Row]:
+    return [
+        Row(
+            "dm",
+            "DM: distribution matching (Zhao and Bilen, WACV 2023)",
+            dataset,
+            ipc,
+            f"{accuracy} % (protocol dsa)",
+            [("FeatureMatching", "{joint: false}")],
+            1,
+            networks=20_000,
+            inner=("FreshNetwork", "{}"),
+            init="RandomReal",
+            augmentation=("OneOf", f"{{operations: {listed(dsa_operations(dataset))}}}"),
+            optimizer=("torch.optim.SGD", "{lr: 1.0, momentum: 0.5}"),
+            protocol="dsa",
+        )
+        for dataset, cells in DM.items()
+        for ipc, accuracy in cells.items()
+    ]
+
+
+def idc_row(method: str, title: str, dataset: str, ipc: int, expected: str, **changes: object) -> Row:
+    """Return a row in IDC's setting: conv-weight gradients, network trained on real data, [0, 1] pixels."""
+    digits = dataset in ("mnist", "fashionmnist")
+    base_lr, base_size = (1e-4, 28 if dataset == "mnist" else 32) if digits else (5e-3, 32)
+    lr = rescaled_lr(base_lr, ipc, SIZES.get(dataset, 32), base_size)
+    images = 2000 if dataset.startswith("cifar") else 500
+    settings: dict[str, object] = {
+        "matching": [("GradientMatching", f"{{distance: {'l1' if digits else 'squared_l2'}, layers: convolutions}}")],
+        "updates": 100,
+        "networks": 2000,
+        "inner": ("TrainOnReal", f"{{updates: 100, images: {images}, batch_size: 64, cutmix: 0.5}}"),
+        "sampling": ("RandomSampling", "{batch_size: 64}"),
+        "parametrization": ("MultiFormation", "{factor: 2, space: pixel, clamp: every_network}"),
+        "init": "RandomReal",
+        "augmentation": ("AlwaysOn", "{operations: [color, crop, cutout]}"),
+        "optimizer": ("torch.optim.SGD", f"{{lr: {plain(lr)}, momentum: 0.5}}"),
+        "protocol": "idc",
+        "normalization": "idc",
+    }
+    return Row(method, title, dataset, ipc, expected, **{**settings, **changes})  # type: ignore[arg-type]
+
+
+def idc_rows() -> list[Row]:
+    title = "IDC: efficient parameterization, factor 2 (Kim et al., ICML 2022)"
+    rows = [
+        idc_row("idc", title, dataset, ipc, f"{accuracy} % (protocol idc)")
+        for dataset, cells in IDC.items()
+        for ipc, accuracy in cells.items()
+    ]
+    plain = ("Pixels", "{space: pixel, clamp: every_network}")
+    return rows + [
+        idc_row(
+            "idc_i",
+            "IDC-I: IDC without multi-formation (Kim et al., ICML 2022)",
+            dataset,
+            ipc,
+            f"{accuracy} % (protocol idc)",
+            parametrization=plain,
+        )
+        for dataset, cells in IDC_I.items()
+        for ipc, accuracy in cells.items()
+    ]
+
+
+def dream_rows() -> list[Row]:
+    return [
+        idc_row(
+            "dream",
+            "DREAM: representative matching on IDC (Liu et al., ICCV 2023)",
+            dataset,
+            ipc,
+            UNVERIFIED,
+            inner=("TrainOnReal", f"{{updates: 100, images: {images}, batch_size: 128, cutmix: 0.5}}"),
+            sampling=("Representative", "{batch_size: 128, interval: 10}"),
+            init="Clustered",
+        )
+        for dataset, images in (("mnist", 500), ("cifar10", 2000))
+        for ipc in (1, 10, 50)
+    ]
+
+
+def lcmat_rows() -> list[Row]:
+    return [
+        idc_row(
+            "lcmat_c",
+            "LCMat-C: gradients and loss curvature (Shin et al., AISTATS 2023, Table 4)",
+            dataset,
+            ipc,
+            f"{accuracy} % (protocol idc)",
+            matching=[
+                ("GradientMatching", "{distance: squared_l2, layers: convolutions}"),
+                ("CurvatureMatching", "{rho: 0.05, norm: l1}"),
+            ],
+            parametrization=("Pixels", "{space: pixel, clamp: every_network}"),
+            init="Noise",
+            optimizer=("torch.optim.SGD", "{lr: 0.005, momentum: 0.5}"),
+        )
+        for dataset, cells in LCMAT.items()
+        for ipc, accuracy in cells.items()
+    ]
+
+
+def combined_rows() -> list[Row]:
+    matching = [
+        ("GradientMatching", "{distance: row_cosine_norm}"),
+        ("ClassMeanGradientMatching", "{distance: row_cosine_norm}"),
+        ("CurvatureMatching", "{rho: 0.05}"),
+    ]
+    shared = {"matching": matching, "sampling": ("Representative", "{batch_size: 128, interval: 10}")}
+    title = "EGM's distance and levels + DREAM's sampling + LCMat-C's curvature: a combination, not a published row"
+    pixels = ("Pixels", "{space: pixel, clamp: every_network}")
+    return [
+        idc_row(
+            "combined",
+            title,
+            "cifar10",
+            10,
+            "none",
+            name="cifar10_ipc10_pixels",
+            **{**shared, "parametrization": pixels},
+        ),
+        idc_row("combined", title, "cifar10", 10, "none", name="cifar10_ipc10_multi_formation", **shared),
+    ]
 
 
 def files() -> dict[Path, str]:
-    return {CONFIGS / "dc" / f"{row.dataset}_ipc{row.ipc}.yaml": row.text for row in rows()}
+    makers = (dc_rows, dsa_rows, egm_rows, dcc_rows, dm_rows, idc_rows, dream_rows, lcmat_rows, combined_rows)
+    return {row.path: text(row) for maker in makers for row in maker()}
 
 
 if __name__ == "__main__":
-    for path, text in files().items():
+    for path, content in files().items():
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text)
+        path.write_text(content)
         print(path.relative_to(CONFIGS.parent))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 from functools import partial
 
 import pytest
@@ -24,17 +23,6 @@ REAL_BATCH = 6
 DATA = TinyData()
 
 
-@contextlib.contextmanager
-def float64_by_default():
-    """What layers are made in where Lightning runs a training step in double precision."""
-    before = torch.get_default_dtype()
-    torch.set_default_dtype(torch.float64)
-    try:
-        yield
-    finally:
-        torch.set_default_dtype(before)
-
-
 class KeyedDraws:
     """The draws of a run, by the keys that name them."""
 
@@ -42,8 +30,7 @@ class KeyedDraws:
         self.key, self.store, self.factory, self.images = RandomKey(SEED), DATA.real, factory, images
 
     def network(self, index):
-        with float64_by_default():
-            return build_network(self.factory, 1, (8, 8), 5, self.key.fold("network", index)).double()
+        return build_network(self.factory, 1, (8, 8), 5, self.key.fold("network", index)).double()
 
     def real(self, update):
         key = self.key.fold("real", update)
@@ -168,3 +155,21 @@ def test_one_image_a_class_never_trains_a_network():
     assert_same_run(
         found, literal(found[0], ROW_COSINE, 1, tiny_convnet(), 3, inner={"updates": 1, "epochs": 0}.items()), 3
     )
+
+
+class Counting(TrainOnSynthetic):
+    """Writes down after which updates it trained."""
+
+    def __init__(self):
+        super().__init__(updates=3, epochs=1)
+        self.trained_after = []
+
+    def advance(self, inner, material, progress, key):
+        self.trained_after.append(progress.update)
+        super().advance(inner, material, progress, key)
+
+
+def test_a_network_is_not_trained_after_its_last_update():
+    inner = Counting()
+    trained([GradientMatching()], 1, inner, 6, network=tiny_convnet())
+    assert inner.trained_after == [0, 1, 3, 4]

@@ -26,7 +26,8 @@ def plus_plus(points: Tensor, k: int, generator: torch.Generator) -> Tensor:
     n = len(points)
     chosen = [int(torch.randint(n, (1,), generator=generator))]
     nearest = squared_distances(points, points[chosen]).squeeze(1)
-    for draw in torch.rand(k - 1, generator=generator).tolist():
+    # float32 whatever the default is: Lightning changes it in a 64-true run, and the draws must not follow
+    for draw in torch.rand(k - 1, generator=generator, dtype=torch.float32).tolist():
         nearest[chosen[-1]] = 0
         cumulative = nearest.double().cumsum(0)
         if cumulative[-1] <= 0:  # every point coincides with a centre: any other point will do

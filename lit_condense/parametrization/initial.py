@@ -110,7 +110,7 @@ def real_images_to_start(parametrization: Pixels, real: RealImages, ipc: Sequenc
         if count > real.class_sizes[c]:
             raise SettingsError(
                 f"Starting from real images (RandomReal or Clustered) takes {count} distinct real images to start "
-                f"class {c} ({real.class_names[c]}), which has {real.class_sizes[c]}. Lower ipc for it or use init Noise."
+                f"class {c} ({real.class_names[c]}), which has {real.class_sizes[c]}. Lower its ipc or use init Noise."
             )
     return wanted
 

@@ -51,5 +51,5 @@ def test_real_starts_are_different_real_images_of_each_class(space, init):
 
 
 def test_asking_for_more_real_images_than_a_class_has_names_the_class():
-    with pytest.raises(SettingsError, match=r"5 distinct ones of class 3 \(stripe 3\), which has 4"):
+    with pytest.raises(SettingsError, match=r"5 distinct .*class 3 \(stripe 3\), which has 4"):
         started(RandomReal(), Pixels(), (5,) * 5, KEY)

@@ -1,0 +1,192 @@
+from __future__ import annotations
+
+import copy
+import itertools
+
+import pytest
+import torch
+from torch.nn import functional as F
+
+from lit_condense.augmentation import AlwaysOn, Augmentation, NoAugmentation
+from lit_condense.augmentation.cutmix import CutMix, mixed
+from lit_condense.errors import SettingsError
+from lit_condense.inner import TrainingMaterial, TrainOnReal
+from lit_condense.matching import Progress
+from lit_condense.rng import RandomKey
+from tests.helpers import TinyData, fresh_inner_network
+from tests.oracles import methods
+from tests.oracles.dc import Sgd, cross_entropy, train_step
+
+REAL = TinyData((20, 17, 20, 9, 14)).real
+NOW = Progress(0, 0, 0)
+KEY = RandomKey(3).fold("inner", 0, 0)
+
+
+def material(inner, seen=None):
+    """Synthetic images that must not be looked at."""
+
+    def loss(images, labels):
+        if seen is not None:
+            seen.append((images.detach().clone(), labels.clone()))
+        return F.cross_entropy(inner.network(images), labels)
+
+    images = torch.full((10, 1, 8, 8), torch.nan, dtype=torch.float64)
+    return TrainingMaterial(images, torch.zeros(10, dtype=torch.int64), (2,) * 5, NoAugmentation(), REAL, loss)
+
+
+def literal(network, loop, sgd, key, steps):
+    """One SGD step on each keyed batch: augment each image, cut and paste, two cross-entropies."""
+    mixes = 0
+    for step in range(steps):
+        here = key.fold("real", step)
+        chosen = torch.randperm(len(REAL), generator=here.generator())[: loop.batch_size]
+        images, labels = REAL.at(chosen).double(), REAL.labels_at(chosen)
+        images = loop.augmentation.apply(images, loop.augmentation.draw(here.fold("augment"), (8, 8), len(images)))
+        if loop.cutmix:
+            draw = CutMix(loop.cutmix).draw(here.fold("cutmix"), (8, 8), len(images))["cutmix"]
+            partners, box = draw[0].tolist(), [int(edge) for edge in draw[1:]]
+            images, ratio = methods.cut_and_paste(images, partners, box)
+            mixes += ratio < 1
+            methods.mixed_train_step(network, sgd, images, labels, labels[partners], ratio)
+        else:
+            train_step(network, sgd, images, labels)
+    return mixes
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"images": 24, "batch_size": 8},
+        {"images": 24, "batch_size": 8, "cutmix": 0.0},
+        {"images": 40, "batch_size": 8, "cutmix": 1.0},
+        {"images": 5, "batch_size": 8, "lr": 0.2, "momentum": 0.0, "weight_decay": 0.1},
+        {"images": 16, "batch_size": 8, "augmentation": AlwaysOn(("flip", "color", "rotate", "cutout"))},
+        {"images": 16, "batch_size": 8, "augmentation": NoAugmentation(), "cutmix": 0.0},
+    ],
+    ids=lambda s: ",".join(f"{k}={v if isinstance(v, float | int) else type(v).__name__}" for k, v in s.items()),
+)
+def test_advance_is_the_literal_loop(settings):
+    loop = TrainOnReal(**settings)
+    inner = fresh_inner_network(loop, REAL)
+    wanted, sgd = copy.deepcopy(inner.network), Sgd(loop.lr, loop.momentum, loop.weight_decay)
+    mixes, steps = 0, -(-loop.images // loop.batch_size)
+    for match in range(2):  # the optimizer's momentum lives on
+        key = KEY.fold(match)
+        loop.advance(inner, material(inner), NOW, key)
+        mixes += literal(wanted, loop, sgd, key, steps)
+    for found, expected in zip(inner.network.parameters(), wanted.parameters(), strict=True):
+        torch.testing.assert_close(found, expected, rtol=1e-10, atol=1e-12)
+    assert (mixes > 0) == (loop.cutmix > 0)
+
+
+@pytest.mark.parametrize(
+    ("images", "batch_size", "steps"),
+    [(2000, 64, 32), (500, 64, 8), (2000, 128, 16), (64, 64, 1), (65, 64, 2), (0, 64, 0)],
+)
+def test_real_images_are_rounded_up_to_whole_batches(images, batch_size, steps, monkeypatch):
+    loop, seen = TrainOnReal(images=images, batch_size=batch_size, cutmix=0), []
+    inner = fresh_inner_network(loop, REAL)
+    monkeypatch.setattr(inner, "train_step", lambda loss, batch, labels: seen.append(len(batch)))
+    loop.advance(inner, material(inner), NOW, KEY)
+    assert seen == [min(batch_size, len(REAL))] * steps
+
+
+def test_every_step_has_a_fresh_batch_without_an_image_twice():
+    loop, seen = TrainOnReal(images=60, batch_size=12, cutmix=0, augmentation=NoAugmentation()), []
+    inner = fresh_inner_network(loop, REAL)
+    loop.advance(inner, material(inner, seen), NOW, KEY)
+    loop.advance(inner, material(inner, seen), NOW, KEY.fold(1))
+    store = REAL.at(torch.arange(len(REAL))).double()
+    batches = []
+    for images, labels in seen:
+        distances = (images[:, None] - store).abs().amax((2, 3, 4))
+        chosen = distances.argmin(1)
+        assert distances.min(1).values.max() < 1e-12
+        assert torch.equal(REAL.labels[chosen], labels)
+        assert len(set(chosen.tolist())) == 12
+        batches.append(tuple(chosen.tolist()))
+    assert len(set(batches)) == 10
+
+
+def test_soft_labels_are_the_share_of_each_image_and_half_of_the_batches_are_mixed():
+    loop, seen = TrainOnReal(images=4 * 60, batch_size=4, augmentation=NoAugmentation()), []
+    inner = fresh_inner_network(loop, REAL)
+    loop.advance(inner, material(inner, seen), NOW, KEY)
+    count = 0
+    for images, labels in seen:
+        assert labels.shape == (4, 5)
+        torch.testing.assert_close(labels.sum(1), torch.ones(4, dtype=torch.float64))
+        assert labels.min() >= 0
+        count += bool((labels.max(1).values < 1).any())
+        assert images.shape == (4, 1, 8, 8)
+    # 60 coin throws, some of whose boxes are empty or meet partners of the same class
+    assert 10 <= count <= 40
+
+
+def test_cross_entropy_with_soft_labels_is_the_weighted_sum_of_two():
+    images, labels = torch.rand(6, 1, 8, 8, dtype=torch.float64), torch.tensor([0, 1, 2, 3, 4, 0])
+    logits = torch.randn(6, 5, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    shares = []
+    for i in range(20):
+        key = KEY.fold(i)
+        _, soft = mixed(images, labels, 1.0, 5, key)
+        partners, *edges = CutMix(1.0).draw(key, (8, 8), 6)["cutmix"]
+        _, ratio = methods.cut_and_paste(images, partners.tolist(), [int(edge) for edge in edges])
+        wanted = ratio * cross_entropy(logits, labels) + (1 - ratio) * cross_entropy(logits, labels[partners])
+        torch.testing.assert_close(F.cross_entropy(logits, soft), wanted, rtol=1e-12, atol=0)
+        shares.append(ratio)
+    assert min(shares) < 0.6
+    assert max(shares) > 0.8
+
+
+class Counting(Augmentation):
+    """Writes down what is drawn."""
+
+    def __init__(self):
+        self.draws = []
+
+    def draw(self, key, image_size, samples):
+        self.draws.append((key.path, image_size, samples))
+        return {}
+
+
+def test_each_image_of_a_batch_is_augmented_by_its_own_draw():
+    augmentation = Counting()
+    loop = TrainOnReal(images=20, batch_size=8, augmentation=augmentation)
+    inner = fresh_inner_network(loop, REAL)
+    loop.advance(inner, material(inner), NOW, KEY)
+    assert [samples for _, _, samples in augmentation.draws] == [8, 8, 8]
+    assert all(size == (8, 8) for _, size, _ in augmentation.draws)
+    assert len({path for path, _, _ in augmentation.draws}) == 3
+
+
+def test_the_key_alone_decides_and_the_global_generators_are_left_alone():
+    weights = []
+    for key in (KEY, KEY, KEY.fold(1)):
+        loop = TrainOnReal(images=16, batch_size=8)
+        inner = fresh_inner_network(loop, REAL)
+        before = torch.get_rng_state()
+        loop.advance(inner, material(inner), NOW, key)
+        assert torch.equal(torch.get_rng_state(), before)
+        weights.append(torch.cat([p.detach().flatten() for p in inner.network.parameters()]))
+    assert torch.equal(weights[0], weights[1])
+    assert not torch.equal(weights[0], weights[2])
+
+
+def test_the_defaults_are_those_of_idc():
+    loop = TrainOnReal()
+    assert (loop.updates, loop.images, loop.batch_size, loop.cutmix) == (100, 2000, 64, 0.5)
+    assert (loop.lr, loop.momentum, loop.weight_decay, loop.batch_norm) == (0.01, 0.9, 5e-4, "own_batch")
+    assert set(loop.augmentation.operations) == {"color", "crop"}
+    assert isinstance(loop.augmentation, AlwaysOn)
+    assert [loop.updates_per_network([ipc]) for ipc in (1, 10, 50)] == [100] * 3
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [{"updates": 0}, {"images": -1}, {"batch_size": 0}, {"cutmix": 1.5}, {"cutmix": -0.1}, {"lr": -1.0}],
+    ids=str,
+)
+def test_settings_out_of_range_are_refused(settings):
+    with pytest.raises(SettingsError, match=f"TrainOnReal.{next(itertools.chain(settings))}"):
+        TrainOnReal(**settings)
