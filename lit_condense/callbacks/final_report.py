@@ -31,11 +31,13 @@ class FinalReport(Callback):
 
     def __init__(self, folder: str | None = None) -> None:
         self.folder = folder
+        self._log_dir: str | None = None
         self._seconds = 0.0
         self._started: float | None = None
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Refuse an output folder that cannot be written to, before any work."""
+        self._log_dir = trainer.log_dir  # a collective call: every rank makes it, here and nowhere else
         if stage in ("fit", "predict") and trainer.is_global_zero:
             check_writable(self._folder(trainer))
 
@@ -78,8 +80,8 @@ class FinalReport(Callback):
             logger.log_metrics(report.metrics(), trainer.global_step)
         record = {"evaluation": report.as_plain(), "seconds": {"condensing": round(self._seconds, 1)}}
         paths = self._write(trainer, pl_module, record)
-        if trainer.log_dir is not None:
-            paths.append(Path(trainer.log_dir))
+        if self._log_dir is not None:
+            paths.append(Path(self._log_dir))
         print(report.table(pl_module, self._seconds, paths))
 
     def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -94,7 +96,7 @@ class FinalReport(Callback):
             self._write(trainer, pl_module, {"evaluation": None, "stopped": str(exception)})
 
     def _folder(self, trainer: Trainer) -> Path:
-        return Path(self.folder or trainer.log_dir or trainer.default_root_dir)
+        return Path(self.folder or self._log_dir or trainer.default_root_dir)
 
     def _write(self, trainer: Trainer, module: SyntheticSet, record: dict[str, Any]) -> list[Path]:
         condensed = condensed_from(module, record)

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from lit_condense.functional import kmeans as module
 from lit_condense.functional.kmeans import kmeans, nearest_distinct, plus_plus, squared_distances
 from lit_condense.rng import RandomKey
-from tests.oracles import methods
+from tests.oracles import clustering
 
 KEY = RandomKey(4).fold("kmeans")
 CLOSE = {"rtol": 1e-10, "atol": 1e-12}
@@ -35,7 +35,7 @@ def blobs(clusters=6, each=30, spread=0.3, seed=0):
 def test_distances_are_the_literal_ones():
     a, b = noise(5, 3), noise(4, 3, seed=1)
     found = squared_distances(a, b)
-    wanted = [[methods.distance_squared(x, y) for y in b] for x in a]
+    wanted = [[clustering.distance_squared(x, y) for y in b] for x in a]
     torch.testing.assert_close(found, torch.tensor(wanted, dtype=torch.float64), **CLOSE)
 
 
@@ -103,7 +103,7 @@ def test_the_start_does_not_depend_on_the_default_number_type():
 @pytest.mark.parametrize(("n", "d", "k"), [(25, 2, 4), (12, 5, 12), (15, 3, 1), (40, 1, 6)])
 def test_centres_are_those_of_the_literal_loop(n, d, k, seed):
     points = noise(n, d, seed=seed)
-    wanted, _ = methods.lloyd(points, plus_plus(points, k, generator(seed)).tolist())
+    wanted, _ = clustering.lloyd(points, plus_plus(points, k, generator(seed)).tolist())
     torch.testing.assert_close(kmeans(points, k, generator(seed)), wanted, **CLOSE)
 
 
@@ -111,17 +111,17 @@ def test_centres_are_those_of_the_literal_loop(n, d, k, seed):
 def test_the_passes_are_counted_as_in_the_literal_loop(passes):
     points = noise(60, 2)
     start = plus_plus(points, 7, generator()).tolist()
-    wanted, _ = methods.lloyd(points, start, passes)
+    wanted, _ = clustering.lloyd(points, start, passes)
     found = kmeans(points, 7, generator(), iterations=passes)
     torch.testing.assert_close(found, wanted, **CLOSE)
-    assert not torch.allclose(found, methods.lloyd(points, start, passes + 1)[0])
+    assert not torch.allclose(found, clustering.lloyd(points, start, passes + 1)[0])
 
 
 @pytest.mark.parametrize("tolerance", [0.0, 0.05, 0.5, 1e9])
 def test_it_stops_at_the_summed_squared_shift(tolerance):
     points = noise(60, 2)
     start = plus_plus(points, 7, generator()).tolist()
-    wanted, _ = methods.lloyd(points, start, tolerance=tolerance)
+    wanted, _ = clustering.lloyd(points, start, tolerance=tolerance)
     torch.testing.assert_close(kmeans(points, 7, generator(), tolerance=tolerance), wanted, **CLOSE)
 
 
@@ -160,7 +160,7 @@ def test_no_cluster_stays_empty_whatever_the_start(name, monkeypatch):
 def test_an_empty_cluster_takes_the_point_farthest_from_its_centre(name, monkeypatch):
     start, points = BAD_STARTS[name]
     start_from(monkeypatch, start)
-    wanted, empty = methods.lloyd(points, start)
+    wanted, empty = clustering.lloyd(points, start)
     assert empty > 0
     torch.testing.assert_close(kmeans(points, len(start), generator()), wanted, **CLOSE)
 
@@ -179,7 +179,7 @@ def test_as_good_as_scikit_learn_on_blobs(clusters):
 
     points = blobs(clusters)
     best = KMeans(clusters, n_init=10, random_state=0).fit(points.numpy()).inertia_
-    found = [methods.inertia(points, kmeans(points, clusters, generator(i))) for i in range(5)]
+    found = [clustering.inertia(points, kmeans(points, clusters, generator(i))) for i in range(5)]
     assert min(found) == pytest.approx(best, rel=0.02)
     assert sorted(found)[2] == pytest.approx(best, rel=0.05)  # and usually
 
@@ -204,7 +204,7 @@ def test_each_centre_in_turn_takes_the_nearest_that_are_left(data):
     coordinates = torch.tensor([data.draw(numbers), data.draw(numbers)], dtype=torch.float64).T
     points, centres = coordinates[:n], coordinates[n:]
     found = nearest_distinct(points, centres, per_centre)
-    assert found.tolist() == methods.nearest_distinct(points, centres, per_centre)
+    assert found.tolist() == clustering.nearest_distinct(points, centres, per_centre)
     assert len(set(found.tolist())) == k * per_centre
 
 

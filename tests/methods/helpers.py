@@ -89,7 +89,7 @@ class Parts:
 
 
 def matched(network, losses, per_block=1, ipc=UNEQUAL, counts=REAL_COUNTS, storage=None, ranks=1, progress=NOW):
-    """Return each loss, summed over the ranks, and the image gradient, as the synthetic set asks the engine for them."""
+    """Return each loss summed over the ranks, and the image gradient, as a synthetic set asks the engine for them."""
     real, stored, storage = real_of(counts), stored_of(ipc), storage or Pixels()
     running = Engine("exact", "never", per_block).start(network, real[0], needs_of(losses))
 
@@ -133,12 +133,11 @@ SEED = 3
 REAL_BATCH = 6
 
 
-def one_update(*losses, sgd=functools.partial(torch.optim.SGD, lr=1.0), **settings):
+def one_update(*losses, **settings):
     """Return the image gradient of a run's first update, in float64, its first images, and its module."""
-    recorder = Recorder()
-    module = fitted(
-        *losses, recorder, max_steps=1, trainer=DOUBLE, **{"optimizer": sgd, "seed": SEED, "ipc": 2, **settings}
-    )
+    recorder, sgd = Recorder(), functools.partial(torch.optim.SGD, lr=1.0)
+    settings = {"seed": SEED, "ipc": 2, **settings}
+    module = fitted(*losses, recorder, max_steps=1, trainer=DOUBLE, optimizer=sgd, **settings)
     return recorder.images[0] - recorder.images[1], recorder.images[0], module
 
 

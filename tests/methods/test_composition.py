@@ -31,7 +31,7 @@ from tests.methods.helpers import (
     real_of,
     stored_of,
 )
-from tests.oracles import dc, methods
+from tests.oracles import dc, methods, multi_formation
 
 GREY = torch.full((2,), 0.5, dtype=torch.float64)
 STORAGES = {"pixels": Pixels(), "multi-formation": MultiFormation(2)}
@@ -57,7 +57,7 @@ def decoded(storage, images):
     if storage == "pixels":
         return images
     mean, std = (torch.tensor(v, dtype=torch.float64)[:, None, None] for v in (NORMALIZATION.mean, NORMALIZATION.std))
-    return (methods.decode(images, 2, GREY) - mean) / std
+    return (multi_formation.decode(images, 2, GREY) - mean) / std
 
 
 @functools.cache
@@ -143,7 +143,7 @@ def test_a_run_with_representative_sampling_and_a_clustered_start_takes_that_gra
         labels_of(ipc),
         [augmentation.matching(c, images) for c, images in enumerate(real)],
         [TERMS[name] for name in ("intra", "inter", "curvature")],
-        lambda c, images: augmentation.matching(c, draws.normalised(methods.decode(images, 2, grey))),
+        lambda c, images: augmentation.matching(c, draws.normalised(multi_formation.decode(images, 2, grey))),
     )
     torch.testing.assert_close(gradient, wanted, **PRECISION)
     logged = module.trainer.callback_metrics

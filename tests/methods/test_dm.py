@@ -26,7 +26,7 @@ from tests.methods.helpers import (
     real_of,
     stored_of,
 )
-from tests.oracles import methods
+from tests.oracles import methods, multi_formation
 
 NORMS = ("instance", "batch", "layer")
 TAG = "FeatureMatching"
@@ -81,7 +81,7 @@ def test_multi_formation_is_decoded_class_by_class(joint):
     wanted = literal(
         "batch",
         methods.dm_joint if joint else methods.dm,
-        view=lambda c, images: (methods.decode(images, 2, grey) - mean) / std,
+        view=lambda c, images: (multi_formation.decode(images, 2, grey) - mean) / std,
     )
     assert_literal(found, wanted)
 

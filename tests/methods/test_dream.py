@@ -16,7 +16,7 @@ from lit_condense.rng import RandomKey
 from lit_condense.sampling import Representative
 from tests.helpers import DOUBLE, TinyData, fitted, tiny_convnet
 from tests.methods.helpers import PRECISION, KeyedDraws, labels_of, one_update
-from tests.oracles import dc, methods
+from tests.oracles import clustering, dc, methods
 
 SIZES = (18, 15, 4)
 """Class 2 is smaller than the batch."""
@@ -67,10 +67,10 @@ def test_the_choice_is_made_in_the_features_of_the_network_as_it_is_then(watched
         with torch.no_grad():
             features = methods.features_of(network, real.at(members).double())
         start = plus_plus(features, BATCH, key.fold("kmeans", c).generator()).tolist()
-        centres, _ = methods.lloyd(features, start)
+        centres, _ = clustering.lloyd(features, start)
         chosen = [members.tolist().index(i) for i in watched.used[update][c].tolist()]
         assert len(set(chosen)) == BATCH
-        assert methods.excess(features, centres, chosen) < 1e-9
+        assert clustering.excess(features, centres, chosen) < 1e-9
     assert sorted(watched.used[update][2].tolist()) == real.indices_of(2).tolist()
 
 
@@ -112,7 +112,7 @@ def test_a_clustered_start_is_the_literal_choice_of_one_untrained_network(factor
         with torch.no_grad():
             features = methods.features_of(network, real.at(members))
         seeds = plus_plus(features, count * factor**2, key.fold("kmeans", c).generator()).tolist()
-        centres, _ = methods.lloyd(features.double(), seeds)
+        centres, _ = clustering.lloyd(features.double(), seeds)
         # nearest neighbour keeps every second pixel of an image in its cell
         shrunk = real.pixels_at(members)[:, :, ::factor, ::factor]
         cells = start[sum(ipc[:c]) : sum(ipc[: c + 1])].unfold(2, 8 // factor, 8 // factor)
@@ -121,7 +121,7 @@ def test_a_clustered_start_is_the_literal_choice_of_one_untrained_network(factor
         order = [cells[n, :, i, j] for i in range(factor) for j in range(factor) for n in range(count)]
         chosen = [nearest_real(image, shrunk) for image in order]
         assert len(set(chosen)) == count * factor**2
-        assert methods.excess(features.double(), centres, chosen) < 1e-4
+        assert clustering.excess(features.double(), centres, chosen) < 1e-4
 
 
 def test_a_clustered_start_covers_a_class_better_than_most_random_ones():
@@ -134,7 +134,7 @@ def test_a_clustered_start_covers_a_class_better_than_most_random_ones():
             features = methods.features_of(network, real.at(members))
         chosen = [nearest_real(image, real.pixels_at(members)) for image in start[5 * c : 5 * c + 5]]
         random = [
-            methods.inertia(features, features[torch.randperm(40, generator=key.fold(i).generator())[:5]])
+            clustering.inertia(features, features[torch.randperm(40, generator=key.fold(i).generator())[:5]])
             for i in range(20)
         ]
-        assert methods.inertia(features, features[chosen]) < sorted(random)[10]
+        assert clustering.inertia(features, features[chosen]) < sorted(random)[10]

@@ -12,7 +12,7 @@ from lit_condense.matching import FeatureMatching, GradientMatching
 from lit_condense.parametrization import MultiFormation, RandomReal
 from tests.helpers import DOUBLE, TinyData, fitted, tiny_convnet
 from tests.methods.helpers import PRECISION, REAL_BATCH, SEED, KeyedDraws, Recording, labels_of, one_update
-from tests.oracles import dc, methods
+from tests.oracles import dc, methods, multi_formation
 
 EVERYTHING = ("color", "crop", "cutout", "flip", "scale", "rotate")
 AUGMENTATIONS = {
@@ -69,7 +69,7 @@ def test_multi_formation_is_decoded_and_normalised_before_it_is_augmented():
         start,
         (2,) * 5,
         methods.intra(dc.row_cosine),
-        decode=lambda images: draws.normalised(methods.decode(images, 3, grey)),
+        decode=lambda images: draws.normalised(multi_formation.decode(images, 3, grey)),
     )
     torch.testing.assert_close(gradient, wanted, **PRECISION)
 
@@ -130,8 +130,9 @@ def test_each_class_and_update_has_one_draw_and_training_one_for_every_image(per
 
 
 def test_the_draws_follow_from_the_key_alone_in_double_precision_too():
-    # BUG: augmentation/base.py, uniform: torch.rand draws in the default number type, which Lightning sets to float64 in
-    # the steps of a 64-true run: other numbers than in a 32-true run, and than the key says. Give it dtype=torch.float32.
+    # BUG: augmentation/base.py, uniform: torch.rand draws in the default number type, which Lightning sets to float64
+    # in the steps of a 64-true run: other numbers than in a 32-true run, and than the key says. Give it
+    # dtype=torch.float32.
     augmentation = Recording(AUGMENTATIONS["always on"])
     one_update(GradientMatching(), augmentation=augmentation)
     for c in range(5):

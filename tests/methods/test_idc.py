@@ -33,7 +33,7 @@ from tests.methods.helpers import (
     real_of,
     stored_of,
 )
-from tests.oracles import dc, methods
+from tests.oracles import dc, methods, multi_formation
 
 # ------------------------------------------------------------------ what is matched
 
@@ -71,7 +71,7 @@ def normalised(images, used=NORMALIZATION):
 
 def view_of(channels, used, factor=2):
     grey = torch.full((channels,), 0.5, dtype=torch.float64)
-    return lambda images: normalised(methods.decode(images, factor, grey), used)
+    return lambda images: normalised(multi_formation.decode(images, factor, grey), used)
 
 
 @functools.cache

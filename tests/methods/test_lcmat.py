@@ -7,6 +7,7 @@ import functools
 import pytest
 import torch
 
+from lit_condense.augmentation import AlwaysOn
 from lit_condense.data import Normalization
 from lit_condense.errors import CondenseError, SettingsError
 from lit_condense.inner import TrainOnReal
@@ -27,8 +28,7 @@ from tests.methods.helpers import (
     real_of,
     stored_of,
 )
-from lit_condense.augmentation import AlwaysOn
-from tests.oracles import dc, methods
+from tests.oracles import dc, methods, multi_formation
 
 TAG = "CurvatureMatching"
 GREY = torch.full((2,), 0.5, dtype=torch.float64)
@@ -41,7 +41,7 @@ def normalised(images, used: Normalization = NORMALIZATION):
 
 VIEWS = {
     "pixels": (Pixels(), lambda c, images: images),
-    "multi-formation": (MultiFormation(2), lambda c, images: normalised(methods.decode(images, 2, GREY))),
+    "multi-formation": (MultiFormation(2), lambda c, images: normalised(multi_formation.decode(images, 2, GREY))),
 }
 
 
@@ -130,8 +130,8 @@ def test_decoded_images_count_not_stored_ones(ipc, storage):
     ids=["a class of one", "batches of one"],
 )
 def test_one_real_image_in_a_class_is_refused_too(settings):
-    # BUG: checks.py, matching_losses (called in synthetic_set.py, setup) compares least_images with the synthetic images
-    # only: a single real image ends in the ValueError of functional/curvature.py in the middle of the first update.
+    # BUG: checks.py, matching_losses (called in synthetic_set.py, setup) compares least_images with the synthetic
+    # images only: one real image ends in the ValueError of functional/curvature.py in the middle of the first update.
     with pytest.raises(CondenseError, match="CurvatureMatching needs at least 2"):
         fitted(CurvatureMatching(), **settings)
 

@@ -1,13 +1,11 @@
-"""The methods after DC written out: one class, one image, one row, one pixel at a time; nothing shared with the package.
+"""The methods after DC written out: one class, one image, one row at a time, float64, nothing shared with the package.
 
-A *term* is a function ``(network, synthetic, real) -> loss`` of one batch of images a class on each side. Sources: Jiang
-et al., 2022 (EGM); Lee et al., ICML 2022 (DCC); Zhao and Bilen, WACV 2023 (DM); Kim et al., ICML 2022 (IDC); Liu et al.,
-2023 (DREAM); Shin et al., AISTATS 2023 (LCMat-C).
+A *term* is a function ``(network, synthetic, real) -> loss`` of one batch of images a class on each side. Sources:
+Jiang et al., 2022 (EGM); Lee et al., ICML 2022 (DCC); Zhao and Bilen, WACV 2023 (DM); Kim et al., ICML 2022 (IDC); Shin
+et al., AISTATS 2023 (LCMat-C).
 """
 
 from __future__ import annotations
-
-import math
 
 import torch
 
@@ -91,7 +89,7 @@ def egm(factor):
 
 
 def dcc(network, synthetic, real):
-    """DCC after its warm-up: the whole synthetic set in one forward pass against the mean of the real class gradients."""
+    """DCC after its warm-up: the whole synthetic set in one forward pass, against the mean real class gradient."""
     target = detached(mean_gradient(class_gradients(network, real)))
     return row_cosine(target, whole_set_gradient(network, synthetic, create_graph=True))
 
@@ -167,120 +165,6 @@ def curvature(norm):
         return total
 
     return term
-
-
-# ------------------------------------------------------------------ multi-formation
-
-
-def encode(pixels, factor):
-    """Block k of n images goes into cell k of the n stored images, shrunk by taking the nearest pixel."""
-    count, (height, width) = len(pixels) // factor**2, pixels.shape[-2:]
-    stored = torch.full((count, *pixels.shape[1:]), math.nan, dtype=pixels.dtype)
-    for i in range(factor):
-        for j in range(factor):
-            top, cell_height = cell(height, factor, i)
-            left, cell_width = cell(width, factor, j)
-            for n in range(count):
-                source = pixels[(i * factor + j) * count + n]
-                for y in range(cell_height):
-                    for x in range(cell_width):
-                        nearest = source[:, y * height // cell_height, x * width // cell_width]
-                        stored[n, :, top + y, left + x] = nearest
-    return stored
-
-
-def cell(size, factor, index):
-    """Start and length of a cell: the first ``size % factor`` are one longer."""
-    lengths = [size // factor + 1 if i < size % factor else size // factor for i in range(factor)]
-    return sum(lengths[:index]), lengths[index]
-
-
-def decode(stored, factor, fill):
-    """Cell (0, 0) of every image, then (0, 1), ...: each enlarged bilinearly; ``fill`` (C,) pads right and bottom."""
-    height, width = stored.shape[-2:]
-    cell_height, cell_width = math.ceil(height / factor), math.ceil(width / factor)
-    decoded = []
-    for i in range(factor):
-        for j in range(factor):
-            for image in stored:
-                rows = [
-                    [pixel(image, i * cell_height + y, j * cell_width + x, fill) for x in range(cell_width)]
-                    for y in range(cell_height)
-                ]
-                decoded.append(enlarged(rows, height, width))
-    return torch.stack(decoded)
-
-
-def pixel(image, y, x, fill):
-    inside = y < image.shape[1] and x < image.shape[2]
-    return image[:, y, x] if inside else fill
-
-
-def enlarged(rows, height, width):
-    """Bilinear without aligned corners: output pixel centres fall between input pixel centres; the border repeats."""
-    image = torch.stack([torch.stack(row, dim=-1) for row in rows], dim=-2)
-    vertical = [neighbours(y, height, len(rows)) for y in range(height)]
-    horizontal = [neighbours(x, width, len(rows[0])) for x in range(width)]
-    columns = torch.stack([(1 - w) * image[:, a] + w * image[:, b] for a, b, w in vertical], dim=1)
-    return torch.stack([(1 - w) * columns[..., a] + w * columns[..., b] for a, b, w in horizontal], dim=-1)
-
-
-def neighbours(position, size, source):
-    place = max((position + 0.5) * source / size - 0.5, 0.0)
-    low = min(int(place), source - 1)
-    return low, min(low + 1, source - 1), place - low
-
-
-# ------------------------------------------------------------------ clustering
-
-
-def distance_squared(a, b):
-    return float(((a - b) * (a - b)).sum())
-
-
-def lloyd(points, start, passes=100, tolerance=1e-4):
-    """Return the centres, and how often a cluster was empty; such a one takes the point farthest from its centre."""
-    centres, empty = [points[i].clone() for i in start], 0
-    for _ in range(passes):
-        nearest = [min(range(len(centres)), key=lambda c, p=p: distance_squared(p, centres[c])) for p in points]
-        far = sorted(range(len(points)), key=lambda i: -distance_squared(points[i], centres[nearest[i]]))
-        moved = []
-        for c in range(len(centres)):
-            members = [p for p, owner in zip(points, nearest, strict=True) if owner == c]
-            empty += not members
-            moved.append(sum_of(members) / len(members) if members else points[far.pop(0)].clone())
-        shift = sum(distance_squared(a, b) for a, b in zip(moved, centres, strict=True))
-        centres = moved
-        if shift <= tolerance:
-            break
-    return torch.stack(centres), empty
-
-
-def nearest_distinct(points, centres, per_centre):
-    chosen = []
-    for centre in centres:
-        for _ in range(per_centre):
-            free = [i for i in range(len(points)) if i not in chosen]
-            chosen.append(min(free, key=lambda i, c=centre: distance_squared(points[i], c)))
-    return chosen
-
-
-def excess(points, centres, chosen, per_centre=1):
-    """How much farther than the nearest point that was left each choice is, at most.
-
-    0 up to rounding for a right choice; the two points of a cluster are equally far from its centre, so which of them
-    comes first is nobody's business.
-    """
-    worst = 0.0
-    for number, index in enumerate(chosen):
-        centre = centres[number // per_centre]
-        left = [distance_squared(p, centre) for i, p in enumerate(points) if i not in chosen[:number]]
-        worst = max(worst, distance_squared(points[index], centre) - min(left))
-    return worst
-
-
-def inertia(points, centres):
-    return sum(min(distance_squared(p, c) for c in centres) for p in points)
 
 
 # ------------------------------------------------------------------ training

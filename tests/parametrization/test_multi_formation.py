@@ -8,7 +8,7 @@ from lit_condense.errors import SettingsError
 from lit_condense.parametrization import MultiFormation, Noise, Pixels, RandomReal
 from lit_condense.rng import RandomKey
 from tests.helpers import TinyData, fitted, tiny_convnet
-from tests.oracles import methods
+from tests.oracles import multi_formation
 
 NORMALIZATION = Normalization((0.4, 0.6), (0.2, 0.3))
 MEAN, STD = (torch.tensor(v, dtype=torch.float64) for v in ([0.4, 0.6], [0.2, 0.3]))
@@ -34,9 +34,9 @@ def test_decoding_is_the_literal_loop_over_pixels(size, factor, space):
     stored = pixels(3, size)
     found = MultiFormation(factor, space).decode(stored, NORMALIZATION)
     if space == "pixel":
-        wanted = normalised(methods.decode(stored, factor, GREY))
+        wanted = normalised(multi_formation.decode(stored, factor, GREY))
     else:
-        wanted = methods.decode(stored, factor, (GREY - MEAN) / STD)
+        wanted = multi_formation.decode(stored, factor, (GREY - MEAN) / STD)
     assert found.shape == (3 * factor**2, 2, *size)
     torch.testing.assert_close(found, wanted, rtol=1e-12, atol=1e-13)
 
@@ -49,7 +49,7 @@ def test_the_gradient_through_decoding_is_the_literal_one(size, factor, space):
     fill = GREY if space == "pixel" else (GREY - MEAN) / STD
     for decode in (
         lambda images: storage.decode(images, NORMALIZATION),
-        lambda images: (normalised if space == "pixel" else torch.clone)(methods.decode(images, factor, fill)),
+        lambda images: (normalised if space == "pixel" else torch.clone)(multi_formation.decode(images, factor, fill)),
     ):
         stored = pixels(2, size).requires_grad_()
         # squared, so that where the gradient is taken matters
@@ -137,7 +137,7 @@ def test_decoding_leaves_the_stored_images_alone():
 def test_encoding_is_the_literal_loop_over_pixels(size, factor, space):
     images = pixels(2 * factor**2, size)
     found = MultiFormation(factor, space).encode(images, NORMALIZATION)
-    packed = methods.encode(images, factor)
+    packed = multi_formation.encode(images, factor)
     torch.testing.assert_close(found, packed if space == "pixel" else normalised(packed), rtol=1e-12, atol=1e-13)
 
 
@@ -221,7 +221,7 @@ def test_networks_are_trained_on_all_decoded_images_with_their_labels():
     current = module.training_set()
     images, labels = current.images, current.labels
     assert labels.tolist() == [0, 1, 1, 2] * 4
-    wanted = methods.decode(module.images.detach().double(), 2, GREY[:1])
+    wanted = multi_formation.decode(module.images.detach().double(), 2, GREY[:1])
     used = module.data.real.normalization
     wanted = (wanted - used.mean[0]) / used.std[0]
     torch.testing.assert_close(images, wanted.float(), rtol=1e-5, atol=1e-5)

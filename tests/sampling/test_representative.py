@@ -14,7 +14,7 @@ from lit_condense.sampling import Representative, representatives
 from lit_condense.sharding import Share
 from tests.helpers import TinyData, tiny_convnet
 from tests.methods.helpers import Parts
-from tests.oracles import methods
+from tests.oracles import clustering, methods
 
 SIZES = (20, 13, 5, 16)
 """Images of each class; with batches of 6, class 2 is used whole."""
@@ -53,10 +53,10 @@ def assert_literal(found, candidates, key, per_cluster=1):
     with torch.no_grad():
         features = methods.features_of(OUTPUTS.network, REAL.at(candidates).double())
     start = plus_plus(features, len(found) // per_cluster, key.generator()).tolist()
-    centres, _ = methods.lloyd(features, start)
+    centres, _ = clustering.lloyd(features, start)
     positions = [candidates.tolist().index(i) for i in found.tolist()]
     assert len(set(positions)) == len(positions)
-    assert methods.excess(features, centres, positions, per_cluster) < 1e-10
+    assert clustering.excess(features, centres, positions, per_cluster) < 1e-10
 
 
 # ------------------------------------------------------------------ what is chosen
@@ -110,7 +110,7 @@ def test_representatives_lie_closer_to_their_class_than_random_ones():
     position = {int(index): i for i, index in enumerate(REAL.indices_of(0))}
 
     def reach(chosen):
-        return methods.inertia(features, features[[position[int(i)] for i in chosen]])
+        return clustering.inertia(features, features[[position[int(i)] for i in chosen]])
 
     found = reach(refreshed(Representative(6))[0])
     random = [reach(REAL.random_of_class(0, 6, RandomKey(i))) for i in range(20)]
