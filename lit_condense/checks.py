@@ -69,7 +69,7 @@ def set_fits(images: Tensor, labels: Tensor, real: RealImages) -> None:
         )
 
 
-def matching_losses(losses: Sequence[MatchingLoss], fewest_images: int) -> None:
+def matching_losses(losses: Sequence[MatchingLoss], synthetic_images: int, real_images: int) -> None:
     """Refuse a run that matches nothing, two losses with one name, or a loss that needs more images of each class."""
     if not losses:
         raise SettingsError(
@@ -80,10 +80,15 @@ def matching_losses(losses: Sequence[MatchingLoss], fewest_images: int) -> None:
     if len(set(tags)) < len(tags):
         raise SettingsError(f"Expected matching losses with different names, got {tags}. Give one a `name`.")
     for loss in losses:
-        if loss.least_images > fewest_images:
+        if loss.least_images > synthetic_images:
             raise SettingsError(
                 f"{loss.tag} needs at least {loss.least_images} decoded synthetic images of each class, a class has "
-                f"{fewest_images}. Raise ipc or the parametrization's factor."
+                f"{synthetic_images}. Raise ipc or the parametrization's factor."
+            )
+        if loss.least_images > real_images:
+            raise SettingsError(
+                f"{loss.tag} needs at least {loss.least_images} real images of each class in an update, a class has "
+                f"{real_images}. Raise the sampling's batch_size or leave the class out."
             )
 
 

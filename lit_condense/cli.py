@@ -12,6 +12,7 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.cli import ArgsType, LightningCLI, SaveConfigCallback
 from lightning.pytorch.utilities import rank_zero_warn
+from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 # Imported so that short class names work in configs.
 import lit_condense.callbacks
@@ -145,6 +146,8 @@ def main(args: ArgsType = None) -> None:
     """Entry point of ``lit-condense``: errors meant for the user end as one message and exit code 1."""
     try:
         run(args)
+    except SIGTERMException:  # a SystemExit with code 0, as if the run were complete
+        sys.exit("lit-condense: stopped by SIGTERM. Go on from the last checkpoint with --ckpt_path last.")
     except (CondenseError, MisconfigurationException, OSError) as error:
         if os.environ.get("JSONARGPARSE_DEBUG"):
             raise

@@ -106,7 +106,8 @@ class SyntheticSet(EvaluatedSet):
             self.images = nn.Parameter(start)
         checks.set_fits(self.images, self.labels, real)
         if stage == "fit":
-            checks.matching_losses(self.matching_losses, min(self.counts) * self.parametrization.factor**2)
+            real_images = min(self.sampling.size(real, c) for c in range(real.num_classes))
+            checks.matching_losses(self.matching_losses, min(self.counts) * self.parametrization.factor**2, real_images)
             checks.length_of_run(self.trainer, self.updates_per_network)
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
@@ -236,6 +237,7 @@ class SyntheticSet(EvaluatedSet):
             stored=torch.cat([block.stored.detach() for block in blocks]).requires_grad_(),
             views=views,
             synthetic_labels=torch.cat([block.synthetic_labels for block in blocks], dim=1),
+            keys=(self.key.fold("layers", progress.update),),
         )
 
     def _block(self, classes: Sequence[int], progress: Progress) -> Block:
@@ -260,6 +262,7 @@ class SyntheticSet(EvaluatedSet):
             stored=torch.cat([self.images.detach()[row] for row in rows]).requires_grad_(),
             views=views,
             synthetic_labels=torch.stack([self.parametrization.decode_labels(self.labels[row]) for row in rows]),
+            keys=tuple(self.key.fold("layers", update, c) for c in classes),
         )
 
     def _step(self, gradient: Tensor, losses: dict[str, Tensor], update: int) -> None:
@@ -302,7 +305,8 @@ class SyntheticSet(EvaluatedSet):
     def _log_update(self, progress: Progress, losses: dict[str, Tensor], gradient: Tensor) -> None:
         weights = {loss.tag: loss.weight_at(progress) for loss in self.matching_losses}
         self.log("loss/total", sum(weights[tag] * float(value) for tag, value in losses.items()), prog_bar=True)
-        self.log_dict({f"loss/{tag}": value for tag, value in losses.items()})
+        # Lightning repeats the last value of what is not logged any more: a loss that is off now says NaN, not that.
+        self.log_dict({f"loss/{tag}": losses.get(tag, torch.tensor(torch.nan)) for tag in weights})
         self.log("set/grad_norm", gradient.norm())
         self.log("lr/images", cast(Any, self.optimizers()).param_groups[0]["lr"])
         self.log("lr/inner", self._inner.optimizer.param_groups[0]["lr"])

@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 import logging
 import os
+import signal
 import subprocess
 import sys
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import numpy as np
@@ -143,15 +144,21 @@ def new_process(*command, cwd=None):
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     for name in ("PL_GLOBAL_SEED", "PL_SEED_WORKERS"):
         environment.pop(name, None)
-    return subprocess.run(
+    process = subprocess.Popen(
         [str(part) for part in command],
         cwd=cwd or REPOSITORY,
         env=environment,
-        capture_output=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
         text=True,
-        timeout=300,
-        check=False,
+        start_new_session=True,
     )
+    try:
+        out, err = process.communicate(timeout=600)
+    finally:
+        with suppress(ProcessLookupError):  # nothing is left of it, unless it hangs
+            os.killpg(process.pid, signal.SIGKILL)
+    return subprocess.CompletedProcess(process.args, process.returncode, out, err)
 
 
 def succeeded(process):

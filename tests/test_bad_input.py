@@ -1,13 +1,16 @@
 from __future__ import annotations
 
+import functools
 import math
+import os
+import signal
 
 import numpy as np
 import pytest
 import torch
 import yaml
 
-from lit_condense import load_condensed
+from lit_condense import SyntheticSet, load_condensed
 from lit_condense.cli import main
 from lit_condense.errors import SettingsError
 from lit_condense.matching import GradientMatching
@@ -319,6 +322,23 @@ def test_a_run_that_diverges_leaves_what_stood_there(fitted, tmp_path, capsys):
     folder = stopped_run(tmp_path, capsys, ["update", "learning rate"], "--model.optimizer.lr", "1e38")
     assert bool(load_condensed(folder).images.isfinite().all())
     assert {path: path.read_bytes() for path in fitted[0].rglob("*") if path.is_file()} == earlier
+
+
+def test_a_run_that_is_told_to_end_does_not_look_complete(tmp_path, capsys, monkeypatch):
+    published = SyntheticSet.training_step
+
+    @functools.wraps(published)
+    def stopping(module, batch, batch_idx):
+        published(module, batch, batch_idx)
+        if batch == 2:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    monkeypatch.setattr(SyntheticSet, "training_step", stopping)
+    message = refusal(capsys, "fit", *write_config(tmp_path), "--trainer.max_steps", "8")
+    assert "SIGTERM" in message
+    assert "--ckpt_path last" in message
+    assert checkpoint_of(tmp_path / "tiny")["global_step"] == 3
+    assert not (tmp_path / "tiny" / "condensed.safetensors").exists()
 
 
 def test_the_trace_is_there_for_who_asks(tmp_path, monkeypatch):

@@ -341,3 +341,25 @@ def test_a_set_that_was_never_condensed_is_not_written_over_one_that_was(fitted,
     assert contents(folder) == before
     with pytest.warns(UserWarning, match="No ckpt_path given"):
         cli("validate", *args)
+
+
+def test_the_table_counts_the_real_images_that_were_drawn(tmp_path, capsys):
+    data = write_arrays(tmp_path / "few.npz", per_class=6)
+    few = ["--data.train_limit_per_class", "null", "--model.ipc", "9", "--model.inner.epochs", "1"]
+    cli("fit", *write_config(tmp_path), *data, *few, "--trainer.max_steps", "1", "--trainer.val_check_interval", "100")
+    table = capsys.readouterr().out
+    assert "condensed, 18 images" in table
+    assert "random real, 12 images" in table
+
+
+@pytest.mark.slow
+def test_two_devices_end_with_the_set_and_the_table_of_one(fitted, tmp_path):
+    # BUG: before evaluation/training.py said sync_on_compute=False and evaluated_set.py logged time/eval on every rank
+    # or none, this hung: a rank with one network more waited for the others in a collective call.
+    process, folder, _ = fitted
+    args = [*write_config(tmp_path), "--trainer.devices", "2", "--trainer.strategy", "ddp"]
+    both = succeeded(console_script("fit", *args))
+    assert card_of(tmp_path / "tiny")["sha256"] == card_of(folder)["sha256"]
+    numbers = [re.findall(r"([\d.]+ \+- [\d.]+) %", output) for output in (both.stdout, process.stdout)]
+    assert numbers[0] == numbers[1] != []
+    assert both.stdout.count("Test accuracy on") == 1

@@ -97,6 +97,7 @@ def test_predict_returns_the_set_in_pixel_space(space):
 
 
 @pytest.mark.parametrize("settings", [{"max_steps": -1}, {"max_steps": -1, "trainer": {"max_epochs": 1}}])
+@pytest.mark.timeout(60)  # the run that must not start has no end
 def test_a_run_without_an_end_is_refused(settings):
     with pytest.raises(SettingsError, match="max_steps"):
         fitted(**settings)

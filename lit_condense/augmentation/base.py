@@ -70,7 +70,7 @@ def uniform(key: RandomKey, samples: int) -> Tensor:
     Raises:
         SettingsError: Fewer than one sample is asked for.
     """
-    return torch.rand(_counted(samples), generator=key.generator())
+    return torch.rand(_counted(samples), generator=key.generator(), dtype=torch.float32)
 
 
 def integers(key: RandomKey, low: int, high: int, samples: int) -> Tensor:

@@ -95,7 +95,10 @@ class EvaluationAugmentation(Augmentation):
             return tuple((factor * size).long().clamp(min=1) for factor, size in sizes)
         if name == "rotate":
             return (integers(key, -self.rotate, self.rotate, samples),)
-        return (self.noise * torch.randn(samples, self.channels, height, width, generator=key.generator()),)
+        return (
+            self.noise
+            * torch.randn(samples, self.channels, height, width, generator=key.generator(), dtype=torch.float32),
+        )
 
     def _check(self, images: Tensor, draw: Draw) -> None:
         drawn = sum(parameters[0].shape[0] for parameters in draw.values())

@@ -15,10 +15,11 @@ import torch
 from torch import Tensor, nn
 
 from lit_condense.engine.first_order import COMPILE_FROM_GFLOP, FirstOrderLoss, Mode, forward_gflop
-from lit_condense.engine.quantities import observe, stacked
+from lit_condense.engine.quantities import isolation, observe, stacked
 from lit_condense.errors import SettingsError
 from lit_condense.matching.base import MatchingLoss, Need, Progress, Quantities
 from lit_condense.networks import CondensableNetwork, FeaturesAndLogits
+from lit_condense.rng import RandomKey
 
 GRADIENTS: frozenset[Need] = frozenset({"gradients"})
 
@@ -39,6 +40,8 @@ class Block:
     views: Views
     synthetic_labels: Tensor
     """``(k, m)``."""
+    keys: tuple[RandomKey, ...] | None = None
+    """One a class, for layers that draw (dropout): then the result does not depend on how classes are cut."""
 
 
 @dataclass(frozen=True)
@@ -153,13 +156,25 @@ class RunningEngine:
         """Return what the losses need of the real images, off the graph."""
         images, labels = block.real_images, block.real_labels
         if tuple(images.shape[1:]) != self.full_batch:
-            return observe(self.network, self.first_order.outputs, images, labels, needs, create_graph=False).detached()
-        return stacked([self.first_order.observe(x, y, needs) for x, y in zip(images, labels, strict=True)])
+            return observe(
+                self.network, self.first_order.outputs, images, labels, needs, False, keys_of(block, "real")
+            ).detached()
+        parts = []
+        for x, y, key in zip(images, labels, keys_of(block, "real"), strict=True):
+            with isolation(key):
+                parts.append(self.first_order.observe(x, y, needs))
+        return stacked(parts)
 
     def synthetic_side(self, block: Block, needs: frozenset[Need], create_graph: bool) -> Quantities:
         """Return what the losses need of the synthetic images."""
         images = block.views(block.stored if create_graph else block.stored.detach())
-        return observe(self.network, self.first_order.outputs, images, block.synthetic_labels, needs, create_graph)
+        labels, keys = block.synthetic_labels, keys_of(block, "synthetic")
+        return observe(self.network, self.first_order.outputs, images, labels, needs, create_graph, keys)
+
+
+def keys_of(block: Block, side: str) -> list[RandomKey | None]:
+    """Return the key of each class's layers on one side."""
+    return [None] * len(block.real_labels) if block.keys is None else [key.fold(side) for key in block.keys]
 
 
 def needs_of(losses: Sequence[MatchingLoss]) -> frozenset[Need]:

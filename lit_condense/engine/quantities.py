@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 
 import torch
 from torch import Tensor, nn
@@ -11,6 +12,7 @@ from torch.nn import functional as F
 from lit_condense.functional.gradients import class_gradients, trainable_parameters
 from lit_condense.matching.base import Need, Quantities
 from lit_condense.networks import FeaturesAndLogits
+from lit_condense.rng import RandomKey
 
 
 def observe(
@@ -20,6 +22,7 @@ def observe(
     labels: Tensor,
     needs: frozenset[Need],
     create_graph: bool,
+    keys: Sequence[RandomKey | None],
 ) -> Quantities:
     """Return the quantities of k blocks, each through the network on its own.
 
@@ -30,15 +33,23 @@ def observe(
         labels: ``(k, n)``.
         needs: What to form.
         create_graph: Keep the graph to the images.
+        keys: k, for layers that draw.
     """
-    if needs <= {"gradients"}:
-        gradients = class_gradients(network, images, labels, create_graph) if needs else {}
-        return Quantities(gradients, labels=labels)
-    assert outputs is not None  # the engine binds them whenever a loss needs features or logits
-    parts = [
-        _one(network, outputs, x, y, needs, create_graph) for x, y in zip(images.unbind(), labels.unbind(), strict=True)
-    ]
+    parts = []
+    for x, y, key in zip(images.unbind(), labels.unbind(), keys, strict=True):
+        with isolation(key):
+            if needs <= {"gradients"}:
+                gradients = class_gradients(network, x[None], y[None], create_graph) if needs else {}
+                parts.append(Quantities(gradients, labels=y[None]))
+            else:
+                assert outputs is not None  # the engine binds them whenever a loss needs features or logits
+                parts.append(_one(network, outputs, x, y, needs, create_graph))
     return stacked(parts)
+
+
+def isolation(key: RandomKey | None) -> AbstractContextManager[None]:
+    """Give layers that draw from the global generators a key's draws, or leave the generators alone."""
+    return nullcontext() if key is None else key.isolated()
 
 
 def stacked(parts: Sequence[Quantities]) -> Quantities:

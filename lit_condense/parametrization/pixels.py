@@ -38,7 +38,7 @@ class Pixels:
 
     def noise(self, shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
         """Return a start from noise: N(0, 1) in normalised space (DC), N(0.5, 0.25) clamped to [0, 1] else (IDC)."""
-        noise = torch.randn(shape, generator=generator)
+        noise = torch.randn(shape, generator=generator, dtype=torch.float32)
         return noise if self.space == "normalized" else (noise / 4 + 0.5).clamp(0, 1)
 
     def encode(self, pixels: Tensor, normalization: Normalization) -> Tensor:

@@ -130,7 +130,7 @@ def test_decoded_images_count_not_stored_ones(ipc, storage):
     ids=["a class of one", "batches of one"],
 )
 def test_one_real_image_in_a_class_is_refused_too(settings):
-    # BUG: checks.py, matching_losses (called in synthetic_set.py, setup) compares least_images with the synthetic
+    # found first as a bug: the check (called in synthetic_set.py, setup) compares least_images with the synthetic
     # images only: one real image ends in the ValueError of functional/curvature.py in the middle of the first update.
     with pytest.raises(CondenseError, match="CurvatureMatching needs at least 2"):
         fitted(CurvatureMatching(), **settings)

@@ -11,8 +11,6 @@ import copy
 import torch
 from torch import nn
 
-# ------------------------------------------------------------------ distances
-
 
 def norm(vector):
     """The Euclidean norm, whose derivative at 0 is taken as 0."""
@@ -94,8 +92,6 @@ DISTANCES = {
     "global_cosine": global_cosine,
 }
 
-# ------------------------------------------------------------------ gradients
-
 
 def cross_entropy(logits, labels):
     """The mean over a batch of minus the log-probability of the label."""
@@ -133,9 +129,6 @@ def image_gradient(network, images, labels, real, terms, view=lambda images: ima
     return [float(value.detach()) for value in values], gradient
 
 
-# ------------------------------------------------------------------ batch norm
-
-
 def freeze_batch_norm(network, images, keep):
     """Set running statistics from one forward pass of real images in training mode and switch batch norm to eval.
 
@@ -168,9 +161,6 @@ def channel_statistics(maps):
     return mean, variance
 
 
-# ------------------------------------------------------------------ training
-
-
 class Sgd:
     """Stochastic gradient descent with momentum and weight decay, as every program of the field means it."""
 
@@ -200,9 +190,6 @@ def train_epochs(network, sgd, images, labels, orders, batch_size):
         for start in range(0, len(order), batch_size):
             chosen = order[start : start + batch_size]
             train_step(network, sgd, images[chosen], labels[chosen])
-
-
-# ------------------------------------------------------------------ the loop
 
 
 def condense(
