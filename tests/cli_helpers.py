@@ -141,7 +141,8 @@ def refusal(capsys, *args):
 
 def new_process(*command, cwd=None):
     """Run a command line in a new process; return it with its output, whatever its exit code."""
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    # as many threads as here: another number sums in another order, and bytes differ
+    environment = {**os.environ, "OMP_NUM_THREADS": str(torch.get_num_threads())}
     for name in ("PL_GLOBAL_SEED", "PL_SEED_WORKERS"):
         environment.pop(name, None)
     process = subprocess.Popen(

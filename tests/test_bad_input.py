@@ -249,8 +249,6 @@ def test_a_checkpoint_that_cannot_be_used_is_one_message(fitted, tmp_path, capsy
 @pytest.mark.parametrize("command", ["test", "predict"])
 @pytest.mark.parametrize("other", ["other images", "fewer classes"])
 def test_a_checkpoint_of_other_data_is_refused(fitted, tmp_path, capsys, command, other):
-    # BUG: checks.set_fits is called in setup only, before the checkpoint's images are loaded. `test` ends in a
-    # traceback (shapes cannot be multiplied / Target 4 is out of bounds), `predict` writes a set that denies its card.
     if other == "other images":
         write_mnist(tmp_path / "MNIST" / "raw")
         data = ["--data", "lit_condense.data.MNIST", "--data.root", str(tmp_path)]

@@ -319,9 +319,6 @@ def test_seconds_of_condensing_are_counted_once_and_without_evaluations(tmp_path
 
 
 def test_double_precision_runs(tmp_path):
-    # BUG: `--trainer.precision 64-true` passes checks.precision, then the first evaluation ends in a traceback,
-    # "Input type (float) and bias type (double) should be the same" (evaluation builds its networks in the default
-    # dtype, which Lightning sets to double, and training_set() gives float32).
     done = cli("fit", *write_config(tmp_path), "--trainer.precision", "64-true")
     assert done.model.images.dtype == torch.float64
     assert load_condensed(tmp_path / "tiny").images.dtype == torch.float32
@@ -354,8 +351,8 @@ def test_the_table_counts_the_real_images_that_were_drawn(tmp_path, capsys):
 
 @pytest.mark.slow
 def test_two_devices_end_with_the_set_and_the_table_of_one(fitted, tmp_path):
-    # BUG: before evaluation/training.py said sync_on_compute=False and evaluated_set.py logged time/eval on every rank
-    # or none, this hung: a rank with one network more waited for the others in a collective call.
+    # BUG: hangs in the first validation, where one rank has a network and the other none: torchmetrics' compute()
+    # (evaluation/training.py) and log(..., sync_dist=True) of time/eval (evaluated_set.py) wait for the other rank.
     process, folder, _ = fitted
     args = [*write_config(tmp_path), "--trainer.devices", "2", "--trainer.strategy", "ddp"]
     both = succeeded(console_script("fit", *args))

@@ -201,8 +201,6 @@ def test_predict_writes_the_set_of_the_checkpoint(fitted, tmp_path):
 
 
 def test_the_card_of_a_prediction_says_after_how_many_updates(fitted, tmp_path):
-    # BUG: the card of `predict --ckpt_path ...` says "update": 0, because Lightning restores global_step for a fit
-    # only; synthetic_set.on_load_checkpoint should keep checkpoint["global_step"] for export/card.py.
     folder, _ = fitted
     cli("predict", *write_config(tmp_path), "--ckpt_path", folder / "checkpoints" / "epoch=0-step=3.ckpt")
     assert card_of(tmp_path / "tiny")["update"] == 3

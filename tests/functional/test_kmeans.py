@@ -70,6 +70,13 @@ def test_no_value_is_picked_twice_while_others_remain(distinct, copies, seed):
         assert len({tuple(p) for p in points[chosen].tolist()}) == min(k, distinct)
 
 
+def test_no_point_is_picked_twice_where_distances_are_all_rounding():
+    # far from the origin float32 puts a point at a positive distance from itself
+    points = 1e3 * noise(1, 200).float() + 1e-3 * noise(40, 200, seed=1).float()
+    for seed in range(20):
+        assert len(set(plus_plus(points, 40, generator(seed)).tolist())) == 40
+
+
 def test_far_points_are_likelier_in_proportion_to_their_squared_distance():
     # from 0 the others lie at squared distances 1, 4 and 9
     points = torch.tensor([[0.0], [1.0], [2.0], [3.0]])

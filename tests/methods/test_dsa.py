@@ -130,9 +130,7 @@ def test_each_class_and_update_has_one_draw_and_training_one_for_every_image(per
 
 
 def test_the_draws_follow_from_the_key_alone_in_double_precision_too():
-    # BUG: augmentation/base.py, uniform: torch.rand draws in the default number type, which Lightning sets to float64
-    # in the steps of a 64-true run: other numbers than in a 32-true run, and than the key says. Give it
-    # dtype=torch.float32.
+    # Lightning changes the default number type in the steps of a 64-true run; the draws must not follow it
     augmentation = Recording(AUGMENTATIONS["always on"])
     one_update(GradientMatching(), augmentation=augmentation)
     for c in range(5):
