@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from lightning.pytorch import Trainer
+from lightning.pytorch.cli import OptimizerCallable
 from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 
@@ -25,6 +26,15 @@ def images_per_class(ipc: int | list[int]) -> int | list[int]:
     if not numbers or any(number < 1 for number in numbers):
         raise SettingsError(f"Expected ipc to be 1 or more images for every class, got {ipc}.")
     return ipc
+
+
+def optimizer(factory: OptimizerCallable) -> OptimizerCallable:
+    """Return an optimizer factory if it makes one."""
+    try:
+        factory([torch.nn.Parameter(torch.zeros(1))])
+    except (ValueError, TypeError) as error:
+        raise SettingsError(f"Expected settings that the optimizer of the images takes, it says: {error}.") from error
+    return factory
 
 
 def counts(ipc: int | list[int], real: RealImages) -> list[int]:
@@ -79,6 +89,8 @@ def matching_losses(losses: Sequence[MatchingLoss], synthetic_images: int, real_
     tags = [loss.tag for loss in losses]
     if len(set(tags)) < len(tags):
         raise SettingsError(f"Expected matching losses with different names, got {tags}. Give one a `name`.")
+    if all(loss.weight == 0 for loss in losses):
+        raise SettingsError(f"Expected a matching loss with a weight above 0, got only 0 ({tags}). Nothing is matched.")
     for loss in losses:
         if loss.least_images > synthetic_images:
             raise SettingsError(

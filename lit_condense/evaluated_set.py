@@ -37,6 +37,7 @@ class EvaluatedSet(LightningModule):
         self.seed = run_seed(seed)
         self.key = RandomKey(self.seed)
         self._accuracies: dict[int, float] = {}
+        self._seconds = 0.0
         self._loaded_updates = 0
 
     @abstractmethod
@@ -77,7 +78,7 @@ class EvaluatedSet(LightningModule):
     def on_validation_start(self) -> None:
         """Bring the data to the device."""
         self.data.to(self.device)
-        self._accuracies = {}
+        self._accuracies, self._seconds = {}, 0.0
 
     on_test_start = on_validation_start
 
@@ -109,14 +110,15 @@ class EvaluatedSet(LightningModule):
         started = time.perf_counter()
         factory = self.evaluation_networks[architecture]
         self._accuracies[index], _ = self.judge().accuracy(factory, repeat, self.training_set())
-        seconds = time.perf_counter() - started
-        self.log("time/eval", seconds, on_step=False, on_epoch=True, reduce_fx="sum", sync_dist=True)
+        self._seconds += time.perf_counter() - started
 
     def _log_accuracies(self, prefix: str, repeats: int, architectures: int) -> None:
         mine = torch.zeros(2, repeats * architectures)
         for index, accuracy in self._accuracies.items():
             mine[:, index] = torch.tensor([accuracy, 1.0])
         accuracies, trained = self.share.sum(mine.to(self.device))
+        # summed here and not by the logger: a rank without a network logs too
+        self.log("time/eval", self.share.sum(torch.tensor(self._seconds, device=self.device)))
         for a, factory in enumerate(self.evaluation_networks[:architectures]):
             part = slice(a * repeats, (a + 1) * repeats)
             values = accuracies[part][trained[part] > 0]

@@ -81,7 +81,7 @@ class SyntheticSet(EvaluatedSet):
         self.parametrization = parametrization or Pixels()
         self.init = init or Noise()
         self.augmentation = augmentation or NoAugmentation()
-        self.optimizer = optimizer or DC_OPTIMIZER
+        self.optimizer = checks.optimizer(optimizer or DC_OPTIMIZER)
         self.engine = engine or Engine()
         # Empty until setup knows the data, or a checkpoint brings the images.
         self.images = nn.Parameter(torch.empty(0))

@@ -83,7 +83,8 @@ def train_network(
 def test_accuracy(network: nn.Module, test: RealImages) -> float:
     """Return the share of test images that the network classifies correctly, in [0, 1]."""
     device = next(network.parameters()).device
-    accuracy = MulticlassAccuracy(test.num_classes, average="micro").to(device)
+    # each rank tests networks of its own: nothing to gather here
+    accuracy = MulticlassAccuracy(test.num_classes, average="micro", sync_on_compute=False).to(device)
     network.eval()
     with torch.no_grad():
         for chosen in torch.split(torch.arange(len(test.labels)), TEST_BATCH):
