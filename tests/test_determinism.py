@@ -78,8 +78,7 @@ def test_the_block_size_does_not_change_the_images(ipc):
         torch.testing.assert_close(one.images, other.images, rtol=1e-12, atol=1e-12)
 
 
-# BUG: augmentation/base.py, uniform (and kmeans.py, evaluation.py): torch.rand without a dtype draws float64, hence
-# other numbers, in the steps of a 64-true run, where Lightning changes the default; its docstring promises float32.
+# Lightning changes the default number type in the steps of a 64-true run: a draw without a dtype would be another one.
 @pytest.mark.parametrize("augmentation", [NoAugmentation(), OneOf(), AlwaysOn()], ids=["none", "dsa", "idc"])
 def test_double_precision_is_the_same_run_with_more_digits(augmentation):
     single, double = (fitted(augmentation=augmentation, trainer=t).images.double() for t in ({}, DOUBLE))
@@ -113,8 +112,7 @@ def test_networks_that_draw_from_the_global_generators_follow_the_seed():
     assert not torch.equal(first.images, fitted(network=Dropping, seed=4).images)
 
 
-# BUG: synthetic_set.py, training_step: the whole update shares one isolated stream, so the order in which real and
-# synthetic batches go through the network (block size, ranks, the two passes of scope mean) changes dropout's draws.
+# Block size, ranks and the two passes of scope mean change the order in which batches go through the network.
 def test_the_block_size_does_not_change_what_such_networks_draw():
     one, all_at_once = (fitted(network=Dropping, engine=Engine(classes_per_block=k)) for k in (1, 5))
     torch.testing.assert_close(one.images, all_at_once.images, rtol=1e-5, atol=1e-5)
