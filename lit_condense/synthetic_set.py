@@ -86,6 +86,7 @@ class SyntheticSet(EvaluatedSet):
         # Empty until setup knows the data, or a checkpoint brings the images.
         self.images = nn.Parameter(torch.empty(0))
         self.register_buffer("labels", torch.empty(0, dtype=torch.int64))
+        self._counts: list[int] = []
         self._resumed: dict[str, Any] | None = None
 
     # ---------------------------------------------------------------- life cycle
@@ -148,7 +149,7 @@ class SyntheticSet(EvaluatedSet):
     @property
     def counts(self) -> list[int]:
         """Stored images of each class."""
-        return torch.bincount(self.labels).tolist()
+        return self._counts
 
     @property
     def updates_per_network(self) -> int:
@@ -350,3 +351,4 @@ class SyntheticSet(EvaluatedSet):
 
     def _hold(self, labels: Tensor) -> None:
         self.labels = labels.clone().to(self.labels.device)
+        self._counts = torch.bincount(labels).tolist()  # once: an update asks for them class by class

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
 from lit_condense.matching.base import Need, Quantities
-from lit_condense.networks import FeaturesAndLogits
+from lit_condense.networks import FeaturesAndLogits, evaluating
 
 Mode = Literal["exact", "fast"]
 LossFunction = Callable[[Tensor, Tensor], Tensor]
@@ -27,12 +27,9 @@ Keyed by device and read once: the route never depends on a timing, so two runs 
 
 def forward_gflop(network: nn.Module, images: Tensor) -> float:
     """Return the cost of a forward pass in GFLOP (a multiply-add counts 2), for ``(n, C, H, W)`` images."""
-    modes = {module: module.training for module in network.modules()}
     counter = FlopCounterMode(display=False)
-    with torch.no_grad(), counter:
-        network.eval()(images[:1])
-    for module, training in modes.items():  # part by part: batch norm may be frozen in a network that trains
-        module.training = training
+    with evaluating(network), torch.no_grad(), counter:
+        network(images[:1])
     return counter.get_total_flops() * len(images) / 1e9
 
 

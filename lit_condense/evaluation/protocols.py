@@ -7,7 +7,7 @@ the last epoch; nothing is ever chosen by test accuracy.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Literal
 
 from lit_condense.augmentation import (
@@ -18,13 +18,11 @@ from lit_condense.augmentation import (
     OneOf,
     dsa_operations,
 )
+from lit_condense.augmentation.siamese import DIGIT_DATASETS
 from lit_condense.errors import SettingsError
 
 ProtocolName = Literal["dc", "dsa", "idc"]
 PROTOCOLS: tuple[str, ...] = ("dc", "dsa", "idc")
-
-NO_FLIP = ("mnist", "svhn", "digits")
-"""Data sets of digits: a mirrored digit is another or no digit."""
 
 
 @dataclass(frozen=True)
@@ -98,7 +96,7 @@ def _halved(epochs: int, augmentation: Augmentation) -> Recipe:
 
 def _idc(dataset: str, epochs: int) -> Recipe:
     operations: tuple[str, ...] = ("color", "crop", "flip", "scale", "rotate")
-    if dataset in NO_FLIP:
+    if dataset in DIGIT_DATASETS:
         operations = tuple(o for o in operations if o != "flip")
     return Recipe(
         passes=epochs,
@@ -113,7 +111,7 @@ def _idc(dataset: str, epochs: int) -> Recipe:
 
 def describe(recipe: Recipe) -> dict[str, object]:
     """Return a recipe as plain data for the card."""
-    plain = {name: getattr(recipe, name) for name in replace(recipe).__dataclass_fields__}
+    plain = {name: getattr(recipe, name) for name in recipe.__dataclass_fields__}
     augmentation = recipe.augmentation
     plain["augmentation"] = type(augmentation).__name__
     plain["operations"] = list(getattr(augmentation, "operations", ()))

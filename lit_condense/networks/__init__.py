@@ -26,7 +26,7 @@ from lit_condense.networks.adapter import AdaptedNetwork, FeaturesAndLogits, as_
 from lit_condense.networks.alexnet import AlexNet
 from lit_condense.networks.base import CondensableNetwork
 from lit_condense.networks.convnet import ConvNet
-from lit_condense.networks.factory import NetworkFactory, build_network, factory_target, network_name
+from lit_condense.networks.factory import NetworkFactory, build_network, evaluating, factory_target, network_name
 from lit_condense.networks.lenet import LeNet
 from lit_condense.networks.mlp import MLP
 from lit_condense.networks.resnet import ResNet18
@@ -45,6 +45,7 @@ __all__ = [
     "ResNet18",
     "as_condensable",
     "build_network",
+    "evaluating",
     "factory_target",
     "network_name",
 ]

@@ -75,7 +75,7 @@ def build_network(
         _check_logits(logits, name, num_classes)
         if needs_features:
             network = as_condensable(network, num_classes)
-            with _evaluating(network), torch.no_grad():
+            with evaluating(network), torch.no_grad():
                 check_adapted(network, _example(network, in_channels, image_size))
     return network
 
@@ -137,7 +137,7 @@ def _example(network: nn.Module, in_channels: int, image_size: tuple[int, int]) 
 
 
 def _dry_forward(network: nn.Module, images: Tensor) -> Any:
-    with _evaluating(network), torch.no_grad():
+    with evaluating(network), torch.no_grad():
         return network(images)
 
 
@@ -162,7 +162,7 @@ def _explained(what: str) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _evaluating(network: nn.Module) -> Iterator[None]:
+def evaluating(network: nn.Module) -> Iterator[None]:
     """Put the network into evaluation mode and give every part its own mode back."""
     modes = [(module, module.training) for module in network.modules()]
     network.eval()

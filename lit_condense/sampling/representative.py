@@ -11,7 +11,7 @@ from lit_condense.data.store import RealImages
 from lit_condense.errors import SettingsError
 from lit_condense.functional.kmeans import kmeans, nearest_distinct
 from lit_condense.matching.base import Need, Progress
-from lit_condense.networks import FeaturesAndLogits
+from lit_condense.networks import FeaturesAndLogits, evaluating
 from lit_condense.rng import RandomKey
 from lit_condense.sampling.base import Sampling
 from lit_condense.sharding import Share
@@ -127,11 +127,6 @@ def representatives(
 
 def chunked_features(outputs: FeaturesAndLogits, real: RealImages, indices: Tensor, chunk: int) -> Tensor:
     """Return the features of real images, ``(n, d)``, in evaluation mode and without a graph."""
-    modes = {module: module.training for module in outputs.modules()}
-    outputs.eval()
     dtype = next(outputs.parameters()).dtype
-    with torch.no_grad():
-        features = torch.cat([outputs(real.at(part).to(dtype))[0] for part in torch.split(indices, chunk)])
-    for module, training in modes.items():
-        module.training = training
-    return features
+    with evaluating(outputs), torch.no_grad():
+        return torch.cat([outputs(real.at(part).to(dtype))[0] for part in torch.split(indices, chunk)])
