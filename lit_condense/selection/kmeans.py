@@ -1,0 +1,37 @@
+"""The real images nearest to k-means centres."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from torch import Tensor
+
+from lit_condense.errors import SettingsError
+from lit_condense.functional.kmeans import kmeans, nearest_distinct
+from lit_condense.rng import RandomKey
+from lit_condense.selection.base import Candidates, Choice, Selection
+
+
+class KMeansNearest(Selection):
+    """The images nearest to the centres of as many clusters, each taken once.
+
+    Args:
+        space: Where distances are measured: ``pixels`` (normalised; needs no network) or ``features`` of a scoring
+            network.
+    """
+
+    def __init__(self, space: Literal["pixels", "features"] = "pixels") -> None:
+        if space not in ("pixels", "features"):
+            raise SettingsError(f"Expected KMeansNearest.space to be 'pixels' or 'features', got {space!r}.")
+        self.space = space
+        self.networks = 0 if space == "pixels" else 1
+
+    def choose(self, candidates: Candidates, count: int, key: RandomKey) -> Choice:
+        """Return the candidates nearest to ``count`` centres."""
+        points = self._points(candidates)
+        return Choice(nearest_distinct(points, kmeans(points, count, key.generator())))
+
+    def _points(self, candidates: Candidates) -> Tensor:
+        if self.space == "features":
+            return candidates.view.features
+        return candidates.real.at(candidates.indices).flatten(1)
