@@ -198,7 +198,7 @@ class SyntheticSet(EvaluatedSet):
     def _refresh(self, progress: Progress) -> None:
         started = time.perf_counter()
         key = self.key.fold("sampling", progress.update)
-        self.sampling.refresh(self.data.real, self._engine.first_order.outputs, progress, key, self.share)
+        self.sampling.refresh(self.data.real, self._engine.features, progress, key, self.share)
         self.log("time/sampling", time.perf_counter() - started)
 
     def _match(self, progress: Progress) -> tuple[Tensor, dict[str, Tensor]]:

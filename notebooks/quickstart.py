@@ -68,6 +68,6 @@ plt.title("one condensed image per class")
 plt.show()
 
 # %%
-condensed, random = card["evaluation"]["condensed"][0], card["evaluation"]["random_real"]
+condensed, random = card["evaluation"]["condensed"][0], card["evaluation"]["baselines"]["random"]
 gain = condensed["accuracy_mean"] - random["accuracy_mean"]
 print(f"{len(labels)} images: {100 * gain:.1f} points above as many random real images")

@@ -45,7 +45,9 @@ def _order(card: dict[str, Any]) -> tuple[str, int, int]:
 
 def _row(card: dict[str, Any]) -> str:
     evaluation, ipc = card["evaluation"], card["ipc"][0]
-    condensed, random, full = evaluation["condensed"][0], evaluation["random_real"], evaluation["all_real_short"]
+    condensed, full = evaluation["condensed"][0], evaluation["all_real_short"]
+    # cards of version 0.1 had one baseline and no list of them
+    random = evaluation["baselines"]["random"] if "baselines" in evaluation else evaluation["random_real"]
     published = PUBLISHED.get((card["data"]["dataset"], ipc), "-")
     cells = [
         card["data"]["dataset"],

@@ -117,7 +117,7 @@ def test_standard_output_of_a_fit_is_the_table_and_nothing_else(fitted):
 def test_the_table_says_what_the_card_says(fitted):
     process, folder, _ = fitted
     evaluation = card_of(folder)["evaluation"]
-    scores = [*evaluation["condensed"], evaluation["random_real"], evaluation["all_real_short"]]
+    scores = [*evaluation["condensed"], evaluation["baselines"]["random"], evaluation["all_real_short"]]
     shown = re.findall(r"  ([\d.]+)(?: \+- ([\d.]+))? %", process.stdout)
     assert len(shown) == len(scores) == 3
     for (mean, spread), score in zip(shown, scores, strict=True):
@@ -164,7 +164,7 @@ def test_the_logged_values_are_those_of_the_run(fitted):
     assert last["loss/total"] == pytest.approx(last["loss/GradientMatching"])
     assert last["val/acc"] == pytest.approx(card["evaluation"]["condensed"][0]["accuracy_mean"])
     assert last["val/acc_std"] == pytest.approx(card["evaluation"]["condensed"][0]["accuracy_std"])
-    assert last["baseline/random_acc"] == pytest.approx(card["evaluation"]["random_real"]["accuracy_mean"])
+    assert last["baseline/random_acc"] == pytest.approx(card["evaluation"]["baselines"]["random"]["accuracy_mean"])
     images = load_condensed(folder).images
     assert last["set/pixel_min"] == pytest.approx(float(images.min()), rel=1e-5)
     assert last["set/pixel_max"] == pytest.approx(float(images.max()), rel=1e-5)

@@ -140,7 +140,7 @@ def test_a_config_condenses_renews_its_network_trains_it_and_is_evaluated(path, 
     assert bool(images.isfinite().all())
     assert images.shape == (kept, *shape_of(config["data"]))
     assert card_of(report["folder"])["update"] == UPDATES
-    accuracies = [card["evaluation"][name] for name in ("random_real", "all_real_short")]
+    accuracies = [card["evaluation"]["baselines"]["random"], card["evaluation"]["all_real_short"]]
     assert all(0 <= score["accuracy_mean"] <= 1 for score in (*accuracies, *card["evaluation"]["condensed"]))
     assert "Test accuracy on" in capsys.readouterr().out
     saving = next(c["init_args"] for c in config["trainer"]["callbacks"] if "ModelCheckpoint" in c["class_path"])

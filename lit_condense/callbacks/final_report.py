@@ -11,7 +11,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 
 from lit_condense.errors import ExportError, NonFiniteError
 from lit_condense.evaluation import Score
-from lit_condense.evaluation.baselines import all_real, random_real
+from lit_condense.evaluation.baselines import all_real, real_subset
 from lit_condense.evaluation.published import WHOLE_DATA_SET
 from lit_condense.export import CondensedSet, load_condensed, save_condensed, write_grid
 from lit_condense.export.card import condensed_from
@@ -108,8 +108,10 @@ class FinalReport(Callback):
 class Report:
     """The scores of a set and of its baselines."""
 
-    def __init__(self, condensed: list[Score], random: Score | None, full: Score | None, published: str) -> None:
-        self.condensed, self.random, self.full, self.published = condensed, random, full, published
+    def __init__(
+        self, condensed: list[Score], baselines: dict[str, Score], full: Score | None, published: str
+    ) -> None:
+        self.condensed, self.baselines, self.full, self.published = condensed, baselines, full, published
 
     @classmethod
     def of(cls, module: SyntheticSet) -> Report:
@@ -119,22 +121,23 @@ class Report:
         condensed = [
             judge.score(factory, lambda _: current, settings.repeats, share) for factory in module.evaluation_networks
         ]
-        random = full = None
-        if settings.baselines:
-            drawn = random_real(module)
-            random = judge.score(first, drawn, settings.repeats, share)
+        baselines = {
+            selection.tag: judge.score(first, real_subset(module, selection), settings.repeats, share)
+            for selection in settings.compared_with
+        }
+        full = None
         if settings.full_data_steps:
             full = judge.score(first, all_real(module), 1, share, max_steps=settings.full_data_steps)
         known = WHOLE_DATA_SET.get(module.data.dataset_name)
-        return cls(condensed, random, full, f"{known.accuracy:.1%} ({known.source})" if known else "")
+        return cls(condensed, baselines, full, f"{known.accuracy:.1%} ({known.source})" if known else "")
 
     def metrics(self) -> dict[str, float]:
         """Return the scalars for the loggers."""
         metrics = {"val/acc": self.condensed[0].mean, "val/acc_std": self.condensed[0].std}
         if len(self.condensed) > 1:
             metrics |= {f"val/acc/{score.network}": score.mean for score in self.condensed}
-        if self.random is not None:
-            metrics |= {"baseline/random_acc": self.random.mean, "baseline/random_acc_std": self.random.std}
+        for tag, score in self.baselines.items():
+            metrics |= {f"baseline/{tag}_acc": score.mean, f"baseline/{tag}_acc_std": score.std}
         if self.full is not None:
             metrics["baseline/all_real_short_acc"] = self.full.mean
         return metrics
@@ -143,7 +146,9 @@ class Report:
         """Return everything as plain data for the card."""
         return {
             "condensed": [score.as_plain() for score in self.condensed],
-            "random_real": self.random and {**self.random.as_plain(), "drawn": "anew for each network"},
+            "baselines": {
+                tag: {**score.as_plain(), "selected": "anew for each network"} for tag, score in self.baselines.items()
+            },
             "all_real_short": self.full and self.full.as_plain(),
             "published_whole_data_set": self.published or None,
         }
@@ -153,9 +158,10 @@ class Report:
         kept, all_images = len(module.training_set().labels), len(module.data.real)
         first = self.condensed[0]
         rows = [(f"condensed, {kept} images ({score.network})", score) for score in self.condensed]
-        if self.random is not None:
-            drawn = len(random_real(module)(0).labels)  # a class smaller than ipc is drawn whole
-            rows.append((f"random real, {drawn} images, same recipe", self.random))
+        real = module.data.real
+        counts = torch.bincount(module.training_set().labels, minlength=real.num_classes).tolist()
+        drawn = sum(min(pair) for pair in zip(counts, real.class_sizes, strict=True))  # a small class is taken whole
+        rows += [(f"{tag} real, {drawn} images, same recipe", score) for tag, score in self.baselines.items()]
         if self.full is not None:
             rows.append((f"all {all_images:,} real, 1 network, {self.full.recipe['steps']} steps", self.full))
         width = max(len(label) for label, _ in rows)
@@ -168,7 +174,7 @@ class Report:
         ]
         if self.published:
             lines.append(f"  {'published, whole data set':<{width}}  {self.published}")
-        evaluating = sum(score.seconds for score in [*self.condensed, self.random, self.full] if score is not None)
+        evaluating = sum(score.seconds for score in [*self.condensed, *self.baselines.values(), self.full] if score)
         lines += [
             f"Images kept: {kept} of {all_images:,} ({kept / all_images:.2%}). "
             f"Seconds: {seconds:.1f} condensing, {evaluating:.1f} evaluating.",

@@ -123,6 +123,11 @@ class RunningEngine:
         forward = "bfloat16" if self.first_order.mode == "fast" else "float32"
         return f"real gradients: {forward} forward, {'compiled' if self.first_order.compiled else 'eager'}"
 
+    @property
+    def features(self) -> Callable[[Tensor], Tensor] | None:
+        """The inner network's features as a function of images, where the run reads features."""
+        return None if self.first_order.outputs is None else self.first_order.features
+
     def run(
         self,
         block: Block,

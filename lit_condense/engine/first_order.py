@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
-from typing import Literal
+from typing import Literal, cast
 
 import torch
 from torch import Tensor, nn
@@ -68,6 +68,15 @@ class FirstOrderLoss:
         loss, features, logits = self._run(images, labels)
         gradients = torch.autograd.grad(loss, list(named.values()))
         return _one_block(dict(zip(named, gradients, strict=True)), features, logits, labels, needs).detached()
+
+    def features(self, images: Tensor) -> Tensor:
+        """Return the features ``(n, d)`` of ``(n, C, H, W)`` images: evaluation mode, no graph, same precision."""
+        outputs = cast(FeaturesAndLogits, self.outputs)
+        images = images.to(next(self.network.parameters()).dtype)
+        with evaluating(outputs), torch.no_grad():
+            # labels only complete the call: the compiled region is one for everything first order
+            _, features, _ = self._run(images, torch.zeros(len(images), dtype=torch.int64, device=images.device))
+        return cast(Tensor, features)
 
     def _run(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor | None, Tensor]:
         if not self.compiled:

@@ -19,6 +19,7 @@ from lit_condense.evaluation.training import LabelledImages, test_accuracy, trai
 from lit_condense.networks import NetworkFactory, build_network, network_name
 from lit_condense.networks.factory import single_precision
 from lit_condense.rng import RandomKey
+from lit_condense.selection import RandomSubset, Selection
 from lit_condense.sharding import Share
 
 
@@ -73,7 +74,8 @@ class Evaluation:
         quick_repeats: Fresh networks (of the first architecture) in each validation during ``fit`` and in ``validate``.
         epochs: Another number of epochs than the protocol's; the card says so.
         full_data_steps: SGD steps of the one network trained on all real images, at most 1,000; 0 leaves it out.
-        baselines: Train on random real images too, under the identical recipe, in the final report.
+        baselines: Selections of as many real images that networks are trained on too, under the identical recipe, in
+            the final report; default: random ones. An empty list leaves them out.
     """
 
     def __init__(
@@ -84,7 +86,7 @@ class Evaluation:
         quick_repeats: int = 2,
         epochs: int | None = None,
         full_data_steps: int = 1000,
-        baselines: bool = True,
+        baselines: list[Selection] | None = None,
     ) -> None:
         if protocol not in PROTOCOLS:
             raise SettingsError(f"Expected Evaluation.protocol to be one of {list(PROTOCOLS)}, got {protocol!r}.")
@@ -93,6 +95,9 @@ class Evaluation:
                 raise SettingsError(f"Expected Evaluation.{name} to be {least} or more, got {value}.")
         if not 0 <= full_data_steps <= 1000:
             raise SettingsError(f"Expected Evaluation.full_data_steps to be in 0 to 1000, got {full_data_steps}.")
+        tags = [selection.tag for selection in baselines or []]
+        if len(set(tags)) < len(tags):
+            raise SettingsError(f"Expected Evaluation.baselines to be different methods, got {tags}. Leave one out.")
         self.protocol = protocol
         self.networks = networks
         self.repeats = repeats
@@ -100,6 +105,11 @@ class Evaluation:
         self.epochs = epochs
         self.full_data_steps = full_data_steps
         self.baselines = baselines
+
+    @property
+    def compared_with(self) -> list[Selection]:
+        """The baselines in use."""
+        return [RandomSubset()] if self.baselines is None else self.baselines
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,11 @@
-"""k-means for picking representative images: seeded k-means++, no empty clusters, no image chosen twice."""
+"""k-means for picking representative images: seeded k-means++, no empty clusters, no image chosen twice.
+
+Letters: b classes, n points of each, d entries, k clusters of each.
+"""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -10,9 +15,17 @@ DEFAULT_TOLERANCE = 1e-4
 """On the summed squared shift of the centres (the k-means that DREAM's program uses)."""
 
 
-def squared_distances(a: Tensor, b: Tensor) -> Tensor:
-    """Return squared Euclidean distances ``(n, m)`` between the rows of ``(n, d)`` and ``(m, d)``, never negative."""
-    return (a.square().sum(1, keepdim=True) - 2 * a @ b.T + b.square().sum(1)).clamp(min=0)
+def squared_distances(a: Tensor, b: Tensor, a_norms: Tensor | None = None) -> Tensor:
+    """Return squared Euclidean distances ``(*, n, m)`` between the rows of ``(*, n, d)`` and ``(*, m, d)``, never negative.
+
+    Args:
+        a: ``(*, n, d)``.
+        b: ``(*, m, d)``.
+        a_norms: Squared norms of the rows of ``a``, ``(*, n)``, where they are known already.
+    """
+    norms = a.square().sum(-1) if a_norms is None else a_norms
+    products = a @ b.mT
+    return products.mul_(-2).add_(norms.unsqueeze(-1)).add_(b.square().sum(-1).unsqueeze(-2)).clamp_(min=0)
 
 
 def plus_plus(points: Tensor, k: int, generator: torch.Generator) -> Tensor:
@@ -23,9 +36,9 @@ def plus_plus(points: Tensor, k: int, generator: torch.Generator) -> Tensor:
         k: Number of centres.
         generator: On the CPU.
     """
-    n = len(points)
+    n, norms = len(points), points.square().sum(1)  # once: a pass over the points costs as much as their products
     chosen = [int(torch.randint(n, (1,), generator=generator))]
-    nearest = squared_distances(points, points[chosen]).squeeze(1)
+    nearest = squared_distances(points, points[chosen], norms).squeeze(1)
     # float32 whatever the default is: Lightning changes it in a 64-true run, and the draws must not follow
     for draw in torch.rand(k - 1, generator=generator, dtype=torch.float32).tolist():
         nearest[chosen[-1]] = 0
@@ -37,7 +50,7 @@ def plus_plus(points: Tensor, k: int, generator: torch.Generator) -> Tensor:
         else:
             index = min(int(torch.searchsorted(cumulative, draw * cumulative[-1], right=True)), n - 1)
         chosen.append(index)
-        nearest = torch.minimum(nearest, squared_distances(points, points[index : index + 1]).squeeze(1))
+        nearest = torch.minimum(nearest, squared_distances(points, points[index : index + 1], norms).squeeze(1))
     return torch.tensor(chosen)
 
 
@@ -48,36 +61,62 @@ def kmeans(
     iterations: int = DEFAULT_ITERATIONS,
     tolerance: float = DEFAULT_TOLERANCE,
 ) -> Tensor:
-    """Return the ``(k, d)`` centres of Lloyd's algorithm from a k-means++ start.
+    """Return the ``(k, d)`` centres of the points ``(n, d)`` of one class; see :func:`kmeans_of_classes`."""
+    return kmeans_of_classes(points.unsqueeze(0), k, [generator], iterations, tolerance)[0]
 
-    A cluster that loses all its points takes the point that is farthest from its own centre.
+
+def kmeans_of_classes(
+    points: Tensor,
+    k: int,
+    generators: Sequence[torch.Generator],
+    iterations: int = DEFAULT_ITERATIONS,
+    tolerance: float = DEFAULT_TOLERANCE,
+) -> Tensor:
+    """Return the ``(b, k, d)`` centres of Lloyd's algorithm from a k-means++ start, for several classes at once.
+
+    A cluster that loses all its points takes the point that is farthest from its own centre. A class stops on its own:
+    what is clustered beside it makes no difference.
 
     Args:
-        points: ``(n, d)``.
-        k: Number of clusters, at most n.
-        generator: Of the start, on the CPU.
+        points: ``(b, n, d)``.
+        k: Number of clusters of each class, at most n.
+        generators: Of the start of each class, on the CPU.
         iterations: Most passes.
-        tolerance: Stop once the summed squared shift of the centres is at most this.
+        tolerance: A class stops once the summed squared shift of its centres is at most this.
 
     Raises:
         ValueError: There are fewer points than clusters.
     """
-    if not 1 <= k <= len(points):
-        raise ValueError(f"Expected 1 to {len(points)} clusters for {len(points)} points, got {k}.")
-    centres = points[plus_plus(points, k, generator).to(points.device)].clone()
+    n = points.shape[1]
+    if not 1 <= k <= n:
+        raise ValueError(f"Expected 1 to {n} clusters for {n} points, got {k}.")
+    starts = [plus_plus(x, k, generator) for x, generator in zip(points, generators, strict=True)]
+    centres = torch.stack([x[start.to(x.device)] for x, start in zip(points, starts, strict=True)])
+    running = torch.arange(len(points), device=points.device)
+    moving, norms = points, points.square().sum(-1)
     for _ in range(iterations):
-        distances, assigned = squared_distances(points, centres).min(dim=1)
-        sizes = torch.bincount(assigned, minlength=k)
-        sums = torch.zeros_like(centres).index_add_(0, assigned, points)
-        moved = sums / sizes.clamp(min=1).unsqueeze(1).to(points.dtype)
-        empty = (sizes == 0).nonzero().squeeze(1)
-        if len(empty):
-            moved[empty] = points[distances.argsort(descending=True, stable=True)[: len(empty)]]
-        shift = (moved - centres).square().sum()
-        centres = moved
-        if float(shift) <= tolerance:
+        moved = _means(moving, *squared_distances(moving, centres[running], norms).min(dim=2), k)
+        shifts = (moved - centres[running]).square().sum(dim=(1, 2))
+        centres[running] = moved
+        going = shifts > tolerance
+        if not bool(going.any()):
             break
+        if not bool(going.all()):
+            running, moving, norms = running[going], moving[going], norms[going]
     return centres
+
+
+def _means(points: Tensor, distances: Tensor, owners: Tensor, k: int) -> Tensor:
+    """Return the mean ``(b, k, d)`` of each cluster's points; an empty one gets a point far from its own centre."""
+    b, n, d = points.shape
+    cells = (owners + k * torch.arange(b, device=points.device).unsqueeze(1)).flatten()
+    sizes = torch.bincount(cells, minlength=b * k).view(b, k)
+    sums = points.new_zeros(b * k, d).index_add_(0, cells, points.reshape(b * n, d)).view(b, k, d)
+    means = sums / sizes.clamp(min=1).unsqueeze(2).to(points.dtype)
+    for c in (sizes == 0).any(dim=1).nonzero().flatten().tolist():
+        empty = (sizes[c] == 0).nonzero().squeeze(1)
+        means[c, empty] = points[c, distances[c].argsort(descending=True, stable=True)[: len(empty)]]
+    return means
 
 
 def nearest_distinct(points: Tensor, centres: Tensor, per_centre: int = 1) -> Tensor:
@@ -91,7 +130,12 @@ def nearest_distinct(points: Tensor, centres: Tensor, per_centre: int = 1) -> Te
     Returns:
         ``(k * per_centre,)`` different indices into ``points``, on the CPU.
     """
-    order = squared_distances(centres, points).argsort(dim=1, stable=True).cpu()
+    distances = squared_distances(centres, points)
+    if per_centre == 1:
+        nearest = distances.argmin(dim=1).cpu()
+        if len(set(nearest.tolist())) == len(nearest):  # nothing to argue about: no need to rank all points
+            return nearest
+    order = distances.argsort(dim=1, stable=True).cpu()
     taken: set[int] = set()
     chosen: list[int] = []
     for row in order.tolist():

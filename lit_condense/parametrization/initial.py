@@ -11,10 +11,10 @@ from torch import Tensor
 
 from lit_condense.data.store import RealImages
 from lit_condense.errors import SettingsError
-from lit_condense.networks import CondensableNetwork, FeaturesAndLogits, NetworkFactory, build_network
+from lit_condense.networks import CondensableNetwork, NetworkFactory, build_network
 from lit_condense.parametrization.pixels import Pixels
 from lit_condense.rng import RandomKey
-from lit_condense.sampling.representative import representatives
+from lit_condense.sampling.representative import network_features, representatives
 
 
 class Initialization(ABC):
@@ -91,11 +91,11 @@ class Clustered(Initialization):
         wanted = real_images_to_start(parametrization, real, ipc)
         channels, height, width = real.image_shape
         built = build_network(network, channels, (height, width), real.num_classes, key.fold("network"), True)
-        outputs = FeaturesAndLogits(cast(CondensableNetwork, built.to(real.device)))
-        chosen = [
-            representatives(outputs, real, real.indices_of(c), count, key.fold("kmeans", c), chunk=self.chunk)
-            for c, count in enumerate(wanted)
-        ]
+        features = network_features(cast(CondensableNetwork, built.to(real.device)))
+        chosen = []
+        for c, count in enumerate(wanted):
+            members, keys = real.indices_of(c).unsqueeze(0), [key.fold("kmeans", c)]
+            chosen.append(representatives(features, real, members, count, keys, chunk=self.chunk)[0])
         return encode_classes(parametrization, real, chosen)
 
 

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from typing import Any, ClassVar
 
 from torch import Tensor
 
 from lit_condense.data.store import RealImages
 from lit_condense.matching.base import Need, Progress
-from lit_condense.networks import FeaturesAndLogits
 from lit_condense.rng import RandomKey
 from lit_condense.sharding import Share
+
+Features = Callable[[Tensor], Tensor]
+"""From normalised images ``(n, C, H, W)`` to the inner network's features ``(n, d)``: evaluation mode, no graph."""
 
 
 class Sampling(ABC):
@@ -29,7 +32,7 @@ class Sampling(ABC):
         """Return indices into ``real``, ``(size,)`` on the CPU; the key names the update and the class."""
 
     def refresh(  # noqa: B027 - doing nothing is what most samplers want
-        self, real: RealImages, outputs: FeaturesAndLogits | None, progress: Progress, key: RandomKey, share: Share
+        self, real: RealImages, features: Features | None, progress: Progress, key: RandomKey, share: Share
     ) -> None:
         """Look at the inner network before update ``progress``; called on every rank, does nothing by default."""
 

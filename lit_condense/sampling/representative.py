@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from collections.abc import Sequence
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor
 
 from lit_condense.data.store import RealImages
 from lit_condense.errors import SettingsError
-from lit_condense.functional.kmeans import kmeans, nearest_distinct
+from lit_condense.functional.kmeans import kmeans_of_classes, nearest_distinct
 from lit_condense.matching.base import Need, Progress
-from lit_condense.networks import FeaturesAndLogits, evaluating
+from lit_condense.networks import CondensableNetwork, FeaturesAndLogits, evaluating
 from lit_condense.rng import RandomKey
-from lit_condense.sampling.base import Sampling
+from lit_condense.sampling.base import Features, Sampling
 from lit_condense.sharding import Share
+
+PixelRange = Literal["normalized", "raw"]
+
+LARGEST_GROUP = 50_000
+"""Images whose features are held and clustered together; classes beyond that wait for their turn."""
 
 
 class Representative(Sampling):
@@ -28,6 +34,8 @@ class Representative(Sampling):
         per_cluster: Images taken from each cluster (published: 1); there are ``batch_size // per_cluster`` clusters.
         subset: Cluster a keyed random subset of so many images of each class; by default the whole class.
         chunk: Images that go through the network at once.
+        pixels: What the network is given when images are clustered: ``normalized`` as in training, or ``raw`` pixels in
+            [0, 1] as DREAM's program does, though it trains the network on normalised ones.
     """
 
     needs: ClassVar[frozenset[Need]] = frozenset({"features"})
@@ -39,7 +47,10 @@ class Representative(Sampling):
         per_cluster: int = 1,
         subset: int | None = None,
         chunk: int = 500,
+        pixels: PixelRange = "normalized",
     ) -> None:
+        if pixels not in ("normalized", "raw"):
+            raise SettingsError(f"Expected Representative.pixels to be 'normalized' or 'raw', got {pixels!r}.")
         numbers = {"batch_size": batch_size, "interval": interval, "per_cluster": per_cluster, "chunk": chunk}
         for name, value in numbers.items():
             if value < 1:
@@ -57,6 +68,7 @@ class Representative(Sampling):
         self.per_cluster = per_cluster
         self.subset = subset
         self.chunk = chunk
+        self.pixels: PixelRange = pixels
         self._chosen: dict[int, Tensor] = {}
 
     def size(self, real: RealImages, class_index: int) -> int:
@@ -70,16 +82,17 @@ class Representative(Sampling):
         return self._chosen[class_index]
 
     def refresh(
-        self, real: RealImages, outputs: FeaturesAndLogits | None, progress: Progress, key: RandomKey, share: Share
+        self, real: RealImages, features: Features | None, progress: Progress, key: RandomKey, share: Share
     ) -> None:
         """Choose anew if it is time; ranks share out the classes and gather the choice."""
         if progress.match_index % self.interval:
             return
-        assert outputs is not None  # the engine binds them, because features are among the needs
+        assert features is not None  # the engine gives them, because they are among the needs
         sizes = [self.size(real, c) for c in range(real.num_classes)]
         gathered = torch.zeros(real.num_classes, max(sizes), dtype=torch.int64)
-        for c in share.take(range(real.num_classes)):
-            gathered[c, : sizes[c]] = self._choose(real, outputs, c, key.fold("kmeans", c))
+        candidates = {c: self._candidates(real, c, key) for c in share.take(range(real.num_classes))}
+        for c, found in self._choose(real, features, candidates, key).items():
+            gathered[c, : sizes[c]] = found
         gathered = share.sum(gathered.to(real.device)).cpu()
         self._chosen = {c: gathered[c, :size].clone() for c, size in enumerate(sizes)}
 
@@ -91,42 +104,80 @@ class Representative(Sampling):
         """Take over the chosen indices."""
         self._chosen = dict(state["chosen"])
 
-    def _choose(self, real: RealImages, outputs: FeaturesAndLogits, c: int, key: RandomKey) -> Tensor:
-        candidates = real.indices_of(c)
-        if self.subset is not None:
-            candidates = real.random_of_class(c, self.subset, key.fold("subset"))
-        if len(candidates) <= self.batch_size:
-            return candidates
-        return representatives(outputs, real, candidates, self.batch_size, key, self.per_cluster, self.chunk)
+    def _candidates(self, real: RealImages, c: int, key: RandomKey) -> Tensor:
+        if self.subset is None:
+            return real.indices_of(c)
+        return real.random_of_class(c, self.subset, key.fold("kmeans", c, "subset"))
+
+    def _choose(
+        self, real: RealImages, features: Features, candidates: dict[int, Tensor], key: RandomKey
+    ) -> dict[int, Tensor]:
+        """Return the chosen images of each class, clustering classes with as many candidates together."""
+        chosen = {c: found for c, found in candidates.items() if len(found) <= self.batch_size}
+        sizes = {c: len(found) for c, found in candidates.items() if c not in chosen}
+        for size in sorted(set(sizes.values())):
+            classes = [c for c, n in sizes.items() if n == size]
+            together = max(1, LARGEST_GROUP // size)
+            for group in (classes[i : i + together] for i in range(0, len(classes), together)):
+                indices = torch.stack([candidates[c] for c in group])
+                keys = [key.fold("kmeans", c) for c in group]
+                found = representatives(
+                    features, real, indices, self.batch_size, keys, self.per_cluster, self.chunk, self.pixels
+                )
+                chosen |= dict(zip(group, found, strict=True))
+        return chosen
 
 
 def representatives(
-    outputs: FeaturesAndLogits,
+    features: Features,
     real: RealImages,
     candidates: Tensor,
     count: int,
-    key: RandomKey,
+    keys: Sequence[RandomKey],
     per_cluster: int = 1,
     chunk: int = 500,
+    pixels: PixelRange = "normalized",
 ) -> Tensor:
-    """Return ``count`` different images among ``candidates``: those nearest to the centres of their clusters.
+    """Return ``count`` different images among the candidates of each class: those nearest to their clusters' centres.
 
     Args:
-        outputs: Features of the network to look through; left in the mode it is in.
-        real: The real images; they are normalised, as the network is used to, and not augmented.
-        candidates: Indices into ``real``.
-        count: How many, a multiple of ``per_cluster``.
-        key: Names the start of k-means.
+        features: Of the network to look through.
+        real: The real images; not augmented.
+        candidates: Indices into ``real``, ``(b, n)`` for b classes.
+        count: How many of each class, a multiple of ``per_cluster``.
+        keys: One a class: names the start of k-means.
         per_cluster: Images taken from each cluster.
         chunk: Images that go through the network at once.
+        pixels: What the network is given.
+
+    Returns:
+        Indices into ``real``, ``(b, count)`` on the CPU.
     """
-    features = chunked_features(outputs, real, candidates, chunk)
-    centres = kmeans(features, count // per_cluster, key.generator())
-    return candidates[nearest_distinct(features, centres, per_cluster)]
+    embedded = chunked_features(features, real, candidates.flatten(), chunk, pixels).view(*candidates.shape, -1)
+    centres = kmeans_of_classes(embedded, count // per_cluster, [key.generator() for key in keys])
+    places = [nearest_distinct(x, c, per_cluster) for x, c in zip(embedded, centres, strict=True)]
+    return torch.gather(candidates, 1, torch.stack(places))
 
 
-def chunked_features(outputs: FeaturesAndLogits, real: RealImages, indices: Tensor, chunk: int) -> Tensor:
-    """Return the features of real images, ``(n, d)``, in evaluation mode and without a graph."""
-    dtype = next(outputs.parameters()).dtype
-    with evaluating(outputs), torch.no_grad():
-        return torch.cat([outputs(real.at(part).to(dtype))[0] for part in torch.split(indices, chunk)])
+def chunked_features(
+    features: Features, real: RealImages, indices: Tensor, chunk: int, pixels: PixelRange = "normalized"
+) -> Tensor:
+    """Return the features of real images ``(n,)``, ``(n, d)``; every chunk has one shape, for a compiled network."""
+    at = real.at if pixels == "normalized" else real.pixels_at
+    size = min(chunk, len(indices))
+    missing = -len(indices) % size
+    padded = torch.cat([indices, indices[:1].expand(missing)])
+    return torch.cat([features(at(part)) for part in torch.split(padded, size)])[: len(indices)]
+
+
+def network_features(network: CondensableNetwork) -> Features:
+    """Return a network's features as a function: evaluation mode, no graph, in the network's own precision."""
+    outputs = FeaturesAndLogits(network)
+    dtype = next(network.parameters()).dtype
+
+    def features(images: Tensor) -> Tensor:
+        with evaluating(outputs), torch.no_grad():
+            embedded: Tensor = outputs(images.to(dtype))[0]
+        return embedded
+
+    return features

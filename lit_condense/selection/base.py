@@ -5,6 +5,7 @@ Letters: n candidates, d features (the input of the last linear layer), K classe
 
 from __future__ import annotations
 
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -72,6 +73,11 @@ class Selection(ABC):
     """Scoring networks it looks through; 0 where it needs none."""
     tracks_forgetting: ClassVar[bool] = False
     """Whether it reads ``Candidates.forgetting``."""
+
+    @property
+    def tag(self) -> str:
+        """Name in logs and cards: the class name in lower case, words joined by underscores."""
+        return re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", type(self).__name__).lower()
 
     @abstractmethod
     def choose(self, candidates: Candidates, count: int, key: RandomKey) -> Choice:

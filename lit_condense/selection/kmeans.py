@@ -20,6 +20,8 @@ class KMeansNearest(Selection):
             network.
     """
 
+    tag = "kmeans"
+
     def __init__(self, space: Literal["pixels", "features"] = "pixels") -> None:
         if space not in ("pixels", "features"):
             raise SettingsError(f"Expected KMeansNearest.space to be 'pixels' or 'features', got {space!r}.")

@@ -12,6 +12,7 @@ class RandomSubset(Selection):
     """Uniformly random images, without replacement ("Uniform" or "Random" in the papers)."""
 
     networks = 0
+    tag = "random"
 
     def choose(self, candidates: Candidates, count: int, key: RandomKey) -> Choice:
         """Return ``count`` random candidates."""

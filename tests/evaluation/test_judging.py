@@ -6,9 +6,10 @@ import pytest
 import torch
 
 from lit_condense.evaluation import Evaluation, Judge, Score, SmallSet
-from lit_condense.evaluation.baselines import all_real, random_real
+from lit_condense.evaluation.baselines import all_real, real_subset
 from lit_condense.networks import MLP
 from lit_condense.rng import RandomKey
+from lit_condense.selection import RandomSubset
 from lit_condense.sharding import Share
 from tests.helpers import TinyData, fitted, tiny_convnet
 
@@ -131,7 +132,7 @@ def matches(images, real):
 def test_the_random_baseline_draws_different_real_images_of_the_right_classes(condensed):
     real = condensed.data.real
     for network in range(3):
-        drawn = random_real(condensed)(network)
+        drawn = real_subset(condensed, RandomSubset())(network)
         places = matches(drawn.at(torch.arange(len(drawn.labels))), real)
         assert len(set(places.tolist())) == sum(IPC)
         assert torch.equal(real.labels[places], drawn.labels)
@@ -139,15 +140,15 @@ def test_the_random_baseline_draws_different_real_images_of_the_right_classes(co
 
 
 def test_every_network_has_its_own_random_images(condensed):
-    drawn = random_real(condensed)
+    drawn = real_subset(condensed, RandomSubset())
     places = [tuple(sorted(matches(drawn(i).images, condensed.data.real).tolist())) for i in range(4)]
     assert len(set(places)) == 4
 
 
 def test_the_random_images_follow_from_the_seed(condensed):
-    same, other = (random_real(fitted(ipc=IPC, max_steps=2, seed=seed))(1).images for seed in (3, 4))
-    assert torch.equal(random_real(condensed)(1).images, same)
-    assert not torch.equal(random_real(condensed)(1).images, other)
+    same, other = (real_subset(fitted(ipc=IPC, max_steps=2, seed=seed), RandomSubset())(1).images for seed in (3, 4))
+    assert torch.equal(real_subset(condensed, RandomSubset())(1).images, same)
+    assert not torch.equal(real_subset(condensed, RandomSubset())(1).images, other)
 
 
 def test_the_whole_data_baseline_is_every_real_image(condensed):

@@ -30,9 +30,9 @@ class Watched(Representative):
         super().__init__(*args, **settings)
         self.shown, self.used = {}, {}
 
-    def refresh(self, real, outputs, progress, key, share):
-        self.shown[progress.update] = copy.deepcopy(outputs.network), key
-        super().refresh(real, outputs, progress, key, share)
+    def refresh(self, real, features, progress, key, share):
+        self.shown[progress.update] = copy.deepcopy(features.__self__.network), key
+        super().refresh(real, features, progress, key, share)
 
     def select(self, real, class_index, key):
         chosen = super().select(real, class_index, key)

@@ -11,6 +11,7 @@ from lit_condense.matching import Progress
 from lit_condense.networks import MLP, FeaturesAndLogits, as_condensable, build_network
 from lit_condense.rng import RandomKey
 from lit_condense.sampling import Representative, representatives
+from lit_condense.sampling.representative import network_features
 from lit_condense.sharding import Share
 from tests.helpers import TinyData, tiny_convnet
 from tests.methods.helpers import Parts
@@ -36,7 +37,7 @@ def progress_of(match, network=0):
 
 
 def refreshed(sampling, outputs=OUTPUTS, progress=progress_of(0), key=KEY, share=Share()):  # noqa: B008 - both are frozen
-    sampling.refresh(REAL, outputs, progress, key, share)
+    sampling.refresh(REAL, network_features(outputs.network), progress, key, share)
     return choices(sampling)
 
 
@@ -245,8 +246,31 @@ def test_any_network_with_features_will_do():
 
 def test_the_function_alone_picks_among_the_candidates():
     candidates = REAL.indices_of(3)[::2]
-    found = representatives(OUTPUTS, REAL, candidates, 4, KEY, per_cluster=2)
-    assert_literal(found, candidates, KEY, per_cluster=2)
+    features = network_features(OUTPUTS.network)
+    found = representatives(features, REAL, candidates.unsqueeze(0), 4, [KEY], per_cluster=2)
+    assert_literal(found[0], candidates, KEY, per_cluster=2)
+
+
+def test_raw_pixels_can_be_clustered_as_in_the_published_program():
+    shown = []
+
+    def features(images):
+        shown.append(images)
+        return images.flatten(1).double()
+
+    Representative(6, pixels="raw").refresh(REAL, features, progress_of(0), KEY, Share())
+    wanted = torch.cat([REAL.pixels_at(REAL.indices_of(c)) for c in (1, 3, 0)])  # smaller classes first, 2 is whole
+    assert torch.equal(torch.cat(shown), wanted)
+
+
+def test_classes_of_one_size_are_clustered_together_and_choose_as_alone():
+    equal = TinyData((20, 20, 20)).real
+    keys = [KEY.fold(c) for c in range(3)]
+    features = network_features(outputs_of().network)
+    indices = torch.stack([equal.indices_of(c) for c in range(3)])
+    together = representatives(features, equal, indices, 6, keys)
+    alone = [representatives(features, equal, indices[c : c + 1], 6, keys[c : c + 1])[0] for c in range(3)]
+    assert same(together, alone)
 
 
 # ------------------------------------------------------------------ settings
@@ -265,6 +289,7 @@ def test_the_defaults_are_the_published_ones():
         ({"interval": 0}, "interval"),
         ({"per_cluster": 0}, "per_cluster"),
         ({"chunk": 0}, "chunk"),
+        ({"pixels": "bytes"}, "pixels"),
         ({"batch_size": 7, "per_cluster": 2}, r"batch_size \(7\) to be a multiple of per_cluster \(2\)"),
         ({"batch_size": 7, "subset": 6}, r"subset to be at least batch_size \(7\), got 6"),
     ],
