@@ -53,6 +53,11 @@ class FinalReport(Callback):
         """Stop the clock: evaluating is not condensing."""
         self._seconds, self._started = self._spent(), None
 
+    def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Log the seconds spent condensing so far beside the accuracy."""
+        if trainer.state.fn == "fit":
+            pl_module.log("time/condensing", self._seconds)
+
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Start the clock again."""
         self._started = time.perf_counter()

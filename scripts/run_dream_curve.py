@@ -1,0 +1,139 @@
+"""Test DREAM's claim as a curve: accuracy against updates and against seconds, for three arms and three seeds.
+
+Arms: IDC with random real images; the same with representative images (k-means, refreshed at the published interval)
+from the same random start; and random real images from a clustered start. All else is equal: CIFAR-10, its first 1,000
+images of each class, one stored image a class with multi-formation 2, a small network, each network serving 20 updates.
+Writes results/dream_curve.json and results/dream_curve.png. About an hour on one core. A finished run is kept.
+
+Usage: python scripts/run_dream_curve.py [ARM ...]
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+ROOT = Path(__file__).resolve().parent.parent
+RUNS = ROOT / "runs" / "dream_curve"
+UPDATES, POINTS = 200, 5
+SEEDS = (0, 1, 2)
+LEARNING_RATE = 0.005
+"""Ten times the published one (for 200,000 updates), so that 200 updates move the images."""
+RANDOM = {"class_path": "lit_condense.sampling.RandomSampling", "init_args": {"batch_size": 128}}
+REPRESENTATIVE = {
+    "class_path": "lit_condense.sampling.Representative",
+    "init_args": {"batch_size": 128, "interval": 10},
+}
+ARMS = {  # name -> sampling, start
+    "random images": (RANDOM, "RandomReal"),
+    "representative images": (REPRESENTATIVE, "RandomReal"),
+    "random images, clustered start": (RANDOM, "Clustered"),
+}
+
+
+def main(arms: list[str]) -> None:
+    """Make the runs that do not exist yet, then the curve of all that do."""
+    for seed in SEEDS:
+        for arm in arms or ARMS:
+            folder = RUNS / arm.replace(", ", "_").replace(" ", "_") / str(seed)
+            if not (folder / "card.json").exists():
+                condense(arm, seed, folder)
+    if not arms:
+        draw(collect())
+
+
+def condense(arm: str, seed: int, folder: Path) -> None:
+    """Run one arm with one seed."""
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    config = folder / "curve.yaml"
+    config.write_text(yaml.safe_dump(settings(arm, seed, str(folder)), sort_keys=False))
+    command = [sys.executable, "-m", "lit_condense", "fit", "--config", str(config)]
+    subprocess.run(command, cwd=ROOT, check=True, env={**os.environ, "PYTHONPATH": str(ROOT)})
+
+
+def settings(arm: str, seed: int, folder: str) -> dict[str, Any]:
+    """Return DREAM's shipped config with what the curve changes."""
+    config: dict[str, Any] = yaml.safe_load((ROOT / "configs" / "dream" / "cifar10_ipc1.yaml").read_text())
+    model, trainer = config["model"]["init_args"], config["trainer"]
+    sampling, start = ARMS[arm]
+    config["seed_everything"] = seed
+    model["network"]["init_args"]["width"] = 32
+    model["inner"]["init_args"] |= {"updates": 20, "images": 500}
+    model["sampling"] = sampling
+    model["init"] = {"class_path": f"lit_condense.parametrization.{start}"}
+    model["optimizer"]["init_args"]["lr"] = LEARNING_RATE
+    model["evaluation"]["init_args"] = {
+        "protocol": "dsa",
+        "epochs": 300,
+        "repeats": 1,
+        "quick_repeats": 3,
+        "baselines": [],
+        "full_data_steps": 0,
+    }
+    config["data"] = {
+        "class_path": "lit_condense.data.ImageFolder",
+        "init_args": {"root": "data/cifar10", "normalization": "dc", "train_limit_per_class": 1000},
+    }
+    trainer |= {"max_steps": UPDATES, "val_check_interval": UPDATES // POINTS, "enable_progress_bar": False}
+    trainer["logger"] = {
+        "class_path": "lightning.pytorch.loggers.CSVLogger",
+        "init_args": {"save_dir": folder, "name": "log", "version": ""},
+    }
+    report = {"class_path": "lit_condense.callbacks.FinalReport", "init_args": {"folder": folder}}
+    trainer["callbacks"] = [trainer["callbacks"][0], report]
+    trainer["enable_checkpointing"] = False
+    return config
+
+
+def collect() -> dict[str, Any]:
+    """Read accuracy, updates and seconds of every run and keep them in one file."""
+    found: dict[str, Any] = {"arms": {}, "settings": settings(next(iter(ARMS)), SEEDS[0], "runs")}
+    for arm in ARMS:
+        found["arms"][arm] = {
+            seed: points(RUNS / arm.replace(", ", "_").replace(" ", "_") / str(seed) / "log" / "metrics.csv")
+            for seed in SEEDS
+        }
+    (ROOT / "results" / "dream_curve.json").write_text(json.dumps(found, indent=1) + "\n")
+    return found
+
+
+def points(path: Path) -> list[dict[str, float]]:
+    """Return one point for each quick evaluation."""
+    with path.open() as file:
+        rows = [row for row in csv.DictReader(file) if row["val/acc"] and row.get("time/condensing")]
+    return [
+        {"updates": int(row["step"]) + 1, "seconds": float(row["time/condensing"]), "accuracy": float(row["val/acc"])}
+        for row in rows
+    ]
+
+
+def draw(found: dict[str, Any]) -> None:
+    """Plot the mean over seeds of each arm, with the spread from lowest to highest, over updates and over seconds."""
+    import matplotlib.pyplot as plt
+
+    figure, axes = plt.subplots(1, 2, figsize=(11, 4), sharey=True)
+    for arm, seeds in found["arms"].items():
+        for axis, over in zip(axes, ("updates", "seconds"), strict=True):
+            columns = list(zip(*seeds.values(), strict=True))  # one column of seeds a point
+            x = [sum(point[over] for point in column) / len(column) for column in columns]
+            accuracies = [[100 * point["accuracy"] for point in column] for column in columns]
+            axis.plot(x, [sum(values) / len(values) for values in accuracies], marker="o", label=arm)
+            axis.fill_between(x, [min(v) for v in accuracies], [max(v) for v in accuracies], alpha=0.15)
+            axis.set_xlabel(f"{over} of condensation")
+    axes[0].set_ylabel("test accuracy, %")
+    axes[0].legend()
+    figure.tight_layout()
+    figure.savefig(ROOT / "results" / "dream_curve.png", dpi=80)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
