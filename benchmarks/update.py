@@ -7,42 +7,22 @@ update before each of the engine's. Both see 10 classes x 256 real images of 3x3
 
 from __future__ import annotations
 
-import json
-import platform
-import statistics
 import time
 from functools import partial
-from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from jsonargparse import auto_cli
 from lightning.pytorch import Callback, Trainer
 
+from benchmarks.common import CLASSES, REAL, RESULTS, SHAPE, RandomImages, columns, machine, quiet_trainer, write
 from benchmarks.straightforward import match, train
 from lit_condense import SyntheticSet
-from lit_condense.data import CondenseDataModule, Splits
 from lit_condense.engine import Engine
-from lit_condense.export.card import versions
 from lit_condense.inner import TrainOnSynthetic, loops_for
 from lit_condense.matching import GradientMatching, Progress
 from lit_condense.networks import ConvNet
 from lit_condense.rng import RandomKey
-
-RESULTS = Path(__file__).parent / "results"
-CLASSES, REAL, SHAPE = 10, 256, (3, 32, 32)
-
-
-class RandomImages(CondenseDataModule):
-    """Random bytes in CIFAR-10's shape: arithmetic does not depend on what is shown."""
-
-    dataset_name = "random"
-
-    def load(self) -> Splits:
-        generator = RandomKey(0, ("benchmark",)).generator()
-        labels = torch.arange(CLASSES).repeat_interleave(REAL + 10)
-        images = torch.randint(0, 256, (len(labels), *SHAPE), dtype=torch.uint8, generator=generator)
-        return Splits(images, labels, images[:100], labels[:: len(labels) // 100][:100], tuple("abcdefghij"))
 
 
 class Alternating(Callback):
@@ -89,7 +69,7 @@ def agreement(module: SyntheticSet) -> dict[str, float]:
     }
 
 
-def benchmark(ipc: int = 1, updates: int = 5, mode: str = "fast", threads: int = 2) -> None:
+def benchmark(ipc: int = 1, updates: int = 5, mode: Literal["exact", "fast"] = "fast", threads: int = 2) -> None:
     """Time both and write the JSON.
 
     Args:
@@ -103,41 +83,21 @@ def benchmark(ipc: int = 1, updates: int = 5, mode: str = "fast", threads: int =
     alternating = Alternating(ipc, epochs)
     inner = TrainOnSynthetic(updates=1) if ipc == 1 else TrainOnSynthetic(updates=updates + 2, epochs=epochs)
     module = SyntheticSet(ipc, partial(ConvNet, width=128, depth=3), inner=inner, engine=Engine(mode))
-    trainer = Trainer(
-        max_steps=updates + 1,
-        callbacks=[GradientMatching(), alternating],
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        num_sanity_val_steps=0,
-    )
+    trainer = quiet_trainer(updates + 1, [GradientMatching(), alternating])
     trainer.fit(module, datamodule=RandomImages())
     result = {
         "what": f"DC image update at IPC {ipc}" + (f" plus {epochs} epochs of inner training" if epochs else ""),
-        "device": f"cpu, {threads} threads, {platform.machine()}",
+        **machine(threads),
         "route": module._engine.route,
-        "versions": versions(),
-        "straightforward": _spread(alternating.slow[1:]),
-        "engine": _spread(alternating.fast[1:]),
+        "straightforward": columns(alternating.slow[1:]),
+        "engine": columns(alternating.fast[1:]),
         "first_engine_update_with_compiling": round(sum(alternating.fast[0].values()), 2),
         "image_gradient_against_float64": agreement(module),
     }
     slow, fast = result["straightforward"]["total"], result["engine"]["total"]
     result["speedup_of_medians"] = round(slow["median"] / fast["median"], 2)
-    RESULTS.mkdir(exist_ok=True)
-    path = RESULTS / f"update_cpu_ipc{ipc}_{mode}.json"
-    path.write_text(json.dumps(result, indent=2) + "\n")
+    path = write(RESULTS, f"update_cpu_ipc{ipc}_{mode}", result)
     print(f"{path}: {result['speedup_of_medians']}x")
-
-
-def _spread(times: list[dict[str, float]]) -> dict[str, dict[str, float]]:
-    columns = {name: [t[name] for t in times] for name in times[0]}
-    columns["total"] = [sum(t.values()) for t in times]
-    return {
-        name: {"median": round(statistics.median(v), 3), "min": round(min(v), 3), "max": round(max(v), 3)}
-        for name, v in columns.items()
-    }
 
 
 if __name__ == "__main__":

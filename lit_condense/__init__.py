@@ -1,7 +1,8 @@
-"""Dataset condensation as PyTorch Lightning modules."""
+"""Dataset condensation and selection as PyTorch Lightning modules."""
 
 from lit_condense._version import __version__
 from lit_condense.export import CondensedSet, load_condensed
+from lit_condense.selected_set import SelectedSet
 from lit_condense.synthetic_set import SyntheticSet
 
-__all__ = ["CondensedSet", "SyntheticSet", "__version__", "load_condensed"]
+__all__ = ["CondensedSet", "SelectedSet", "SyntheticSet", "__version__", "load_condensed"]

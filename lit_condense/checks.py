@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from lightning.pytorch import Trainer
@@ -15,7 +15,12 @@ from torch import Tensor
 from lit_condense.data import CondenseDataModule, RealImages
 from lit_condense.errors import CheckpointError, DataError, NonFiniteError, SettingsError
 from lit_condense.matching import MatchingLoss
+from lit_condense.networks import NetworkFactory, build_network
+from lit_condense.rng import RandomKey
 from lit_condense.settings import Plain, differences
+
+if TYPE_CHECKING:
+    from lit_condense.synthetic_set import SyntheticSet
 
 PRECISIONS = ("32-true", "64-true")
 
@@ -68,10 +73,15 @@ def precision(trainer: Trainer) -> None:
         )
 
 
-def set_fits(images: Tensor, labels: Tensor, real: RealImages) -> None:
-    """Refuse a set (from a checkpoint) that belongs to other data, and data without anything to tell apart."""
+def enough_classes(real: RealImages) -> None:
+    """Refuse data without anything to tell apart."""
     if real.num_classes < 2:
         raise DataError(f"Expected images of 2 or more classes, the data have {real.num_classes}. Use more classes.")
+
+
+def set_fits(images: Tensor, labels: Tensor, real: RealImages) -> None:
+    """Refuse a set (from a checkpoint) that belongs to other data, and data without anything to tell apart."""
+    enough_classes(real)
     if tuple(images.shape[1:]) != real.image_shape or int(labels.max()) >= real.num_classes:
         raise DataError(
             f"The set holds images {tuple(images.shape[1:])} of {int(labels.max()) + 1} classes, the data have "
@@ -102,6 +112,24 @@ def matching_losses(losses: Sequence[MatchingLoss], synthetic_images: int, real_
                 f"{loss.tag} needs at least {loss.least_images} real images of each class in an update, a class has "
                 f"{real_images}. Raise the sampling's batch_size or leave the class out."
             )
+
+
+def fit(module: SyntheticSet) -> None:
+    """Refuse a run whose losses, network, images and length do not fit one another, before it starts."""
+    real, losses = module.data.real, module.matching_losses
+    real_images = min(module.sampling.size(real, c) for c in range(real.num_classes))
+    synthetic_images = min(map(module.parametrization.matched_count, module.counts))
+    matching_losses(losses, synthetic_images, real_images)
+    length_of_run(module.trainer, module.updates_per_network)
+    network(losses, module.network, real, module.key.fold("network", 0))
+
+
+def network(losses: Sequence[MatchingLoss], factory: NetworkFactory, real: RealImages, key: RandomKey) -> None:
+    """Refuse a network that does not fit the images, or in which a loss finds nothing to match."""
+    channels, height, width = real.image_shape
+    built = build_network(factory, channels, (height, width), real.num_classes, key)
+    for loss in losses:
+        loss.check_network(built)
 
 
 def length_of_run(trainer: Trainer, updates_per_network: int) -> None:
@@ -138,7 +166,17 @@ def finite_update(losses: dict[str, Tensor], summed: Tensor, update: int) -> Non
         )
 
 
-def readable_checkpoint(path: Path, expected: int) -> None:
+def finite_images(images: Tensor, before: Tensor, update: int) -> None:
+    """Stop if a step made an image non-finite, and put the images back, in place, to what they were before it."""
+    if not bool(images.isfinite().all()):
+        images.copy_(before)
+        raise NonFiniteError(
+            f"Update {update} made images that are NaN or infinite; the set was put back to before it. "
+            "Lower the learning rate of the images."
+        )
+
+
+def readable_checkpoint(path: Path, expected: int, holds: str) -> None:
     """Refuse a checkpoint that is missing, broken or foreign, before a run starts."""
     if not path.is_file():
         raise CheckpointError(f"Expected a checkpoint at {path}, found no file. Give the path of an existing one.")
@@ -149,19 +187,26 @@ def readable_checkpoint(path: Path, expected: int) -> None:
             f"Expected a complete checkpoint at {path}, it cannot be read ({_first_line(error)}). "
             "Use another one from the same folder."
         ) from error
-    checkpoint(content if isinstance(content, dict) else {}, expected)
+    checkpoint(content if isinstance(content, dict) else {}, expected, holds)
 
 
 def _first_line(error: Exception) -> str:
     return next(iter(str(error).splitlines()), type(error).__name__)
 
 
-def checkpoint(content: dict[str, Any], expected: int) -> dict[str, Any]:
-    """Return our part of a checkpoint."""
+def checkpoint(content: dict[str, Any], expected: int, holds: str = "images") -> dict[str, Any]:
+    """Return our part of a checkpoint.
+
+    Args:
+        content: The checkpoint.
+        expected: Its format.
+        holds: What is in its ``state_dict``: ``images`` of a synthetic set, ``indices`` of a selected one.
+    """
     state = content.get("lit_condense")
-    if not isinstance(state, dict) or "images" not in content.get("state_dict", {}):
+    if not isinstance(state, dict) or holds not in content.get("state_dict", {}):
+        kind = "synthetic" if holds == "images" else "selected"
         raise CheckpointError(
-            f"Expected a checkpoint of a lit_condense synthetic set, got one with the entries {sorted(content)}. "
+            f"Expected a checkpoint of a lit_condense {kind} set, got one with the entries {sorted(content)}. "
             "Give the path of a checkpoint that `lit-condense fit` wrote."
         )
     if state.get("format") != expected:
@@ -180,4 +225,13 @@ def same_settings(before: Plain, now: Plain) -> None:
             "Expected the settings that the checkpoint was written with, got others:\n  "
             + "\n  ".join(lines)
             + "\nPut them back, or start a new run without ckpt_path."
+        )
+
+
+def same_route(before: str, now: str) -> None:
+    """Warn where a run goes on with other arithmetic than that of its checkpoint."""
+    if before != now:
+        rank_zero_warn(
+            f"The checkpoint was written with other arithmetic ({before}) than this run uses ({now}): the result will "
+            "agree to rounding, not to the byte."
         )

@@ -6,6 +6,7 @@ import os
 import sys
 import warnings
 from pathlib import Path
+from typing import cast
 
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import LightningModule, Trainer
@@ -24,8 +25,9 @@ from lit_condense import checks
 from lit_condense._version import __version__
 from lit_condense.data import CondenseDataModule
 from lit_condense.errors import CheckpointError, CondenseError, SettingsError
+from lit_condense.evaluated_set import EvaluatedSet
 from lit_condense.export.files import check_writable
-from lit_condense.synthetic_set import CHECKPOINT_FORMAT, SyntheticSet
+from lit_condense.selected_set import SelectedSet
 
 UPSTREAM_NOISE = (
     # We save between updates on purpose: Lightning-AI/pytorch-lightning#20947
@@ -76,7 +78,9 @@ class CondenseCLI(LightningCLI):
     def before_validate(self) -> None:
         """Refuse what would fail later, and say where the set is only what a run starts from."""
         self._check_checkpoint()
-        if self.config[self.subcommand].get("ckpt_path") is None and isinstance(self.model, SyntheticSet):
+        if isinstance(self.model, SelectedSet):
+            self._insist_on_checkpoint("to be evaluated")
+        elif self.config[self.subcommand].get("ckpt_path") is None:
             rank_zero_warn("No ckpt_path given: the images are those that a run starts from, not condensed ones.")
 
     before_test = before_validate
@@ -84,10 +88,12 @@ class CondenseCLI(LightningCLI):
     def before_predict(self) -> None:
         """Refuse what would fail later, and to write a set that was never condensed over one that was."""
         self._check_checkpoint()
-        if self.config[self.subcommand].get("ckpt_path") is None and isinstance(self.model, SyntheticSet):
+        self._insist_on_checkpoint("to be written")
+
+    def _insist_on_checkpoint(self, purpose: str) -> None:
+        if self.config[self.subcommand].get("ckpt_path") is None:
             raise CheckpointError(
-                "Expected ckpt_path, the checkpoint whose set is to be written, got none. "
-                "Give the path of one, or last."
+                f"Expected ckpt_path, the checkpoint whose set is {purpose}, got none. Give the path of one, or last."
             )
 
     def _output_folders(self) -> list[Path]:
@@ -103,7 +109,8 @@ class CondenseCLI(LightningCLI):
             return
         if path == "last":
             path = self._last_checkpoint()
-        checks.readable_checkpoint(Path(path), CHECKPOINT_FORMAT)
+        model = cast(EvaluatedSet, self.model)  # the parser takes no other
+        checks.readable_checkpoint(Path(path), model.checkpoint_format, model.checkpoint_holds)
 
     def _last_checkpoint(self) -> Path:
         """Lightning starts at step 0 where `last` finds nothing; here that is an error."""
@@ -127,7 +134,7 @@ def run(args: ArgsType = None) -> CondenseCLI:
     for message in UPSTREAM_NOISE:
         warnings.filterwarnings("ignore", message=message)
     return CondenseCLI(
-        SyntheticSet,
+        EvaluatedSet,
         CondenseDataModule,
         subclass_mode_model=True,
         subclass_mode_data=True,

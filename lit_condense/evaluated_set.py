@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from abc import abstractmethod
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from lightning.pytorch import LightningModule
@@ -15,6 +15,7 @@ from lit_condense.data import CondenseDataModule
 from lit_condense.evaluation import Evaluation, Judge, SmallSet
 from lit_condense.networks import NetworkFactory, network_name
 from lit_condense.rng import RandomKey, run_seed
+from lit_condense.settings import Plain, settings_of
 from lit_condense.sharding import Share
 
 
@@ -30,6 +31,13 @@ class EvaluatedSet(LightningModule):
         seed: Seed of every draw; by default the one given to ``seed_everything``, else 0.
     """
 
+    words: ClassVar[tuple[str, str, str]]
+    """What was done to the set, the doing of it, and what its images are: for reports and logs."""
+    checkpoint_format: ClassVar[int]
+    """Version of what the set adds to a checkpoint."""
+    checkpoint_holds: ClassVar[str]
+    """Name in the ``state_dict`` by which a checkpoint of such a set is known."""
+
     def __init__(self, network: NetworkFactory, evaluation: Evaluation | None, seed: int | None) -> None:
         super().__init__()
         self.network = network
@@ -42,7 +50,48 @@ class EvaluatedSet(LightningModule):
 
     @abstractmethod
     def training_set(self) -> SmallSet:
-        """Return what networks are trained on: normalised float32 images and their labels, detached."""
+        """Return what networks are trained on: normalised float32 images and their labels, detached.
+
+        Where the real images are delivered, which after a fit is not where Lightning has put the module.
+        """
+
+    @property
+    @abstractmethod
+    def counts(self) -> list[int]:
+        """Stored images of each class."""
+
+    @property
+    def unfinished(self) -> str:
+        """Why there is nothing to evaluate yet, as a sentence; empty where there is."""
+        return ""
+
+    def pixels(self) -> Tensor:
+        """Return the images of the training set in [0, 1] pixel space, ``(n, C, H, W)``."""
+        return self.data.real.normalization.denormalize(self.training_set().images)
+
+    def raw(self) -> Tensor:
+        """Return the images as they are stored."""
+        return self.training_set().images
+
+    def stored(self) -> Tensor | None:
+        """Return what is stored, where that is not simply the images."""
+        return None
+
+    def weights_of_images(self) -> Tensor | None:
+        """Return how much each image stands for, ``(n,)`` on the CPU, where that was found out."""
+        return None
+
+    def particulars(self) -> Plain:
+        """Return what the card of such a set says beyond what all cards say."""
+        return {}
+
+    def settings(self) -> Plain:
+        """Return what decides the result of a run, as plain data: not the trainer, not the evaluation."""
+        own = settings_of(self)["init_args"]
+        del own["evaluation"]
+        data = self.data.describe()
+        names = ("dataset", "train", "normalization", "image_shape")
+        return {"model": own, "data": {name: data[name] for name in names}}
 
     @property
     def data(self) -> CondenseDataModule:
@@ -61,7 +110,7 @@ class EvaluatedSet(LightningModule):
 
     def judge(self) -> Judge:
         """Return the evaluation bound to this run's data and seed."""
-        return Judge(self.evaluation, self.data.test, self.data.dataset_name, self.key, self.device)
+        return Judge(self.evaluation, self.data.test, self.data.dataset_name, self.key, self.data.test.device)
 
     @property
     def evaluation_networks(self) -> list[NetworkFactory]:
@@ -103,8 +152,7 @@ class EvaluatedSet(LightningModule):
 
     def predict_step(self, batch: int, batch_idx: int) -> dict[str, Tensor]:
         """Return the decoded set: images in [0, 1] pixel space ``(n, C, H, W)`` and labels ``(n,)``."""
-        current = self.training_set()
-        return {"images": self.data.real.normalization.denormalize(current.images), "labels": current.labels}
+        return {"images": self.pixels(), "labels": self.training_set().labels}
 
     def _judge_one(self, architecture: int, repeat: int, index: int) -> None:
         started = time.perf_counter()

@@ -16,10 +16,11 @@ PUBLISHED = {  # data set, ipc -> accuracy in the DC authors' readme, spread fro
 
 
 def main() -> None:
-    """Rewrite both tables; with --check, fail if that would change the file."""
+    """Rewrite all tables; with --check, fail if that would change the file."""
     readme = ROOT / "README.md"
     text = readme.read_text()
     new = _between(_between(text, "results", results_table()), "benchmarks", benchmark_table())
+    new = _between(new, "methods", methods_table())
     if "--check" in sys.argv and new != text:
         sys.exit("README.md does not show what results/ and benchmarks/results/ hold: run scripts/build_readme.py")
     readme.write_text(new)
@@ -34,9 +35,19 @@ def results_table() -> str:
 
 def benchmark_table() -> str:
     """Return the table of all timed updates."""
-    files = [json.loads(path.read_text()) for path in sorted((ROOT / "benchmarks" / "results").glob("update_*.json"))]
     header = "| work | route | straightforward | engine | faster | agreement: relative error, cosine |"
-    return "\n".join([header, "|" + "---|" * 6, *map(_timing, files)])
+    return "\n".join([header, "|" + "---|" * 6, *map(_timing, _timings("update_*.json"))])
+
+
+def methods_table() -> str:
+    """Return the table of the methods' matching updates beside DC's, and that of DREAM's blocks."""
+    rows = [_method(file, method) for file in _timings("methods_ipc*.json") for method in file["methods"].values()]
+    blocks = [_block(file, *block) for file in _timings("dream_ipc*.json") for block in file["blocks"].items()]
+    header = "| method | images per class | real | update | yardstick | ratio | augmentation | drawing | training |"
+    dream_header = "| DREAM chooses among | images per class | data | k-means and features | block of updates | share |"
+    tables = ["\n".join([header, "|" + "---|" * 9, *rows])] if rows else []
+    tables += ["\n".join([dream_header, "|" + "---|" * 6, *blocks])] if blocks else []
+    return "\n\n".join(tables) or "Not measured yet: `python -m benchmarks.methods`."
 
 
 def _order(card: dict[str, Any]) -> tuple[str, int, int]:
@@ -77,6 +88,31 @@ def _timing(result: dict[str, Any]) -> str:
         f"**{result['speedup_of_medians']}x**",
         f"{agreement['relative_error']:.1e}, {agreement['cosine']:.6f}",
     ]
+    return "| " + " | ".join(cells) + " |"
+
+
+def _timings(pattern: str) -> list[dict[str, Any]]:
+    return [json.loads(path.read_text()) for path in sorted((ROOT / "benchmarks" / "results").glob(pattern))]
+
+
+def _method(file: dict[str, Any], method: dict[str, Any]) -> str:
+    seconds = {part: f"{value['median']:.2f} s" for part, value in method["seconds"].items()}
+    cells = [
+        f"`{method['method']}`",
+        str(file["ipc"]),
+        str(method["real_images"]),
+        seconds["update"],
+        f"{method['bound']:.2f} s",
+        f"**{method['ratio']:.2f}**",
+        *(seconds[part] for part in ("augmentation", "sampling", "inner")),
+    ]
+    return "| " + " | ".join(cells) + " |"
+
+
+def _block(file: dict[str, Any], label: str, block: dict[str, Any]) -> str:
+    total = sum(block["seconds"].values())
+    share = f"**{100 * block['share']:.0f} %**"
+    cells = [label, str(file["ipc"]), file["data"], f"{block['seconds']['sampling']:.1f} s", f"{total:.1f} s", share]
     return "| " + " | ".join(cells) + " |"
 
 

@@ -33,7 +33,11 @@ DSA: Accuracies = {
     "cifar100": {1: "13.9 +- 0.3", 10: "32.3 +- 0.3", 50: "42.8 +- 0.4"},
 }
 DM: Accuracies = {
-    "cifar10": {1: "26.0 +- 0.8", 10: "48.9 +- 0.6", 50: "63.0 +- 0.4"},
+    "cifar10": {
+        **{1: "26.0 +- 0.8", 10: "48.9 +- 0.6", 50: "63.0 +- 0.4"},
+        # authors' readme
+        **{100: "67.0 +- 0.3", 200: "71.2 +- 0.4", 500: "76.1 +- 0.3", 1000: "79.8 +- 0.3", 1250: "80.8 +- 0.3"},
+    },
     "cifar100": {1: "11.4 +- 0.3", 10: "29.7 +- 0.3", 50: "43.6 +- 0.4"},
 }
 # Authors' readme (protocol idc, which gives higher numbers than dc).
@@ -42,9 +46,15 @@ IDC: Accuracies = {
     "fashionmnist": {1: "81.0", 10: "86.0", 50: "86.2"},
     "svhn": {1: "68.5", 10: "87.5", 50: "90.1"},
     "cifar10": {1: "50.6", 10: "67.5", 50: "74.5"},
-    "cifar100": {10: "45.1"},
+    "cifar100": {10: "45.1", 20: "49.0"},
 }
-IDC_I: Accuracies = {"cifar10": {1: "36.7", 10: "58.3", 50: "69.5"}, "mnist": {10: "98.0"}}
+IDC_I: Accuracies = {
+    "mnist": {1: "88.9", 10: "98.0", 50: "98.8"},
+    "fashionmnist": {1: "70.7", 10: "85.3", 50: "89.1"},
+    "svhn": {1: "46.7", 10: "77.0", 50: "87.9"},
+    "cifar10": {1: "36.7", 10: "58.3", 50: "69.5"},
+    "cifar100": {10: "36.6", 20: "41.5"},
+}
 # AISTATS 2023, Table 4.
 LCMAT: Accuracies = {
     "cifar10": {10: "56.83 +- 0.2", 50: "65.90 +- 0.4"},
@@ -85,6 +95,7 @@ class Row:
     optimizer: tuple[str, str] = ("torch.optim.SGD", "{lr: 0.1, momentum: 0.5}")
     protocol: str = "dc"
     normalization: str = "dc"
+    network: str = "{width: 128, depth: 3}"
     name: str = field(default="")
 
     @property
@@ -102,7 +113,7 @@ class Row:
 
 def text(row: Row) -> str:
     run, steps = f"runs/{row.method}", row.steps
-    network = "{width: 32, depth: 2}" if row.dataset == "digits" else "{width: 128, depth: 3}"
+    network = "{width: 32, depth: 2}" if row.dataset == "digits" else row.network
     data = "{}" if row.dataset == "digits" else f"{{root: data, download: false, normalization: {row.normalization}}}"
     return f"""\
 # {row.title} on {CLASSES[row.dataset]}, {row.ipc} image(s) per class.
@@ -218,34 +229,36 @@ def dsa_rows() -> list[Row]:
 
 EGM_VARIANTS = {
     # name: (distance, inner loop)
-    "m": ("row_cosine", "TrainOnSynthetic"),
+    "m": ("row_cosine_clamped", "TrainOnSynthetic"),
     "md": ("row_cosine_norm", "TrainOnSynthetic"),
     "mda": ("row_cosine_norm", "DecreasingTraining"),
     "mda_overfitting": ("row_cosine_norm", "TrainUntilOverfitting"),
 }
 
 
+def egm_row(dataset: str, ipc: int, variant: str) -> Row:
+    distance, inner = EGM_VARIANTS[variant]
+    losses = [("GradientMatching", f"{{distance: {distance}}}")]
+    losses.append(("ClassMeanGradientMatching", f"{{distance: {distance}, times_classes: true}}"))
+    return Row(
+        "egm",
+        f"EGM, variant {variant} (Jiang et al., Delving into Effective Gradient Matching, 2022)",
+        dataset,
+        ipc,
+        UNVERIFIED,
+        losses,
+        loops_for(ipc)[0],
+        inner=(inner, "{batch_size: 256, lr: 0.01, momentum: 0.5}"),
+        normalization="egm",
+        name=f"{dataset}_ipc{ipc}_{variant}",
+    )
+
+
 def egm_rows() -> list[Row]:
-    rows = []
-    for dataset in ("mnist", "cifar10"):
-        for variant, (distance, inner) in EGM_VARIANTS.items():
-            losses = [("GradientMatching", f"{{distance: {distance}}}")]
-            losses.append(("ClassMeanGradientMatching", f"{{distance: {distance}, times_classes: true}}"))
-            rows.append(
-                Row(
-                    "egm",
-                    f"EGM, variant {variant} (Jiang et al., Delving into Effective Gradient Matching, 2022)",
-                    dataset,
-                    10,
-                    UNVERIFIED,
-                    losses,
-                    loops_for(10)[0],
-                    inner=(inner, "{batch_size: 256, lr: 0.01, momentum: 0.5}"),
-                    normalization="egm",
-                    name=f"{dataset}_ipc10_{variant}",
-                )
-            )
-    return rows
+    """Return the full method on every data set, and its variants where they are compared."""
+    variants = [(dataset, 10, variant) for dataset in ("mnist", "cifar10") for variant in EGM_VARIANTS]
+    full = [(dataset, ipc, "mda") for dataset in DC for ipc in DC[dataset] if (dataset, ipc, "mda") not in variants]
+    return [egm_row(*cell) for cell in variants + full]
 
 
 def dcc_rows() -> list[Row]:
@@ -254,59 +267,87 @@ def dcc_rows() -> list[Row]:
         Row(
             "dcc",
             f"{'DSAC' if augmented else 'DCC'}: contrastive signals (Lee et al., ICML 2022)",
-            "cifar10",
+            dataset,
             ipc,
             UNVERIFIED,
             [("WarmUpGradientMatching", "{}"), ("ContrastiveGradientMatching", "{}")],
             updates,
             inner=("TrainOnSynthetic", f"{{updates: {updates}, epochs: {epochs}, batch_size: 256, lr: 0.01}}"),
             init="RandomReal",
-            augmentation=("OneOf", "{}") if augmented else ("NoAugmentation", "{}"),
+            augmentation=("OneOf", f"{{operations: {listed(dsa_operations(dataset))}}}")
+            if augmented
+            else ("NoAugmentation", "{}"),
             protocol="dsa" if augmented else "dc",
-            name=f"cifar10_ipc{ipc}" + ("_dsac" if augmented else ""),
+            # its program normalises CIFAR-100 with CIFAR-10's constants, as IDC's does
+            normalization="idc" if dataset == "cifar100" else "dc",
+            name=f"{dataset}_ipc{ipc}" + ("_dsac" if augmented else ""),
         )
+        for dataset in ("svhn", "cifar10", "cifar100")
         for ipc, (updates, epochs) in loops.items()
         for augmented in (False, True)
     ]
 
 
+def dm_row(dataset: str, ipc: int, expected: str, **changes: object) -> Row:
+    settings: dict[str, object] = {
+        "matching": [("FeatureMatching", "{joint: false}")],
+        "updates": 1,
+        "networks": 20_000,
+        "inner": ("FreshNetwork", "{}"),
+        "init": "RandomReal",
+        "augmentation": ("OneOf", f"{{operations: {listed(dsa_operations(dataset))}}}"),
+        # authors' readme: CIFAR-10 from 100 images per class on
+        "optimizer": ("torch.optim.SGD", f"{{lr: {'10.0' if ipc >= 100 else '1.0'}, momentum: 0.5}}"),
+        "protocol": "dsa",
+    }
+    title = "DM: distribution matching (Zhao and Bilen, WACV 2023)"
+    return Row("dm", title, dataset, ipc, expected, **{**settings, **changes})  # type: ignore[arg-type]
+
+
 def dm_rows() -> list[Row]:
-    return [
-        Row(
-            "dm",
-            "DM: distribution matching (Zhao and Bilen, WACV 2023)",
-            dataset,
-            ipc,
-            f"{accuracy} % (protocol dsa)",
-            [("FeatureMatching", "{joint: false}")],
-            1,
-            networks=20_000,
-            inner=("FreshNetwork", "{}"),
-            init="RandomReal",
-            augmentation=("OneOf", f"{{operations: {listed(dsa_operations(dataset))}}}"),
-            optimizer=("torch.optim.SGD", "{lr: 1.0, momentum: 0.5}"),
-            protocol="dsa",
-        )
+    verified = [
+        dm_row(dataset, ipc, f"{accuracy} % (protocol dsa)")
         for dataset, cells in DM.items()
         for ipc, accuracy in cells.items()
     ]
+    # batch norm sees all classes at once there
+    batch_norm = dm_row(
+        "cifar10",
+        50,
+        UNVERIFIED,
+        matching=[("FeatureMatching", "{joint: true}")],
+        network="{width: 128, depth: 3, norm: batch}",
+        name="cifar10_ipc50_batch_norm",
+    )
+    return [*verified, *(dm_row("mnist", ipc, UNVERIFIED) for ipc in (1, 10, 50)), batch_norm]
+
+
+PACKED = ("MultiFormation", "{factor: 2, space: pixel, clamp: every_network, most_matched: 128}")
+
+
+def trained_on_real(dataset: str, batch_size: int, cutmix: float) -> tuple[str, str]:
+    images = 2000 if dataset.startswith("cifar") else 500
+    return "TrainOnReal", f"{{updates: 100, images: {images}, batch_size: {batch_size}, cutmix: {cutmix}}}"
 
 
 def idc_row(method: str, title: str, dataset: str, ipc: int, expected: str, **changes: object) -> Row:
-    """Return a row in IDC's setting: conv-weight gradients, network trained on real data, [0, 1] pixels."""
+    """Return a row in IDC's setting: conv-weight gradients, network trained on real data, [0, 1] pixels.
+
+    For packed MNIST its program leaves out cutout and CutMix.
+    """
     digits = dataset in ("mnist", "fashionmnist")
     base_lr, base_size = (1e-4, 28 if dataset == "mnist" else 32) if digits else (5e-3, 32)
     lr = rescaled_lr(base_lr, ipc, SIZES.get(dataset, 32), base_size)
-    images = 2000 if dataset.startswith("cifar") else 500
+    packed_mnist = dataset == "mnist" and changes.get("parametrization", PACKED) == PACKED
     settings: dict[str, object] = {
         "matching": [("GradientMatching", f"{{distance: {'l1' if digits else 'squared_l2'}, layers: convolutions}}")],
         "updates": 100,
         "networks": 2000,
-        "inner": ("TrainOnReal", f"{{updates: 100, images: {images}, batch_size: 64, cutmix: 0.5}}"),
+        "inner": trained_on_real(dataset, 64, 0.0 if packed_mnist else 0.5),
         "sampling": ("RandomSampling", "{batch_size: 64}"),
-        "parametrization": ("MultiFormation", "{factor: 2, space: pixel, clamp: every_network}"),
+        "parametrization": PACKED,
         "init": "RandomReal",
-        "augmentation": ("AlwaysOn", "{operations: [color, crop, cutout]}"),
+        "augmentation": ("AlwaysOn", f"{{operations: [color, crop{'' if packed_mnist else ', cutout'}]}}"),
         "optimizer": ("torch.optim.SGD", f"{{lr: {plain(lr)}, momentum: 0.5}}"),
         "protocol": "idc",
         "normalization": "idc",
@@ -344,11 +385,11 @@ def dream_rows() -> list[Row]:
             dataset,
             ipc,
             UNVERIFIED,
-            inner=("TrainOnReal", f"{{updates: 100, images: {images}, batch_size: 128, cutmix: 0.5}}"),
+            inner=trained_on_real(dataset, 128, 0.0 if dataset == "mnist" else 0.5),
             sampling=("Representative", "{batch_size: 128, interval: 10}"),
             init="Clustered",
         )
-        for dataset, images in (("mnist", 500), ("cifar10", 2000))
+        for dataset in ("mnist", "fashionmnist", "svhn", "cifar10", "cifar100")
         for ipc in (1, 10, 50)
     ]
 
@@ -397,9 +438,117 @@ def combined_rows() -> list[Row]:
     ]
 
 
+BEST = "% on CIFAR-10 (AISTATS 2023, Table 1: the best epoch, where here the last one counts)"
+NONE = "none verified"
+
+SELECTIONS = {
+    # file name: (class, title, accuracy to expect of 1 % of CIFAR-10)
+    "random": ("RandomSubset", "Random images", f"36.47 +- 1.9 {BEST}"),
+    "herding": ("Herding", "Herding (Welling, ICML 2009)", f"31.91 +- 3.8 {BEST}"),
+    "k_center": ("KCenterGreedy", "Greedy k-center (Sener and Savarese, ICLR 2018)", f"31.61 +- 1.1 {BEST}"),
+    "kmeans": ("KMeansNearest", "Images nearest to k-means centres of the pixels", NONE),
+    "forgetting": ("Forgetting", "Most forgotten images (Toneva et al., ICLR 2019)", NONE),
+    "grand": ("GraNd", "GraNd: largest gradient norms (Paul et al., NeurIPS 2021)", NONE),
+    "el2n": ("EL2N", "EL2N: largest errors (Paul et al., NeurIPS 2021)", NONE),
+    "least_confidence": ("LeastConfidence", "Least confident predictions", f"20.31 +- 1.8 {BEST}"),
+    "entropy": ("Entropy", "Predictions of highest entropy", f"22.42 +- 2.0 {BEST}"),
+    "margin": ("Margin", "Smallest margins between two classes", f"28.26 +- 2.9 {BEST}"),
+    "contextual_diversity": (
+        "ContextualDiversity",
+        "Contextual diversity (Agarwal et al., ECCV 2020)",
+        f"23.50 +- 2.8 {BEST}",
+    ),
+    "cal": ("CAL", "CAL: contrastive active learning (Margatina et al., EMNLP 2021)", NONE),
+    "deepfool": ("DeepFool", "DeepFool: nearest to the boundary (Ducoffe and Precioso, 2018)", NONE),
+    "craig": ("CRAIG", "CRAIG (Mirzasoleiman et al., ICML 2020)", f"29.76 +- 2.0 {BEST}"),
+    "grad_match": ("GradMatch", "Grad-Match (Killamsetty et al., ICML 2021)", f"27.78 +- 2.0 {BEST}"),
+    "glister": ("Glister", "Glister (Killamsetty et al., AAAI 2021)", f"29.46 +- 3.4 {BEST}"),
+    "facility_location": ("FacilityLocation", "Facility location on gradients", NONE),
+    "graph_cut": ("GraphCut", "Graph cut on gradients", NONE),
+    "log_determinant": ("LogDeterminant", "Log determinant on gradients", NONE),
+    "adacore": ("AdaCore", "AdaCore (Pooladzandi et al., ICML 2022)", f"39.09 +- 1.0 {BEST}"),
+    "lcmat_s": ("LCMatS", "LCMat-S: loss-curvature matching (Shin et al., AISTATS 2023)", f"39.54 +- 0.7 {BEST}"),
+}
+
+
+@dataclass(frozen=True)
+class SelectionRow:
+    """One file: a selection method on a data set, 1 % of each class as in the published comparisons."""
+
+    method: str
+    dataset: str
+
+    @property
+    def path(self) -> Path:
+        return CONFIGS / "selection" / f"{self.method}_{self.dataset}.yaml"
+
+
+def selection_text(row: SelectionRow) -> str:
+    name, title, expected = SELECTIONS[row.method]
+    run = f"{row.method}_{row.dataset}"
+    return f"""\
+# {title}: 1 % of each class of {CLASSES[row.dataset]}.
+# Accuracy to expect: {expected if row.dataset == "cifar10" else NONE}.
+# The training steps are those of the scoring networks, which all methods share. Written by scripts/make_configs.py.
+seed_everything: 0
+trainer:
+  accelerator: auto
+  devices: 1
+  max_epochs: -1             # the number of steps follows from the data
+  val_check_interval: 1000   # steps; before the selection there is nothing to evaluate
+  check_val_every_n_epoch: null
+  log_every_n_steps: 10
+  num_sanity_val_steps: 0
+  enable_model_summary: false
+  logger:
+    class_path: lightning.pytorch.loggers.TensorBoardLogger
+    init_args: {{save_dir: runs/selection, name: {run}, version: "", default_hp_metric: false}}
+  callbacks:
+    - class_path: lightning.pytorch.callbacks.ModelCheckpoint
+      init_args:
+        dirpath: runs/selection/{run}/checkpoints
+        every_n_train_steps: 500
+        monitor: step   # by step, never by accuracy
+        mode: max
+        save_top_k: 1
+        save_last: true
+        enable_version_counter: false
+    - class_path: lit_condense.callbacks.Dashboard
+      init_args: {{every_n_updates: 1000}}
+    - class_path: lit_condense.callbacks.FinalReport
+      init_args: {{folder: runs/selection/{run}}}
+model:
+  class_path: lit_condense.SelectedSet
+  init_args:
+    selection:
+      class_path: lit_condense.selection.{name}
+    fraction: 0.01
+    balanced: true
+    weighted: false
+    network:
+      class_path: lit_condense.networks.ResNet18
+      init_args: {{norm: batch}}
+    scoring:
+      class_path: lit_condense.selection.Scoring
+      init_args: {{epochs: 10, lr: 0.1, batch_size: 128, cache: runs/selection/scoring_networks}}
+    evaluation:
+      class_path: lit_condense.evaluation.Evaluation
+      init_args: {{protocol: coreset, repeats: 5, quick_repeats: 1, full_data_steps: 1000}}
+data:
+  class_path: lit_condense.data.{CLASSES[row.dataset]}
+  init_args: {{root: data, download: false, normalization: measured}}
+ckpt_path: null
+"""
+
+
+def selection_rows() -> list[SelectionRow]:
+    return [SelectionRow(method, dataset) for method in SELECTIONS for dataset in ("mnist", "cifar10")]
+
+
 def files() -> dict[Path, str]:
     makers = (dc_rows, dsa_rows, egm_rows, dcc_rows, dm_rows, idc_rows, dream_rows, lcmat_rows, combined_rows)
-    return {row.path: text(row) for maker in makers for row in maker()}
+    condensed = {row.path: text(row) for maker in makers for row in maker()}
+    return {**condensed, **{row.path: selection_text(row) for row in selection_rows()}}
 
 
 if __name__ == "__main__":

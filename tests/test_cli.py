@@ -37,6 +37,7 @@ SCALARS = {
     "set/pixel_max",
     "set/pixel_mean",
     "set/pixel_std",
+    "time/sampling",
     "time/match",
     "time/inner",
     "time/eval",
@@ -152,7 +153,9 @@ def test_every_tag_is_in_the_event_file(fitted):
     assert [image.step for image in log.Images("synthetic/grid")] == [0, 2, 4]
     for tag in ("loss/GradientMatching", "loss/total", "set/grad_norm", "time/match", "time/inner", "lr/images"):
         assert [event.step for event in log.Scalars(tag)] == [0, 1, 2, 3], tag
-        assert all(event.value > 0 for event in log.Scalars(tag)), tag
+        # a network is made before its first update and not trained after its last: between them is nothing to do
+        positive = [event.value > 0 for event in log.Scalars(tag)]
+        assert any(positive) if tag == "time/inner" else all(positive), tag
 
 
 def test_the_logged_values_are_those_of_the_run(fitted):
@@ -356,6 +359,8 @@ def test_two_devices_end_with_the_set_and_the_table_of_one(fitted, tmp_path):
     args = [*write_config(tmp_path), "--trainer.devices", "2", "--trainer.strategy", "ddp"]
     both = succeeded(console_script("fit", *args))
     assert card_of(tmp_path / "tiny")["sha256"] == card_of(folder)["sha256"]
+    norms, one = ([event.value for event in events(f).Scalars("set/grad_norm")] for f in (tmp_path / "tiny", folder))
+    assert norms == pytest.approx(one, rel=1e-5)  # of the sum over the ranks
     numbers = [re.findall(r"([\d.]+ \+- [\d.]+) %", output) for output in (both.stdout, process.stdout)]
     assert numbers[0] == numbers[1] != []
     assert both.stdout.count("Test accuracy on") == 1

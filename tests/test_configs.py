@@ -10,14 +10,18 @@ import pytest
 import torch
 import yaml
 
+import lit_condense.selection
 from lit_condense import SyntheticSet, load_condensed
 from lit_condense.cli import main
 from lit_condense.evaluation import evaluation as evaluation_module
 from lit_condense.inner import InnerNetwork
+from lit_condense.selection import Selection
 from lit_condense.settings import flat
 from tests.cli_helpers import REPOSITORY, card_of, cli, untouched_process, write_arrays
 
 CONFIGS = sorted((REPOSITORY / "configs").rglob("*.yaml"))
+SELECTING = [path for path in CONFIGS if path.parent.name == "selection"]
+CONDENSING = [path for path in CONFIGS if path not in SELECTING]
 CLASSES = 3
 UPDATES, PER_NETWORK, VALIDATE_EVERY = 12, 4, 6
 SMALL = {
@@ -27,6 +31,8 @@ SMALL = {
     "evaluation": {"repeats": 1, "quick_repeats": 1, "epochs": 1, "full_data_steps": 2},
 }
 """What makes a run short: for each axis, the values of those settings that its class has."""
+MOST_IMAGES = 50
+"""Images per class in a short run at most."""
 
 
 def test_there_are_configs():
@@ -34,8 +40,11 @@ def test_there_are_configs():
     assert len(CONFIGS) >= 17
 
 
-def every_config(test):
-    return pytest.mark.parametrize("path", CONFIGS, ids=lambda path: f"{path.parent.name}-{path.stem}")(test)
+def each(paths):
+    return pytest.mark.parametrize("path", paths, ids=lambda path: f"{path.parent.name}-{path.stem}")
+
+
+every_config = each(CONFIGS)
 
 
 def class_of(node):
@@ -74,11 +83,13 @@ def short_run(path, tmp_path):
     """The command line of a short run of a config on generated images of the same shape."""
     config = yaml.safe_load(path.read_text())
     init, data = config["model"]["init_args"], config["data"]
-    needed = init["ipc"] * (1 if "Noise" in init["init"]["class_path"] else 4)  # some begin from real images
+    ipc = min(init["ipc"], MOST_IMAGES)
+    needed = ipc * (1 if "Noise" in init["init"]["class_path"] else 4)  # some begin from real images
     args = ["fit", "--config", str(path)]
     args += write_arrays(tmp_path / "images.npz", shape_of(data), CLASSES, per_class=max(8, needed + 1))
     family = data.get("init_args", {}).get("normalization", "measured")
     args += ["--data.name", class_of(data).dataset_name, "--data.normalization", family]
+    args += ["--model.init_args.ipc", str(ipc)]
     for axis, values in SMALL.items():
         known = inspect.signature(class_of(init[axis])).parameters
         for name, value in values.items():
@@ -118,7 +129,7 @@ class Record:
         monkeypatch.setattr(evaluation_module, "train_network", recorded_training)
 
 
-@every_config
+@each(CONDENSING)
 def test_a_config_condenses_renews_its_network_trains_it_and_is_evaluated(path, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)  # the configs write below the folder they are called from
     config, args = short_run(path, tmp_path)
@@ -149,6 +160,47 @@ def test_a_config_condenses_renews_its_network_trains_it_and_is_evaluated(path, 
     assert list((tmp_path / log["save_dir"] / log["name"]).glob("events.out.tfevents*"))
 
 
+def short_selection(path, tmp_path):
+    """The command line of a short run of a selection's config on generated images of the same shape."""
+    config = yaml.safe_load(path.read_text())
+    init, data = config["model"]["init_args"], config["data"]
+    args = ["fit", "--config", str(path)]
+    args += write_arrays(tmp_path / "images.npz", shape_of(data), CLASSES, per_class=12)
+    args += ["--data.name", class_of(data).dataset_name, "--data.normalization", data["init_args"]["normalization"]]
+    args += ["--model.init_args.fraction", "0.25", "--model.init_args.network", "lit_condense.networks.ConvNet"]
+    args += ["--model.init_args.network.init_args.width", "4", "--model.init_args.scoring.init_args.batch_size", "16"]
+    args += ["--model.init_args.scoring.init_args.epochs", "2"]
+    if "networks" in inspect.signature(class_of(init["selection"])).parameters:
+        args += ["--model.init_args.selection.init_args.networks", "2"]
+    for name, value in SMALL["evaluation"].items():
+        args += [f"--model.init_args.evaluation.init_args.{name}", str(value)]
+    return config, [*args, "--trainer.accelerator", "cpu", "--trainer.enable_progress_bar", "false"]
+
+
+@each(SELECTING)
+def test_a_config_trains_its_scoring_networks_and_selects(path, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    config, args = short_selection(path, tmp_path)
+    done = cli(*args)
+    assert done.trainer.global_step == done.model.selection.networks * 2 * 3  # epochs, batches of 36 images
+    report = next(c["init_args"] for c in config["trainer"]["callbacks"] if c["class_path"].endswith("FinalReport"))
+    images, labels, card = load_condensed(report["folder"])
+    assert torch.bincount(labels).tolist() == [3] * CLASSES
+    indices = card["selected"]["indices"]
+    assert len(set(indices)) == len(indices) == 9
+    assert torch.equal(images, done.datamodule.real.pixels_at(torch.tensor(indices)))
+    assert "selected, 9 images" in capsys.readouterr().out
+    saving = next(c["init_args"] for c in config["trainer"]["callbacks"] if "ModelCheckpoint" in c["class_path"])
+    assert (tmp_path / saving["dirpath"] / "last.ckpt").is_file()
+
+
+def test_every_selection_has_its_config():
+    methods = {class_of(yaml.safe_load(p.read_text())["model"]["init_args"]["selection"]) for p in SELECTING}
+    offered = [getattr(lit_condense.selection, name) for name in lit_condense.selection.__all__]
+    concrete = {c for c in offered if isinstance(c, type) and issubclass(c, Selection) and not inspect.isabstract(c)}
+    assert methods == concrete
+
+
 @every_config
 def test_a_config_is_whole_and_agrees_with_itself(path):
     text = path.read_text()
@@ -161,6 +213,9 @@ def test_a_config_is_whole_and_agrees_with_itself(path):
     saving = next(c["init_args"] for c in trainer["callbacks"] if "ModelCheckpoint" in c["class_path"])
     assert (saving["monitor"], saving["mode"], saving["save_last"]) == ("step", "max", True)
     assert saving["dirpath"]
+    if path in SELECTING:
+        assert trainer["max_epochs"] == -1
+        return
     inner = class_of(init["inner"])(**init["inner"].get("init_args", {}))
     per_network = inner.updates_per_network([init["ipc"]] * 10)
     assert trainer["max_steps"] % per_network == 0

@@ -21,6 +21,7 @@ OPERATIONS: Mapping[str, Callable[..., Tensor]] = {
     "saturation": operations.saturation,
     "contrast": operations.contrast,
     "crop": operations.translate,
+    "reflected_crop": operations.reflected_translate,
     "scale": operations.scale,
     "rotate": operations.rotate,
     "cutout": operations.cutout,

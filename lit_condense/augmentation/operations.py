@@ -55,6 +55,14 @@ def translate(images: Tensor, shift_y: Tensor, shift_x: Tensor, fill: Tensor | f
     return pick(images, rows, columns, fill)
 
 
+def reflected_translate(images: Tensor, shift_y: Tensor, shift_x: Tensor) -> Tensor:
+    """Return the window that ``translate`` returns, of an image mirrored about its outermost rows and columns."""
+    height, width = images.shape[-2:]
+    rows = torch.arange(height, device=images.device) + shift_y[:, None]
+    columns = torch.arange(width, device=images.device) + shift_x[:, None]
+    return pick(images, mirrored(rows, height), mirrored(columns, width))
+
+
 def cutout(images: Tensor, centre_y: Tensor, centre_x: Tensor, size_h: Tensor | int, size_w: Tensor | int) -> Tensor:
     """Set a window to 0: rows ``centre_y - size_h // 2`` and the ``size_h - 1`` below it, columns alike.
 
@@ -114,6 +122,13 @@ def pick(images: Tensor, rows: Tensor, columns: Tensor, fill: Tensor | float = 0
     inside = _window_of(rows, height)[:, :, None] & _window_of(columns, width)[:, None, :]
     index = rows.clamp(0, height - 1)[:, :, None] * width + columns.clamp(0, width - 1)[:, None, :]
     return torch.where(inside[:, None], take_pixels(images, index[:, None])[:, :, 0], fill)
+
+
+def mirrored(positions: Tensor, size: int) -> Tensor:
+    """Bring whole positions into 0 to ``size - 1``, mirrored about the outermost pixels' centres."""
+    period = max(2 * size - 2, 1)
+    folded = positions.abs() % period
+    return torch.minimum(folded, period - folded)
 
 
 def take_pixels(images: Tensor, index: Tensor) -> Tensor:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from lit_condense.augmentation.operations import geometry_dtype, weighted_pixels
+from lit_condense.augmentation.operations import geometry_dtype, mirrored, weighted_pixels
 
 
 def rotate_cubic(images: Tensor, degrees: Tensor, fill: Tensor | float = 0.0) -> Tensor:
@@ -58,20 +58,13 @@ def _taps(positions: Tensor, size: int) -> tuple[Tensor, Tensor]:
     distance = (positions[:, None] - taps).abs()
     near = 2 / 3 - distance**2 + distance**3 / 2
     far = (2 - distance).clamp(min=0) ** 3 / 6
-    return _mirrored(taps.long(), size), torch.where(distance < 1, near, far)
+    return mirrored(taps.long(), size), torch.where(distance < 1, near, far)
 
 
 def _to_coefficients(size: int, images: Tensor) -> Tensor:
     """Return the ``(size, size)`` matrix from pixels to coefficients, worked out in float64 on the CPU."""
     pixels = torch.arange(size)
     one = torch.eye(size, dtype=torch.float64)
-    to_pixels = (4 * one + one[_mirrored(pixels - 1, size)] + one[_mirrored(pixels + 1, size)]) / 6
+    to_pixels = (4 * one + one[mirrored(pixels - 1, size)] + one[mirrored(pixels + 1, size)]) / 6
     to_coefficients: Tensor = torch.linalg.inv(to_pixels)
     return to_coefficients.to(images.dtype).to(images.device)
-
-
-def _mirrored(positions: Tensor, size: int) -> Tensor:
-    """Bring whole positions into 0 to ``size - 1``, mirrored about the outermost pixels' centres."""
-    period = max(2 * size - 2, 1)
-    folded = positions.abs() % period
-    return torch.minimum(folded, period - folded)

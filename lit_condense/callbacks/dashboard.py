@@ -9,16 +9,17 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from torch.utils.tensorboard.summary import hparams
 
 from lit_condense.errors import SettingsError
+from lit_condense.evaluated_set import EvaluatedSet
 from lit_condense.export.images import image_grid
 from lit_condense.settings import flat
-from lit_condense.synthetic_set import SyntheticSet
 
 
 class Dashboard(Callback):
-    """Show the synthetic images, their histogram and range, and the settings in TensorBoard.
+    """Show the set's images, their histogram and range, and the settings in TensorBoard.
 
     Tags: ``synthetic/grid`` (rows are the first ten classes, fixed [0, 1] scale), ``synthetic/pixels`` (stored values),
-    ``set/pixel_min``, ``_max``, ``_mean``, ``_std`` (in [0, 1] space), and the hparams tab.
+    ``set/pixel_min``, ``_max``, ``_mean``, ``_std`` (in [0, 1] space), and the hparams tab. For a selected set the
+    first two are ``selected/grid`` and ``selected/pixels``.
 
     Args:
         every_n_updates: Image updates between two pictures.
@@ -28,34 +29,47 @@ class Dashboard(Callback):
         if every_n_updates < 1:
             raise SettingsError(f"Expected Dashboard.every_n_updates to be 1 or more, got {every_n_updates}.")
         self.every_n_updates = every_n_updates
+        self._described = False
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Show what the run starts from, and its settings."""
-        assert isinstance(pl_module, SyntheticSet)  # setup of the module checked the trainer
+        assert isinstance(pl_module, EvaluatedSet)  # setup of the module checked the trainer
+        self._describe(trainer, pl_module)
+        if trainer.global_step == 0:
+            self._show(trainer, pl_module)
+
+    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Show a set that took no training steps."""
+        assert isinstance(pl_module, EvaluatedSet)
+        if trainer.global_step == 0 and not self._described:
+            self._describe(trainer, pl_module)
+            self._show(trainer, pl_module)
+
+    def _describe(self, trainer: Trainer, module: EvaluatedSet) -> None:
+        self._described = True
         for logger in _tensorboards(trainer):
-            settings = {name: _simple(value) for name, value in flat(pl_module.settings())}
+            settings = {name: _simple(value) for name, value in flat(module.settings())}
             # The public helper only declares the metric; writing a value for it would fake a point in its curve.
             for summary in hparams(settings, {"val/acc": 0.0}):  # type: ignore[no-untyped-call]
                 logger.experiment._get_file_writer().add_summary(summary)
-        if trainer.global_step == 0:
-            self._show(trainer, pl_module)
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Show the images every so many updates and at the end."""
-        assert isinstance(pl_module, SyntheticSet)
+        assert isinstance(pl_module, EvaluatedSet)
         if trainer.global_step % self.every_n_updates == 0 or trainer.global_step == trainer.max_steps:
             self._show(trainer, pl_module)
 
-    def _show(self, trainer: Trainer, module: SyntheticSet) -> None:
-        current = module.training_set()
-        pixels = module.data.real.normalization.denormalize(current.images)
-        step = trainer.global_step
+    def _show(self, trainer: Trainer, module: EvaluatedSet) -> None:
+        if module.unfinished:
+            return
+        pixels, labels = module.pixels(), module.training_set().labels
+        step, name = trainer.global_step, module.words[2]
         for logger in _tensorboards(trainer):
             board = logger.experiment
-            board.add_image("synthetic/grid", image_grid(pixels, current.labels), step)
-            board.add_histogram("synthetic/pixels", module.images.detach(), step)
+            board.add_image(f"{name}/grid", image_grid(pixels, labels), step)
+            board.add_histogram(f"{name}/pixels", module.raw(), step)
         numbers = {"min": pixels.min(), "max": pixels.max(), "mean": pixels.mean(), "std": pixels.std()}
         for any_logger in trainer.loggers:
             any_logger.log_metrics({f"set/pixel_{name}": float(value) for name, value in numbers.items()}, step)

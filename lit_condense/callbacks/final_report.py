@@ -8,19 +8,20 @@ from typing import Any
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.utilities import rank_zero_warn
 
 from lit_condense.errors import ExportError, NonFiniteError
+from lit_condense.evaluated_set import EvaluatedSet
 from lit_condense.evaluation import Score
 from lit_condense.evaluation.baselines import all_real, real_subset
 from lit_condense.evaluation.published import WHOLE_DATA_SET
 from lit_condense.export import CondensedSet, load_condensed, save_condensed, write_grid
 from lit_condense.export.card import condensed_from
 from lit_condense.export.files import check_writable
-from lit_condense.synthetic_set import SyntheticSet
 
 
 class FinalReport(Callback):
-    """Evaluate, export and summarise the set when condensing ends.
+    """Evaluate, export and summarise the set when condensing or selecting ends.
 
     Writes ``condensed.safetensors``, ``card.json`` and ``grid.png``, and prints a table to standard output. When a run
     stops at a non-finite value, the last good set is written, with the reason in its card and without an evaluation.
@@ -41,8 +42,12 @@ class FinalReport(Callback):
         if stage in ("fit", "predict") and trainer.is_global_zero:
             check_writable(self._folder(trainer))
 
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Start the clock of a run without training steps: what it does, it does before the loop."""
+        self._started = time.perf_counter()
+
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Start the clock."""
+        """Start the clock; preparations before the loop do not count."""
         self._started = time.perf_counter()
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -75,15 +80,19 @@ class FinalReport(Callback):
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Evaluate on every rank; write and print on the first."""
-        assert isinstance(pl_module, SyntheticSet)
+        assert isinstance(pl_module, EvaluatedSet)
         if trainer.fast_dev_run:  # type: ignore[attr-defined]
             return
+        if pl_module.unfinished:
+            rank_zero_warn(f"There is no report: {pl_module.unfinished}")
+            return
+        self._seconds, self._started = self._spent(), None
         report = Report.of(pl_module)
         if not trainer.is_global_zero:
             return
         for logger in trainer.loggers:
             logger.log_metrics(report.metrics(), trainer.global_step)
-        record = {"evaluation": report.as_plain(), "seconds": {"condensing": round(self._seconds, 1)}}
+        record = {"evaluation": report.as_plain(), "seconds": {pl_module.words[1]: round(self._seconds, 1)}}
         paths = self._write(trainer, pl_module, record)
         if self._log_dir is not None:
             paths.append(Path(self._log_dir))
@@ -91,19 +100,21 @@ class FinalReport(Callback):
 
     def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Write the set without evaluating it; where it stands already, its card with the evaluation is kept."""
-        assert isinstance(pl_module, SyntheticSet)
+        assert isinstance(pl_module, EvaluatedSet)
         if trainer.is_global_zero and not _stands_in(self._folder(trainer), condensed_from(pl_module, {})):
             self._write(trainer, pl_module, {"evaluation": None})
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         """Write the last good set where a run stops at a non-finite value."""
-        if isinstance(exception, NonFiniteError) and isinstance(pl_module, SyntheticSet) and trainer.is_global_zero:
+        if not isinstance(exception, NonFiniteError) or not isinstance(pl_module, EvaluatedSet):
+            return
+        if trainer.is_global_zero and not pl_module.unfinished:
             self._write(trainer, pl_module, {"evaluation": None, "stopped": str(exception)})
 
     def _folder(self, trainer: Trainer) -> Path:
         return Path(self.folder or self._log_dir or trainer.default_root_dir)
 
-    def _write(self, trainer: Trainer, module: SyntheticSet, record: dict[str, Any]) -> list[Path]:
+    def _write(self, trainer: Trainer, module: EvaluatedSet, record: dict[str, Any]) -> list[Path]:
         condensed = condensed_from(module, record)
         folder = self._folder(trainer)
         paths = list(save_condensed(folder, condensed).values())
@@ -113,13 +124,11 @@ class FinalReport(Callback):
 class Report:
     """The scores of a set and of its baselines."""
 
-    def __init__(
-        self, condensed: list[Score], baselines: dict[str, Score], full: Score | None, published: str
-    ) -> None:
+    def __init__(self, condensed: list[Score], baselines: dict[str, Score], full: Score | None, published: str) -> None:
         self.condensed, self.baselines, self.full, self.published = condensed, baselines, full, published
 
     @classmethod
-    def of(cls, module: SyntheticSet) -> Report:
+    def of(cls, module: EvaluatedSet) -> Report:
         """Evaluate the module's set and its baselines; ranks share out the networks."""
         settings, judge, share = module.evaluation, module.judge(), module.share
         current, first = module.training_set(), module.evaluation_networks[0]
@@ -158,11 +167,11 @@ class Report:
             "published_whole_data_set": self.published or None,
         }
 
-    def table(self, module: SyntheticSet, seconds: float, paths: list[Path]) -> str:
+    def table(self, module: EvaluatedSet, seconds: float, paths: list[Path]) -> str:
         """Return the summary that ends a run."""
         kept, all_images = len(module.training_set().labels), len(module.data.real)
         first = self.condensed[0]
-        rows = [(f"condensed, {kept} images ({score.network})", score) for score in self.condensed]
+        rows = [(f"{module.words[0]}, {kept} images ({score.network})", score) for score in self.condensed]
         real = module.data.real
         counts = torch.bincount(module.training_set().labels, minlength=real.num_classes).tolist()
         drawn = sum(min(pair) for pair in zip(counts, real.class_sizes, strict=True))  # a small class is taken whole
@@ -182,7 +191,7 @@ class Report:
         evaluating = sum(score.seconds for score in [*self.condensed, *self.baselines.values(), self.full] if score)
         lines += [
             f"Images kept: {kept} of {all_images:,} ({kept / all_images:.2%}). "
-            f"Seconds: {seconds:.1f} condensing, {evaluating:.1f} evaluating.",
+            f"Seconds: {seconds:.1f} {module.words[1]}, {evaluating:.1f} evaluating.",
             "Wrote:",
             *(f"  {path}" for path in paths),
         ]

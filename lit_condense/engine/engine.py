@@ -31,9 +31,9 @@ Views = Callable[[Tensor], Tensor]
 class Block:
     """Class blocks that go through the network together."""
 
-    real_images: Tensor
-    """``(k, n, C, H, W)``, normalised and augmented."""
-    real_labels: Tensor
+    real_images: Tensor | None
+    """``(k, n, C, H, W)``, normalised and augmented; None where the real side is known already."""
+    real_labels: Tensor | None
     """``(k, n)``."""
     stored: Tensor
     """The block's stored synthetic images, a differentiable leaf."""
@@ -159,7 +159,7 @@ class RunningEngine:
 
     def real_side(self, block: Block, needs: frozenset[Need]) -> Quantities:
         """Return what the losses need of the real images, off the graph."""
-        images, labels = block.real_images, block.real_labels
+        images, labels = cast(Tensor, block.real_images), cast(Tensor, block.real_labels)
         if tuple(images.shape[1:]) != self.full_batch:
             return observe(
                 self.network, self.first_order.outputs, images, labels, needs, False, keys_of(block, "real")
@@ -179,7 +179,7 @@ class RunningEngine:
 
 def keys_of(block: Block, side: str) -> list[RandomKey | None]:
     """Return the key of each class's layers on one side."""
-    return [None] * len(block.real_labels) if block.keys is None else [key.fold(side) for key in block.keys]
+    return [None] * len(block.synthetic_labels) if block.keys is None else [key.fold(side) for key in block.keys]
 
 
 def needs_of(losses: Sequence[MatchingLoss]) -> frozenset[Need]:

@@ -19,8 +19,8 @@ class Work:
 
     blocks: Sequence[Sequence[int]]
     """Class indices of each of the rank's blocks."""
-    block: Callable[[Sequence[int]], Block]
-    """Makes a block; the same images every time it is asked for the same classes."""
+    block: Callable[[Sequence[int], bool], Block]
+    """Makes a block of classes, with its real images or without; the same every time it is asked for them."""
     whole: Callable[[], Block]
     """Makes one block of all images of all classes."""
     num_classes: int
@@ -49,7 +49,7 @@ def match(
     Args:
         engine: Bound to the inner network.
         work: The rank's blocks.
-        losses: Those whose weight is not 0 now.
+        losses: Those whose weight is not 0 now, and those that are to be logged even so.
         progress: Where the run stands.
         zero: A 0-dimensional tensor of the images' type.
     """
@@ -67,7 +67,8 @@ def match(
     if separable or means:
         for position, classes in enumerate(work.blocks):
             real = None if kept is None else kept[position]
-            _add(totals, done, classes, engine.run(work.block(classes), separable, progress, real, vectors))
+            block = work.block(classes, real is None)
+            _add(totals, done, classes, engine.run(block, separable, progress, real, vectors))
     whole = [loss for loss in losses if loss.scope == "set"]
     if whole and work.share.rank == 0:
         _add(totals, done, range(work.num_classes), engine.run(work.whole(), whole, progress))
@@ -92,7 +93,7 @@ def _class_means(
     kept: list[Quantities] = []
     sums: list[dict[str, Tensor]] = [{}, {}]
     for classes in work.blocks:
-        block = work.block(classes)
+        block = work.block(classes, True)
         kept.append(engine.real_side(block, needs))
         synthetic = engine.synthetic_side(block, GRADIENTS, create_graph=False)
         for total, side in zip(sums, (kept[-1], synthetic), strict=True):

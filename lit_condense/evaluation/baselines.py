@@ -27,6 +27,8 @@ def real_subset(module: EvaluatedSet, selection: Selection) -> Callable[[int], S
         key = module.key.fold("baseline", selection.tag, network)
         chosen = []
         for c, count in enumerate(counts):
+            if count == 0:  # a selection without a budget for each class may leave one out
+                continue
             members = real.indices_of(c)
             candidates = Candidates(real, members, real.labels_at(members))
             choice = selection.choose(candidates, min(count, len(members)), key.fold(c))

@@ -7,14 +7,14 @@ import statistics
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import nn
 
 from lit_condense.data.store import RealImages
 from lit_condense.errors import SettingsError
-from lit_condense.evaluation.protocols import PROTOCOLS, Recipe, describe, recipe_for
+from lit_condense.evaluation.protocols import PROTOCOLS, ProtocolName, Recipe, describe, recipe_for
 from lit_condense.evaluation.training import LabelledImages, test_accuracy, train_network
 from lit_condense.networks import NetworkFactory, build_network, network_name
 from lit_condense.networks.factory import single_precision
@@ -67,7 +67,7 @@ class Evaluation:
     """How a condensed set is judged.
 
     Args:
-        protocol: Training recipe of the fresh networks: ``dc``, ``dsa`` or ``idc``.
+        protocol: Training recipe of the fresh networks: ``dc``, ``dsa``, ``idc`` or ``coreset``.
         networks: Architectures to evaluate on; by default the one that the set was condensed with. More than one is a
             cross-architecture evaluation.
         repeats: Fresh networks of each architecture in ``test`` and in the final report.
@@ -80,7 +80,7 @@ class Evaluation:
 
     def __init__(
         self,
-        protocol: Literal["dc", "dsa", "idc"] = "dc",
+        protocol: ProtocolName = "dc",
         networks: list[NetworkFactory] | None = None,
         repeats: int = 10,
         quick_repeats: int = 2,

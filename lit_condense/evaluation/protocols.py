@@ -1,18 +1,21 @@
 """Named evaluation protocols: how a fresh network is trained on a small set before it is tested.
 
 The protocols of different papers give numbers that must not be compared with each other. ``dc`` and ``dsa`` follow the
-program of Zhao et al. (ICLR 2021, ICML 2021), ``idc`` that of Kim et al. (ICML 2022), except that all of them report
-the last epoch; nothing is ever chosen by test accuracy.
+program of Zhao et al. (ICLR 2021, ICML 2021), ``idc`` that of Kim et al. (ICML 2022), ``coreset`` that of
+DeepCore (Guo et al., DEXA 2022) and LCMat (Shin et al., AISTATS 2023), except that all of them report the last epoch;
+nothing is ever chosen by test accuracy.
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Literal
 
 from lit_condense.augmentation import (
     AlwaysOn,
     Augmentation,
+    CropFlip,
     EvaluationAugmentation,
     NoAugmentation,
     OneOf,
@@ -21,8 +24,8 @@ from lit_condense.augmentation import (
 from lit_condense.augmentation.siamese import DIGIT_DATASETS
 from lit_condense.errors import SettingsError
 
-ProtocolName = Literal["dc", "dsa", "idc"]
-PROTOCOLS: tuple[str, ...] = ("dc", "dsa", "idc")
+ProtocolName = Literal["dc", "dsa", "idc", "coreset"]
+PROTOCOLS: tuple[str, ...] = ("dc", "dsa", "idc", "coreset")
 
 
 @dataclass(frozen=True)
@@ -43,6 +46,16 @@ class Recipe:
     lr: float = 0.01
     momentum: float = 0.9
     weight_decay: float = 5e-4
+    nesterov: bool = False
+    final_lr: float | None = None
+    """Where a cosine over all steps, each with its own rate, leads from ``lr``; None: the rate only drops."""
+
+    def lr_at(self, step: int, steps: int, drops: tuple[int, ...]) -> float:
+        """Return the learning rate of step ``step`` of ``steps``, with the drops that ``capped`` returned."""
+        lr = self.lr
+        if self.final_lr is not None:
+            lr = self.final_lr + (lr - self.final_lr) * (1 + math.cos(math.pi * step / steps)) / 2
+        return lr * float(self.drop_factor ** sum(step >= drop for drop in drops))
 
     def capped(self, batches_per_pass: int, max_steps: int | None) -> tuple[int, tuple[int, ...]]:
         """Return (steps, steps before which the rate drops), shrunk in proportion to at most ``max_steps``."""
@@ -56,7 +69,7 @@ def recipe_for(protocol: str, dataset: str, batch_norm: bool, epochs: int | None
     """Return the recipe of a protocol.
 
     Args:
-        protocol: ``dc``, ``dsa`` or ``idc``.
+        protocol: ``dc``, ``dsa``, ``idc`` or ``coreset``.
         dataset: Name of the data set: some protocols augment by data set.
         batch_norm: Whether the evaluated network has batch norm; ``dc`` augments such networks by crop and noise.
         epochs: Another number of epochs than the protocol's.
@@ -70,6 +83,8 @@ def recipe_for(protocol: str, dataset: str, batch_norm: bool, epochs: int | None
         return _halved(epochs or 1000, OneOf(dsa_operations(dataset)))
     if protocol == "idc":
         return _idc(dataset, epochs or 1000)
+    if protocol == "coreset":
+        return _coreset(dataset, epochs or 200)
     raise SettingsError(f"Expected the evaluation protocol to be one of {list(PROTOCOLS)}, got {protocol!r}.")
 
 
@@ -106,6 +121,21 @@ def _idc(dataset: str, epochs: int) -> Recipe:
         augmentation=AlwaysOn(operations),
         batch_size=64,
         cutmix=0.5,
+    )
+
+
+def _coreset(dataset: str, epochs: int) -> Recipe:
+    """DeepCore's and LCMat's training: cosine from 0.1 to 1e-4, stepped every iteration; digits are not mirrored."""
+    return Recipe(
+        passes=epochs,
+        drops=(),
+        drop_factor=1.0,
+        restart=False,
+        augmentation=CropFlip(flip=0.0) if dataset in DIGIT_DATASETS else CropFlip(),
+        batch_size=128,
+        lr=0.1,
+        nesterov=True,
+        final_lr=1e-4,
     )
 
 

@@ -7,6 +7,7 @@ from typing import Protocol
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 from torchmetrics.classification import MulticlassAccuracy
 
 from lit_condense.augmentation.cutmix import mixed
@@ -40,6 +41,9 @@ class SmallSet:
 
     labels: Tensor
 
+    weights: Tensor | None = None
+    """``(n,)``, 0 or more: how much each image counts in the loss of its batch; None: all the same."""
+
     def at(self, indices: Tensor) -> Tensor:
         """Return normalised images ``(n, C, H, W)``."""
         return self.images[indices.to(self.images.device)]
@@ -49,6 +53,8 @@ def train_network(
     network: nn.Module, data: LabelledImages, recipe: Recipe, key: RandomKey, max_steps: int | None = None
 ) -> int:
     """Train ``network`` in place on ``data`` and return the number of steps taken.
+
+    The loss of a batch is the mean cross-entropy, or ``sum(w * l) / sum(w)`` where the data have weights.
 
     Args:
         network: A fresh network on the data's device.
@@ -68,14 +74,15 @@ def train_network(
     optimizer = _optimizer(network, recipe, recipe.lr)
     with key.fold("layers").isolated():  # dropout and the like draw from the global generators
         for step in range(steps):
-            dropped = recipe.drop_factor ** sum(step >= drop for drop in drops)
+            lr = recipe.lr_at(step, steps, drops)
             if recipe.restart and step in drops:
-                optimizer = _optimizer(network, recipe, recipe.lr * dropped)
+                optimizer = _optimizer(network, recipe, lr)
             for group in optimizer.param_groups:
-                group["lr"] = recipe.lr * dropped
-            images, labels = _batch(data, recipe.batch_size, step, batches, key)
+                group["lr"] = lr
+            images, labels, weights = _batch(data, recipe.batch_size, step, batches, key)
+            images, labels = _augmented(images, labels, recipe, num_classes, key.fold("step", step))
             optimizer.zero_grad(set_to_none=True)
-            torch.autograd.backward(_loss(loss, images, labels, recipe, num_classes, key.fold("step", step)))
+            torch.autograd.backward(loss(images, labels if weights is None else weighted(labels, weights, num_classes)))
             optimizer.step()
     return steps
 
@@ -93,22 +100,51 @@ def test_accuracy(network: nn.Module, test: RealImages) -> float:
 
 
 def _optimizer(network: nn.Module, recipe: Recipe, lr: float) -> torch.optim.Optimizer:
-    return torch.optim.SGD(network.parameters(), lr=lr, momentum=recipe.momentum, weight_decay=recipe.weight_decay)
+    return torch.optim.SGD(
+        network.parameters(),
+        lr=lr,
+        momentum=recipe.momentum,
+        nesterov=recipe.nesterov,
+        weight_decay=recipe.weight_decay,
+    )
 
 
-def _batch(data: LabelledImages, size: int, step: int, batches: int, key: RandomKey) -> tuple[Tensor, Tensor]:
-    """Return batch ``step``: each pass over the set is one keyed shuffle, cut into batches."""
+def _batch(
+    data: LabelledImages, size: int, step: int, batches: int, key: RandomKey
+) -> tuple[Tensor, Tensor, Tensor | None]:
+    """Return images, labels and weights of batch ``step``: each pass over the set is one keyed shuffle, cut up."""
     passed, position = divmod(step, batches)
     order = torch.randperm(len(data.labels), generator=key.fold("order", passed).generator())
     chosen = order[position * size : (position + 1) * size]
     images = data.at(chosen)
-    return images, data.labels[chosen.to(data.labels.device)].to(images.device)
+    weights = data.weights if isinstance(data, SmallSet) else None
+    return (
+        images,
+        data.labels[chosen.to(data.labels.device)].to(images.device),
+        None if weights is None else weights[chosen.to(weights.device)].to(images),
+    )
 
 
-def _loss(
-    loss: FirstOrderLoss, images: Tensor, labels: Tensor, recipe: Recipe, num_classes: int, key: RandomKey
-) -> Tensor:
+def _augmented(
+    images: Tensor, labels: Tensor, recipe: Recipe, num_classes: int, key: RandomKey
+) -> tuple[Tensor, Tensor]:
     height, width = images.shape[-2:]
     draw = recipe.augmentation.draw(key.fold("augment"), (height, width), samples=len(images))
     images = recipe.augmentation.apply(images, draw)
-    return loss(*mixed(images, labels, recipe.cutmix, num_classes, key.fold("cutmix")))
+    return mixed(images, labels, recipe.cutmix, num_classes, key.fold("cutmix"))
+
+
+def weighted(labels: Tensor, weights: Tensor, num_classes: int) -> Tensor:
+    """Return soft labels ``(n, num_classes)`` whose mean cross-entropy is ``sum(w * l) / sum(w)``.
+
+    Cross-entropy is linear in the target, so that a weight can be carried by the label. An image that CutMix mixed
+    counts with its own weight. A batch whose weights are all 0 has loss 0.
+
+    Args:
+        labels: ``(n,)``, or soft ones ``(n, num_classes)``.
+        weights: ``(n,)``, 0 or more.
+        num_classes: Length of a soft label.
+    """
+    soft = labels if labels.ndim > 1 else F.one_hot(labels, num_classes)
+    share = weights / weights.sum().clamp(min=torch.finfo(weights.dtype).tiny)
+    return soft.to(weights.dtype) * (len(weights) * share).unsqueeze(1)

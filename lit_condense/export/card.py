@@ -14,7 +14,7 @@ from lit_condense.export.condensed_set import CondensedSet
 from lit_condense.settings import settings_of
 
 if TYPE_CHECKING:
-    from lit_condense.synthetic_set import SyntheticSet
+    from lit_condense.evaluated_set import EvaluatedSet
 
 
 def versions() -> dict[str, str]:
@@ -28,16 +28,14 @@ def versions() -> dict[str, str]:
     }
 
 
-def condensed_from(module: SyntheticSet, record: dict[str, Any]) -> CondensedSet:
+def condensed_from(module: EvaluatedSet, record: dict[str, Any]) -> CondensedSet:
     """Return the set that a module holds now, in [0, 1] pixel space, with its card.
 
     Args:
         module: Attached to a trainer.
         record: What was measured: evaluation, seconds, why the run ended.
     """
-    normalization = module.data.real.normalization
-    current = module.training_set()
-    images = normalization.denormalize(current.images).cpu()
+    current, images = module.training_set(), module.pixels().cpu()
     settings = module.settings()
     card = {
         "data": module.data.describe(),
@@ -45,7 +43,8 @@ def condensed_from(module: SyntheticSet, record: dict[str, Any]) -> CondensedSet
         "update": module.updates_done,
         "max_updates": module.trainer.max_steps,
         "seed": module.seed,
-        "method": {"matching": settings["matching"], "model": settings["model"]},
+        "method": {name: part for name, part in settings.items() if name != "data"},
+        **module.particulars(),
         "evaluation_settings": settings_of(module.evaluation),
         "pixels": {
             "space": "[0, 1]",
@@ -57,5 +56,4 @@ def condensed_from(module: SyntheticSet, record: dict[str, Any]) -> CondensedSet
         "device": module.device.type,
         **record,
     }
-    plain = module.parametrization.factor == 1
-    return CondensedSet(images, current.labels.cpu(), card, stored=None if plain else module.images.detach().cpu())
+    return CondensedSet(images, current.labels.cpu(), card, weights=module.weights_of_images(), stored=module.stored())

@@ -59,7 +59,8 @@ def write_image_folder(folder: str | Path, condensed: CondensedSet) -> Path:
     PNG holds 8 bits in [0, 1]: values are clamped and rounded, which loses information.
 
     Raises:
-        ExportError: The images are neither grey nor colour, or the folder holds something or cannot be written to.
+        ExportError: The images are neither grey nor colour, a class has none, or the folder holds something or cannot
+            be written to.
     """
     if condensed.images.shape[1] not in PICTURE_CHANNELS:
         raise ExportError(
@@ -68,6 +69,12 @@ def write_image_folder(folder: str | Path, condensed: CondensedSet) -> Path:
         )
     if Path(folder).is_dir() and any(Path(folder).iterdir()):
         raise ExportError(f"Expected a new or empty folder, {folder} holds files that would mix with the set's.")
+    missing = [c for c in range(int(condensed.labels.max()) + 1) if not bool((condensed.labels == c).any())]
+    if missing:
+        raise ExportError(
+            f"Expected images of every class, there are none of {missing[:5]}: ImageFolder would number the others "
+            "anew. Use the safetensors file itself, or a balanced selection."
+        )
     names = condensed.card.get("data", {}).get("class_names", [])
     for c, class_folder in enumerate(class_folders(names, int(condensed.labels.max()) + 1)):
         for position, image in enumerate(condensed.images[condensed.labels == c]):

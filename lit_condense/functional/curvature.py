@@ -61,7 +61,17 @@ def last_layer_gradient_variance(features: Tensor, logits: Tensor, labels: Tenso
     """
     if len(logits) < 2:
         raise ValueError(f"Expected at least 2 samples for a variance, got {len(logits)}.")
-    return last_layer_gradients(features, logits, labels).var(dim=0)
+    # Each coordinate is an outer product e_c z_k, so its two moments are matrix products and the n x C(d + 1) gradients
+    # are never formed. In float64: the difference of the moments cancels.
+    n, errors = len(logits), softmax_error(logits, labels).double()
+    sums, squares = errors.T @ _one_and(features), errors.square().T @ _one_and(features).square()
+    variance = (squares - sums.square() / n) / (n - 1)
+    return torch.cat([variance[:, 0], variance[:, 1:].flatten()]).to(features.dtype)
+
+
+def _one_and(features: Tensor) -> Tensor:
+    """Return ``[1, z]`` in float64: the bias is the weight of an input that is always 1."""
+    return torch.cat([features.new_ones(len(features), 1), features], dim=1).double()
 
 
 def softmax_error(logits: Tensor, labels: Tensor) -> Tensor:

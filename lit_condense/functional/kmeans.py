@@ -16,7 +16,7 @@ DEFAULT_TOLERANCE = 1e-4
 
 
 def squared_distances(a: Tensor, b: Tensor, a_norms: Tensor | None = None) -> Tensor:
-    """Return squared Euclidean distances ``(*, n, m)`` between the rows of ``(*, n, d)`` and ``(*, m, d)``, never negative.
+    """Return squared Euclidean distances ``(*, n, m)`` between rows, never negative.
 
     Args:
         a: ``(*, n, d)``.

@@ -13,9 +13,12 @@ from lit_condense.inner.synthetic import TrainOnSynthetic
 from lit_condense.matching.base import Progress
 from lit_condense.rng import RandomKey
 
+OPENING = (50, 40, 30, 20)
+"""Epochs after a network's first updates, in the last release of EGM's program."""
+
 
 class DecreasingTraining(TrainOnSynthetic):
-    """Train on the synthetic set for many epochs first and few later: 50, 40, 30, 20, then 10, from update 10 on 5.
+    """Train on the synthetic set for many epochs first and few later: 50, 40, 30, 20, then 10, after 10 updates 5.
 
     The schedule that EGM's full method (MDA) is run with.
 
@@ -26,6 +29,8 @@ class DecreasingTraining(TrainOnSynthetic):
         momentum: Momentum (published: 0.5).
         weight_decay: Weight decay (published: 0).
         batch_norm: See :class:`InnerLoop`.
+        opening: Epochs after the first updates, a number for each (published: 50, 40, 30, 20; in the first release of
+            the program: 100, 50, 50, 50).
     """
 
     def __init__(
@@ -36,18 +41,22 @@ class DecreasingTraining(TrainOnSynthetic):
         momentum: float = 0.5,
         weight_decay: float = 0.0,
         batch_norm: BatchNormStatistics = "real_batch",
+        opening: Sequence[int] = OPENING,
     ) -> None:
         super().__init__(updates, None, batch_size, lr, momentum, weight_decay, batch_norm)
+        if any(epochs < 0 for epochs in opening):
+            raise SettingsError(f"Expected DecreasingTraining.opening to hold 0 or more epochs, got {list(opening)}.")
+        self.opening = opening
 
     def epochs_after(self, progress: Progress, ipc: Sequence[int]) -> int:
         """Return the epochs that follow a network's update ``progress.match_index``."""
-        return decreasing_epochs(progress.match_index)
+        return decreasing_epochs(progress.match_index, self.opening)
 
 
-def decreasing_epochs(match_index: int) -> int:
-    """Return EGM's epochs after a network's update ``match_index``."""
-    if match_index < 4:
-        return 50 - 10 * match_index
+def decreasing_epochs(match_index: int, opening: Sequence[int] = OPENING) -> int:
+    """Return EGM's epochs after a network's update ``match_index``: those of the opening, then 10, later 5."""
+    if match_index < len(opening):
+        return opening[match_index]
     return 10 if match_index < 10 else 5
 
 

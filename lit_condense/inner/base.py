@@ -75,6 +75,14 @@ class InnerLoop(ABC):
     def updates_per_network(self, ipc: Sequence[int]) -> int:
         """Return how many image updates a network serves, for the images each class has."""
 
+    @property
+    def trains_new(self) -> bool:
+        """Whether ``begin`` trains a new network before its first update."""
+        return False
+
+    def begin(self, inner: InnerNetwork, material: TrainingMaterial, key: RandomKey) -> None:  # noqa: B027
+        """Train a new network before its first update; called only where ``trains_new`` says so."""
+
     @abstractmethod
     def advance(self, inner: InnerNetwork, material: TrainingMaterial, progress: Progress, key: RandomKey) -> None:
         """Train the network after update ``progress``; not called after a network's last update."""

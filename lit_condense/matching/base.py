@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import ClassVar, Literal
 
 from lightning.pytorch import Callback
-from torch import Tensor
+from torch import Tensor, nn
 
 from lit_condense.errors import SettingsError
 
@@ -104,6 +104,13 @@ class MatchingLoss(Callback, ABC):
     def weight_at(self, progress: Progress) -> float:
         """Return the factor on the loss at this point of the run."""
         return self.weight
+
+    def watched_at(self, progress: Progress) -> bool:
+        """Return whether the loss is to be logged at this point even where its weight is 0; by default not."""
+        return False
+
+    def check_network(self, network: nn.Module) -> None:
+        """Refuse a network that has nothing to match, before the run; takes any by default."""
 
     @abstractmethod
     def loss(self, real: Quantities, synthetic: Quantities) -> Tensor:

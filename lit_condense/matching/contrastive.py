@@ -3,6 +3,9 @@
 DCC matches the gradient of the whole set, after a warm-up that matches class by class: list both losses, they share the
 switch. For equal images per class and a network that does not mix samples, the gradient of the whole synthetic set is
 the mean of its class gradients, so DCC's loss is a class-mean loss without EGM's factor.
+
+The warm-up's loss is a sum over classes, about so many times larger. The log therefore has the distance between the
+whole sets in every update, as DCC's program does: one curve on one scale, whichever loss drives the images.
 """
 
 from __future__ import annotations
@@ -22,6 +25,8 @@ def contrastive(progress: Progress, networks: int, matches: int) -> bool:
 
 class ContrastiveGradientMatching(ClassMeanGradientMatching):
     """DCC's loss after its warm-up: the distance between the gradients of the whole sets.
+
+    It is logged during the warm-up too, which costs a first-order pass over the synthetic images.
 
     Args:
         warm_up_networks: Networks before which it is off (published: 250).
@@ -47,6 +52,10 @@ class ContrastiveGradientMatching(ClassMeanGradientMatching):
     def weight_at(self, progress: Progress) -> float:
         """Return 0 during the warm-up."""
         return self.weight if contrastive(progress, self.warm_up_networks, self.warm_up_matches) else 0.0
+
+    def watched_at(self, progress: Progress) -> bool:
+        """Return True unless it is switched off for the whole run."""
+        return self.weight > 0
 
 
 class WarmUpGradientMatching(GradientMatching):

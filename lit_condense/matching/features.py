@@ -2,37 +2,49 @@
 
 from __future__ import annotations
 
-from typing import cast
+from typing import Literal, cast
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from lit_condense.errors import SettingsError
 from lit_condense.matching.base import MatchingLoss, Quantities
 
 
 class FeatureMatching(MatchingLoss):
-    """Sum over classes of the squared L2 distance between the mean features of real and synthetic images (DM).
+    """Sum over classes of the distance between the mean features of real and synthetic images (DM).
 
-    Squares are summed over the features, never averaged.
+    It is summed over the features, never averaged.
 
     Args:
         joint: Send all classes through the network in one batch, so that batch norm sees the statistics of all of them
             (real and synthetic apart), as DM does with batch-norm networks. Without batch norm it changes nothing.
         weight: Factor on the loss.
         name: Tag in the logs.
+        distance: ``squared_l2`` (DM) or ``l1`` (with DREAM+ on MNIST and FashionMNIST).
     """
 
     needs = frozenset({"features"})
 
-    def __init__(self, joint: bool = False, weight: float = 1.0, name: str | None = None) -> None:
+    def __init__(
+        self,
+        joint: bool = False,
+        weight: float = 1.0,
+        name: str | None = None,
+        distance: Literal["squared_l2", "l1"] = "squared_l2",
+    ) -> None:
         super().__init__(weight, name)
+        if distance not in ("squared_l2", "l1"):
+            raise SettingsError(f"Expected FeatureMatching.distance to be 'squared_l2' or 'l1', got {distance!r}.")
         self.joint = joint
+        self.distance = distance
         self.scope = "set" if joint else "class"
 
     def loss(self, real: Quantities, synthetic: Quantities) -> Tensor:
-        """Return the sum of squared differences of the class means."""
-        return (class_means(real) - class_means(synthetic)).square().sum()
+        """Return the sum of squared or absolute differences of the class means."""
+        difference = class_means(real) - class_means(synthetic)
+        return difference.square().sum() if self.distance == "squared_l2" else difference.abs().sum()
 
 
 def class_means(side: Quantities) -> Tensor:

@@ -7,36 +7,48 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Literal
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from lit_condense.errors import SettingsError
 from lit_condense.functional import distances
 from lit_condense.matching.base import MatchingLoss, Quantities
 
-DistanceName = Literal["row_cosine", "row_cosine_norm", "squared_l2", "l1", "l1_mean", "global_cosine"]
+DistanceName = Literal[
+    "row_cosine", "row_cosine_clamped", "row_cosine_norm", "squared_l2", "l1", "l1_mean", "global_cosine"
+]
 DISTANCES: dict[str, distances.Distance] = {
     "row_cosine": distances.row_cosine,
+    "row_cosine_clamped": distances.row_cosine_clamped,
     "row_cosine_norm": distances.row_cosine_norm,
     "squared_l2": distances.squared_l2,
     "l1": distances.l1,
     "l1_mean": distances.l1_mean,
     "global_cosine": distances.global_cosine,
 }
-Layers = Literal["all", "convolutions"]
+Layers = Literal["all", "convolutions", "weights"]
+MATCHED: dict[str, Callable[[int], bool]] = {
+    "all": lambda dimensions: True,
+    "convolutions": lambda dimensions: dimensions == 4,
+    "weights": lambda dimensions: dimensions >= 2,
+}
+"""Whether a parameter of so many dimensions is matched, for each choice of layers."""
 
 
 class GradientMatching(MatchingLoss):
     """Sum over classes of a distance between the real and the synthetic class gradient (DC, eq. 4 to 9).
 
     Args:
-        distance: ``row_cosine`` (DC: 1 - cosine for each output unit), ``row_cosine_norm`` (EGM: plus the norm of the
-            difference); both skip 1-D parameters. ``squared_l2``, ``l1``, ``l1_mean`` (IDC's metrics) and
-            ``global_cosine`` read every parameter they are given. All are sums, never means.
+        distance: ``row_cosine`` (DC: 1 - cosine for each output unit), ``row_cosine_clamped`` (the same without DC's
+            epsilon, as in EGM's program), ``row_cosine_norm`` (EGM: plus the norm of the difference); they skip 1-D
+            parameters. ``squared_l2``, ``l1``, ``l1_mean`` (IDC's metrics) and ``global_cosine`` read every parameter
+            they are given. All are sums, never means.
         weight: Factor on the loss.
         name: Tag in the logs.
-        layers: ``all``, or only the weights of ``convolutions`` (IDC).
+        layers: ``all``; only the weights of ``convolutions`` (IDC); or all ``weights``, without biases and the like
+            (the ``fc`` option of IDC's program).
     """
 
     def __init__(
@@ -50,8 +62,8 @@ class GradientMatching(MatchingLoss):
         owner = type(self).__name__
         if distance not in DISTANCES:
             raise SettingsError(f"Expected {owner}.distance to be one of {list(DISTANCES)}, got {distance!r}.")
-        if layers not in ("all", "convolutions"):
-            raise SettingsError(f"Expected {owner}.layers to be 'all' or 'convolutions', got {layers!r}.")
+        if layers not in MATCHED:
+            raise SettingsError(f"Expected {owner}.layers to be one of {list(MATCHED)}, got {layers!r}.")
         self.distance = distance
         self.layers = layers
 
@@ -59,20 +71,17 @@ class GradientMatching(MatchingLoss):
         """Return the distance summed over the class blocks."""
         return DISTANCES[self.distance](self._compared(real), self._compared(synthetic)).sum()
 
-    def _compared(self, side: Quantities) -> dict[str, Tensor]:
-        if self.layers == "all":
-            return side.gradients
-        weights = {name: g for name, g in side.gradients.items() if g.ndim == CONVOLUTION_DIMENSIONS}
-        if not weights:
+    def check_network(self, network: nn.Module) -> None:
+        """Refuse a network none of whose parameters would be matched."""
+        if not any(MATCHED[self.layers](p.ndim) for p in network.parameters() if p.requires_grad):
             raise SettingsError(
-                f"{type(self).__name__}.layers: convolutions needs a network with convolutions, this one has none. "
+                f"{type(self).__name__}.layers: {self.layers} needs a network with {self.layers}, this one has none. "
                 "Choose layers: all."
             )
-        return weights
 
-
-CONVOLUTION_DIMENSIONS = 5
-"""Blocks, output channels, input channels, height, width."""
+    def _compared(self, side: Quantities) -> dict[str, Tensor]:
+        # the first dimension of a gradient counts the blocks
+        return {name: g for name, g in side.gradients.items() if MATCHED[self.layers](g.ndim - 1)}
 
 
 class ClassMeanGradientMatching(GradientMatching):

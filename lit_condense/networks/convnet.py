@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from lit_condense.networks.base import ImageNetwork, convolved, halved
 from lit_condense.networks.norms import NORMS, Norm, make_norm
+from lit_condense.networks.pooling import HalvingAverage
 
 Activation = Literal["relu", "sigmoid", "leaky_relu", "swish"]
 Pooling = Literal["avg", "max", "none"]
@@ -101,5 +102,5 @@ class ConvNet(ImageNetwork):
             activation=_ACTIVATIONS[self.activation](),
         )
         if self.pooling != "none":
-            layers["pooling"] = nn.AvgPool2d(2) if self.pooling == "avg" else nn.MaxPool2d(2)
+            layers["pooling"] = HalvingAverage() if self.pooling == "avg" else nn.MaxPool2d(2)
         return nn.Sequential(layers)

@@ -8,6 +8,7 @@ from torch.nn import functional as F
 
 from lit_condense.networks.base import ImageNetwork, halved
 from lit_condense.networks.norms import NORMS, Norm, make_norm
+from lit_condense.networks.pooling import HalvingAverage
 
 _STAGES = ((64, 1), (128, 2), (256, 2), (512, 2))  # channels and stride
 _BLOCKS_PER_STAGE = 2
@@ -95,14 +96,14 @@ class _BasicBlock(nn.Module):
         conv_stride = 1 if average_pool else stride
         self.conv1 = nn.Conv2d(in_channels, channels, 3, stride=conv_stride, padding=1, bias=False)
         self.norm1 = make_norm(norm, channels, size if pooled else self.out_size, "ResNet18")
-        self.pool = nn.AvgPool2d(2) if pooled else nn.Identity()
+        self.pool = HalvingAverage() if pooled else nn.Identity()
         self.conv2 = nn.Conv2d(channels, channels, 3, padding=1, bias=False)
         self.norm2 = make_norm(norm, channels, self.out_size, "ResNet18")
         self.shortcut: nn.Module = nn.Identity()
         if stride != 1 or in_channels != channels:
             self.shortcut = nn.Sequential(
                 nn.Conv2d(in_channels, channels, 1, stride=conv_stride, bias=False),
-                nn.AvgPool2d(2) if pooled else nn.Identity(),
+                HalvingAverage() if pooled else nn.Identity(),
                 make_norm(norm, channels, self.out_size, "ResNet18"),
             )
 

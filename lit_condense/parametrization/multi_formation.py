@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from itertools import pairwise
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -15,23 +17,62 @@ from lit_condense.parametrization.pixels import Clamp, Pixels, Space
 PADDING_VALUE = 0.5
 """Grey, in [0, 1] pixel space, where the size is no multiple of the factor."""
 
+BOUND = 128
+"""Decoded images of a class under ``bound`` (IDC's program, for ImageNet with 20 and more images a class)."""
+
+Decoding = Literal["uniform", "multi", "bound"]
+
 
 class MultiFormation(Pixels):
     """Each stored image holds ``factor x factor`` smaller ones, enlarged bilinearly when they are used.
 
-    Decoded order: cell (0, 0) of every image, then cell (0, 1), ...: ``factor**2 * n`` images.
+    ``uniform`` decodes every image at ``factor``: cell (0, 0) of all images, then cell (0, 1), and so on. ``multi``
+    decodes every image at each factor from 1 to ``factor``, in this order. ``bound`` decodes the first images at
+    ``factor`` and the others at smaller ones, so that a class never gives more than ``bound`` images. It saves memory
+    in matching only: networks are trained on the ``uniform`` set, as IDC evaluates it.
 
     Args:
         factor: Cells per side (IDC: 2 for 28 and 32 pixels, 3 for ImageNet).
         space: As in :class:`Pixels`; IDC stores [0, 1] pixels.
         clamp: As in :class:`Pixels`; IDC clamps before each new network.
+        most_matched: As in :class:`Pixels`.
+        decoding: ``uniform`` (``single`` in IDC's program), ``multi`` or ``bound``, as above.
+        bound: Most decoded images of a class under ``bound``; a class with more stored images decodes each to itself.
     """
 
-    def __init__(self, factor: int = 2, space: Space = "pixel", clamp: Clamp = "every_network") -> None:
-        super().__init__(space, clamp)
-        if factor < 1:
-            raise SettingsError(f"Expected MultiFormation.factor to be 1 or more, got {factor}.")
+    def __init__(
+        self,
+        factor: int = 2,
+        space: Space = "pixel",
+        clamp: Clamp = "every_network",
+        most_matched: int | None = None,
+        decoding: Decoding = "uniform",
+        bound: int = BOUND,
+    ) -> None:
+        super().__init__(space, clamp, most_matched)
+        for name, value in (("factor", factor), ("bound", bound)):
+            if value < 1:
+                raise SettingsError(f"Expected MultiFormation.{name} to be 1 or more, got {value}.")
+        if decoding not in ("uniform", "multi", "bound"):
+            raise SettingsError(
+                f"Expected MultiFormation.decoding to be 'uniform', 'multi' or 'bound', got {decoding!r}."
+            )
         self.factor = factor
+        self.decoding = decoding
+        self.bound = bound
+
+    @property
+    def for_training(self) -> MultiFormation:
+        """Itself, but with ``uniform`` decoding in place of ``bound``, as IDC evaluates."""
+        return MultiFormation(self.factor, self.space, self.clamp) if self.decoding == "bound" else self
+
+    def check_size(self, image_size: tuple[int, int]) -> None:
+        """Refuse images with fewer pixels a side than cells."""
+        if self.factor > min(image_size):
+            raise SettingsError(
+                f"Expected MultiFormation.factor to be at most {min(image_size)}, the shorter side of these "
+                f"{image_size[0]} x {image_size[1]} images, got {self.factor}. Lower it: each cell needs a pixel."
+            )
 
     def encode(self, pixels: Tensor, normalization: Normalization) -> Tensor:
         """Pack ``factor**2 * n`` real images into ``n`` stored ones (IDC's mixed initialisation).
@@ -48,9 +89,30 @@ class MultiFormation(Pixels):
         return super().encode(stored, normalization)
 
     def decode(self, stored: Tensor, normalization: Normalization) -> Tensor:
-        """Return normalised ``(factor**2 * n, C, H, W)``: crops of equal size, enlarged bilinearly."""
-        f, (height, width) = self.factor, stored.shape[-2:]
-        down, right = -height % f, -width % f
+        """Return the normalised images that n stored images of a class stand for: enlarged crops of equal size."""
+        parts = [self._enlarged(stored[part], f, normalization) for f, part in self._uses(len(stored))]
+        return super().decode(parts[0] if len(parts) == 1 else torch.cat(parts), normalization)
+
+    def decode_labels(self, labels: Tensor) -> Tensor:
+        """Return the labels of the decoded images, in their order."""
+        return torch.cat([labels[part].repeat(f**2) for f, part in self._uses(len(labels))])
+
+    def decoded_count(self, stored: int) -> int:
+        """Return how many images ``stored`` images of a class decode to."""
+        return sum(f**2 * (part.stop - part.start) for f, part in self._uses(stored))
+
+    def _uses(self, stored: int) -> list[tuple[int, slice]]:
+        """Return at which factor which of a class's images are used, in decoded order."""
+        if self.decoding == "uniform":
+            return [(self.factor, slice(0, stored))]
+        if self.decoding == "multi":
+            return [(f, slice(0, stored)) for f in range(1, self.factor + 1)]
+        return list(_bounded(stored, self.factor, self.bound))
+
+    def _enlarged(self, stored: Tensor, factor: int, normalization: Normalization) -> Tensor:
+        """Return the cells of the images at a factor, in the stored space: ``(factor**2 * n, C, H, W)``."""
+        height, width = stored.shape[-2:]
+        down, right = -height % factor, -width % factor
         padded = stored
         if down or right:
             grey = stored.new_full((stored.shape[1], 1, 1), PADDING_VALUE)
@@ -58,13 +120,24 @@ class MultiFormation(Pixels):
                 grey = normalization.normalize(grey)
             padded = grey.expand(*stored.shape[:2], height + down, width + right).clone()
             padded[:, :, :height, :width] = stored
-        cells = [cell for row in padded.chunk(f, dim=2) for cell in row.chunk(f, dim=3)]
-        enlarged = F.interpolate(torch.cat(cells), size=(height, width), mode="bilinear", align_corners=False)
-        return super().decode(enlarged, normalization)
+        cells = [cell for row in padded.chunk(factor, dim=2) for cell in row.chunk(factor, dim=3)]
+        return F.interpolate(torch.cat(cells), size=(height, width), mode="bilinear", align_corners=False)
 
-    def decode_labels(self, labels: Tensor) -> Tensor:
-        """Return the labels repeated for every cell, in the order of the decoded images."""
-        return labels.repeat(self.factor**2)
+
+def _bounded(stored: int, largest: int, bound: int) -> Iterator[tuple[int, slice]]:
+    """Yield factor and images from the largest factor down; together they decode to at most ``bound`` images.
+
+    As IDC's program counts, the room at a factor is what is left of the bound after one place for *every* image not yet
+    used, those that get more at this factor included.
+    """
+    start = decoded = 0
+    for factor in range(largest, 0, -1):
+        left = stored - start
+        room = max(0, bound - decoded - left)
+        count = min(left, room // factor**2) if factor > 1 else left
+        if count:
+            yield factor, slice(start, start + count)
+        start, decoded = start + count, decoded + count * factor**2
 
 
 def _cells(size: int, factor: int) -> list[tuple[int, int]]:

@@ -21,20 +21,33 @@ class Pixels:
         space: ``normalized`` stores what networks see (DC, DSA, EGM); ``pixel`` stores [0, 1] images (IDC, DREAM).
         clamp: When stored values are brought back to the range of real pixels: ``never`` (DC), ``every_update``, or
             ``every_network`` (IDC: before each new network).
+        most_matched: Most decoded images of a class that an update matches, drawn anew for each; by default all (IDC's
+            program: 128, its ``batch_syn_max``). Networks are trained on all of them even so.
     """
 
     factor: int = 1
-    """Images per side that one stored image decodes to; a stored image gives ``factor**2`` training images."""
+    """Images per side that one stored image is packed from: ``factor**2`` real images make one."""
 
-    def __init__(self, space: Space = "normalized", clamp: Clamp = "never") -> None:
+    def __init__(self, space: Space = "normalized", clamp: Clamp = "never", most_matched: int | None = None) -> None:
         if space not in ("normalized", "pixel"):
             raise SettingsError(f"Expected Pixels.space to be 'normalized' or 'pixel', got {space!r}.")
         if clamp not in ("never", "every_update", "every_network"):
             raise SettingsError(
                 f"Expected Pixels.clamp to be 'never', 'every_update' or 'every_network', got {clamp!r}."
             )
+        if most_matched is not None and most_matched < 1:
+            raise SettingsError(f"Expected {type(self).__name__}.most_matched to be 1 or more, got {most_matched}.")
         self.space = space
         self.clamp = clamp
+        self.most_matched = most_matched
+
+    @property
+    def for_training(self) -> Pixels:
+        """The storage as networks are trained on it: in evaluations, inner training and exports."""
+        return self
+
+    def check_size(self, image_size: tuple[int, int]) -> None:
+        """Refuse images ``(H, W)`` that cannot be stored so; plain pixels take all."""
 
     def noise(self, shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
         """Return a start from noise: N(0, 1) in normalised space (DC), N(0.5, 0.25) clamped to [0, 1] else (IDC)."""
@@ -46,12 +59,29 @@ class Pixels:
         return normalization.normalize(pixels) if self.space == "normalized" else pixels.clone()
 
     def decode(self, stored: Tensor, normalization: Normalization) -> Tensor:
-        """Return normalised ``(n * factor**2, C, H, W)`` training images, differentiable in ``stored``."""
+        """Return the normalised images that n stored images of a class stand for, differentiable in ``stored``.
+
+        Args:
+            stored: ``(n, C, H, W)``.
+            normalization: Of the real images.
+
+        Returns:
+            ``(decoded_count(n), C, H, W)``.
+        """
         return stored if self.space == "normalized" else normalization.normalize(stored)
 
     def decode_labels(self, labels: Tensor) -> Tensor:
-        """Return the labels of the decoded images."""
+        """Return the labels of the decoded images, in their order."""
         return labels
+
+    def decoded_count(self, stored: int) -> int:
+        """Return how many images ``stored`` images of a class decode to."""
+        return stored
+
+    def matched_count(self, stored: int) -> int:
+        """Return how many of them an update matches."""
+        decoded = self.decoded_count(stored)
+        return decoded if self.most_matched is None else min(decoded, self.most_matched)
 
     def project_(self, stored: Tensor, normalization: Normalization) -> None:
         """Bring the stored values back, in place, to the range of real pixels."""

@@ -73,6 +73,8 @@ class Selection(ABC):
     """Scoring networks it looks through; 0 where it needs none."""
     tracks_forgetting: ClassVar[bool] = False
     """Whether it reads ``Candidates.forgetting``."""
+    weighted: bool = False
+    """Whether its choices have weights."""
 
     @property
     def tag(self) -> str:

@@ -58,6 +58,13 @@ def test_two_sets_never_mix_in_one_folder(tmp_path):
     assert len(list((tmp_path / "set").rglob("*.png"))) == 24
 
 
+def test_a_class_without_images_is_refused_because_it_would_shift_the_labels(tmp_path):
+    condensed = CondensedSet(torch.rand(3, 1, 4, 4), torch.tensor([0, 2, 2]), {})
+    with pytest.raises(ExportError, match=r"none of \[1\]"):
+        write_image_folder(tmp_path / "set", condensed)
+    assert not (tmp_path / "set").exists()
+
+
 def test_images_that_no_png_can_hold_are_refused(tmp_path):
     five = CondensedSet(torch.zeros(2, 5, 4, 4), torch.tensor([0, 1]), {})
     with pytest.raises(ExportError, match="1 or 3 channels"):

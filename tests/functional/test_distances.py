@@ -81,7 +81,7 @@ def test_the_derivative_in_the_synthetic_side_is_the_literal_one(name):
         torch.testing.assert_close(derivative, wanted, rtol=1e-12, atol=1e-13)
 
 
-@pytest.mark.parametrize("name", ["row_cosine", "row_cosine_norm"])
+@pytest.mark.parametrize("name", ["row_cosine", "row_cosine_clamped", "row_cosine_norm"])
 def test_row_distances_skip_biases_and_norm_scales(name):
     real, synthetic = drawn(2, 1), drawn(2, 2)
     changed = {n: t + 7 if t.ndim == 2 else t for n, t in synthetic.items()}
@@ -187,7 +187,7 @@ def test_sides_with_different_parameters_are_refused(name):
         compute(name, real, {n: t for n, t in real.items() if n != "conv"})
 
 
-@pytest.mark.parametrize("name", ["row_cosine", "row_cosine_norm"])
+@pytest.mark.parametrize("name", ["row_cosine", "row_cosine_clamped", "row_cosine_norm"])
 def test_row_distances_refuse_gradients_without_rows(name):
     only_biases = drawn(2, 1, {"bias": (3,)})
     with pytest.raises(ValueError, match="two or more dimensions"):
@@ -202,3 +202,15 @@ def test_a_scalar_parameter_counts_as_one_entry(name):
     for c in range(2):
         literal = oracle.DISTANCES[name]([t[c] for t in real.values()], [t[c] for t in synthetic.values()])
         assert values[c].item() == pytest.approx(float(literal), rel=1e-12)
+
+
+def test_only_the_clamped_cosine_sees_the_angle_of_tiny_gradients():
+    # norms of about 1e-5: DC's epsilon is larger than their product
+    real, synthetic = ({n: 1e-6 * t for n, t in drawn(2, seed).items()} for seed in (1, 2))
+    large, other = drawn(2, 1), drawn(2, 2)
+    torch.testing.assert_close(
+        compute("row_cosine_clamped", real, synthetic), compute("row_cosine_clamped", large, other), rtol=1e-10, atol=0
+    )
+    torch.testing.assert_close(
+        compute("row_cosine", real, synthetic), torch.full((2,), 11.0, dtype=torch.float64), rtol=1e-3, atol=0
+    )

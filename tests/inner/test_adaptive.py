@@ -65,6 +65,17 @@ def test_the_published_table_of_epochs():
     assert [loop.epochs_after(at(m), (50,) * 5) for m in range(70)] == table
 
 
+def test_the_first_release_opens_with_other_epochs():
+    loop = DecreasingTraining(opening=[100, 50, 50, 50])
+    assert [loop.epochs_after(at(m), (50,) * 5) for m in range(20)] == [100, 50, 50, 50, *[10] * 6, *[5] * 10]
+    assert [decreasing_epochs(m, ()) for m in (0, 9, 10)] == [10, 10, 5]
+
+
+def test_negative_epochs_of_an_opening_are_refused():
+    with pytest.raises(SettingsError, match=r"DecreasingTraining.opening to hold 0 or more epochs, got \[5, -1\]"):
+        DecreasingTraining(opening=[5, -1])
+
+
 @pytest.mark.parametrize(("ipc", "total"), [(1, 0), (10, 190), (20, 245), (30, 295), (40, 345), (50, 395)])
 def test_the_published_totals_of_epochs(ipc, total):
     loop = DecreasingTraining()

@@ -11,9 +11,9 @@ from lit_condense.augmentation import AlwaysOn, Augmentation, NoAugmentation
 from lit_condense.augmentation.cutmix import CutMix, mixed
 from lit_condense.errors import SettingsError
 from lit_condense.inner import TrainingMaterial, TrainOnReal
-from lit_condense.matching import Progress
+from lit_condense.matching import GradientMatching, Progress
 from lit_condense.rng import RandomKey
-from tests.helpers import TinyData, fresh_inner_network
+from tests.helpers import TinyData, fitted, fresh_inner_network
 from tests.oracles import methods
 from tests.oracles.dc import Sgd, cross_entropy, train_step
 
@@ -35,11 +35,18 @@ def material(inner, seen=None):
 
 
 def literal(network, loop, sgd, key, steps):
-    """One SGD step on each keyed batch: augment each image, cut and paste, two cross-entropies."""
+    """One SGD step on each of the keyed batches of an advance."""
+    keys = [key.fold("real", step) for step in range(steps)]
+    orders = [torch.randperm(len(REAL), generator=here.generator()) for here in keys]
+    return trained(
+        network, loop, sgd, [(here, order[: loop.batch_size]) for here, order in zip(keys, orders, strict=True)]
+    )
+
+
+def trained(network, loop, sgd, batches):
+    """One SGD step on each batch: augment each image, cut and paste, two cross-entropies."""
     mixes = 0
-    for step in range(steps):
-        here = key.fold("real", step)
-        chosen = torch.randperm(len(REAL), generator=here.generator())[: loop.batch_size]
+    for here, chosen in batches:
         images, labels = REAL.at(chosen).double(), REAL.labels_at(chosen)
         images = loop.augmentation.apply(images, loop.augmentation.draw(here.fold("augment"), (8, 8), len(images)))
         if loop.cutmix:
@@ -77,6 +84,51 @@ def test_advance_is_the_literal_loop(settings):
     for found, expected in zip(inner.network.parameters(), wanted.parameters(), strict=True):
         torch.testing.assert_close(found, expected, rtol=1e-10, atol=1e-12)
     assert (mixes > 0) == (loop.cutmix > 0)
+
+
+@pytest.mark.parametrize("cutmix", [0.0, 1.0])
+def test_early_epochs_are_the_literal_loop_over_all_real_images(cutmix):
+    loop = TrainOnReal(early=2, batch_size=32, cutmix=cutmix)
+    inner = fresh_inner_network(loop, REAL)
+    wanted, sgd = copy.deepcopy(inner.network), Sgd(loop.lr, loop.momentum, loop.weight_decay)
+    assert loop.trains_new
+    loop.begin(inner, material(inner), KEY)
+    for epoch in range(2):
+        here = KEY.fold("early", epoch)
+        order = torch.randperm(len(REAL), generator=here.generator())
+        # 80 images: two batches of 32 and one of what is left
+        batches = [(here.fold(step), order[32 * step : 32 * (step + 1)]) for step in range(3)]
+        trained(wanted, loop, sgd, batches)
+    for found, expected in zip(inner.network.parameters(), wanted.parameters(), strict=True):
+        torch.testing.assert_close(found, expected, rtol=1e-10, atol=1e-12)
+
+
+def test_a_new_network_is_trained_early_before_it_is_matched():
+    seen = []
+
+    class Loop(TrainOnReal):
+        def begin(self, inner, material, key):
+            super().begin(inner, material, key)
+            seen.append(("begin", inner.index, key.path, weights_of(inner.network)))
+
+    class Loss(GradientMatching):
+        def weight_at(self, progress):
+            if seen[-1][:2] != ("match", progress.update):
+                seen.append(("match", progress.update, None, None))
+            return super().weight_at(progress)
+
+    fitted(Loss(), inner=Loop(updates=2, images=8, batch_size=8, early=1), max_steps=4)
+    assert [event[:2] for event in seen] == [
+        *(("begin", 0), ("match", 0), ("match", 1)),
+        *(("begin", 1), ("match", 2), ("match", 3)),
+    ]
+    begun = [event for event in seen if event[0] == "begin"]
+    assert [path for _, _, path, _ in begun] == [("inner", 0, "begin"), ("inner", 1, "begin")]
+    assert not torch.equal(begun[0][3], begun[1][3])
+
+
+def weights_of(network):
+    return torch.cat([p.detach().flatten() for p in network.parameters()])
 
 
 @pytest.mark.parametrize(
@@ -180,11 +232,12 @@ def test_the_defaults_are_those_of_idc():
     assert set(loop.augmentation.operations) == {"color", "crop"}
     assert isinstance(loop.augmentation, AlwaysOn)
     assert [loop.updates_per_network([ipc]) for ipc in (1, 10, 50)] == [100] * 3
+    assert (loop.early, loop.trains_new) == (0, False)
 
 
 @pytest.mark.parametrize(
     "settings",
-    [{"updates": 0}, {"images": -1}, {"batch_size": 0}, {"cutmix": 1.5}, {"cutmix": -0.1}, {"lr": -1.0}],
+    [{"updates": 0}, {"images": -1}, {"batch_size": 0}, {"early": -1}, {"cutmix": 1.5}, {"cutmix": -0.1}, {"lr": -1.0}],
     ids=str,
 )
 def test_settings_out_of_range_are_refused(settings):

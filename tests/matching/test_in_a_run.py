@@ -40,6 +40,13 @@ def step_of(*losses, **settings):
     return recorder.images[1] - recorder.images[0], module.trainer.callback_metrics
 
 
+def test_the_norm_of_the_image_gradient_is_logged_as_it_was_before_the_step():
+    change, logged = step_of(GradientMatching(weight=3.0))
+    first = fitted(GradientMatching(weight=3.0), max_steps=1, trainer=DOUBLE).trainer.callback_metrics
+    assert float(first["set/grad_norm"]) == pytest.approx(float(change.norm()), rel=1e-6)
+    assert float(logged["set/grad_norm"]) != float(first["set/grad_norm"])  # of the second update
+
+
 def test_a_second_loss_adds_with_its_weight_in_either_order():
     angle, size = GradientMatching(name="angle", weight=2.0), GradientMatching("l1", name="size", weight=0.25)
     only_angle, only_size = (step_of(loss)[0] for loss in (angle, size))

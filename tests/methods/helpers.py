@@ -93,7 +93,7 @@ def matched(network, losses, per_block=1, ipc=UNEQUAL, counts=REAL_COUNTS, stora
     real, stored, storage = real_of(counts), stored_of(ipc), storage or Pixels()
     running = Engine("exact", "never", per_block).start(network, real[0], needs_of(losses))
 
-    def block(classes):
+    def block(classes, with_real):
         return joined([part(c) for c in classes], torch.stack)
 
     def part(c):

@@ -9,11 +9,23 @@ import pytest
 import torch
 from lightning.pytorch.loggers.logger import Logger
 
+from lit_condense.engine import Engine
 from lit_condense.errors import SettingsError
 from lit_condense.inner import TrainOnSynthetic
 from lit_condense.matching import ContrastiveGradientMatching, GradientMatching, Progress, WarmUpGradientMatching
 from tests.helpers import fitted
-from tests.methods.helpers import CLASSES, EQUAL, PRECISION, labels_of, matched, network_of, real_of, stored_of
+from tests.methods.helpers import (
+    CLASSES,
+    EQUAL,
+    PRECISION,
+    KeyedDraws,
+    labels_of,
+    matched,
+    network_of,
+    one_update,
+    real_of,
+    stored_of,
+)
 from tests.oracles import dc, methods
 
 AFTER, BEFORE = Progress(2500, 250, 0), Progress(2499, 249, 9)
@@ -88,16 +100,6 @@ class Memory(Logger):
         self.lines.append(metrics)
 
 
-def branches(lines):
-    """The matching losses that each logged update names."""
-    names = {"loss/warm_up": "class by class", "loss/contrastive": "whole set"}
-    return [
-        [text for name, text in names.items() if not math.isnan(line.get(name, math.nan))]
-        for line in lines
-        if "loss/total" in line
-    ]
-
-
 def run(networks, matches):
     """Three networks of three updates, with the switch where it is set; returns the log and the branches computed."""
     computed = []
@@ -128,17 +130,45 @@ def run(networks, matches):
 SWITCHED = [False, False, True, False, False, True, True, True, True]
 
 
-def test_a_run_computes_one_branch_an_update():
+def test_a_run_computes_the_active_branch_and_the_distance_of_whole_sets_for_the_log():
     _, computed = run(networks=2, matches=2)
-    # the class by class branch is called once for each class block, the other once for the mean
-    wanted = [["contrastive"] if on else ["warm_up"] * CLASSES for on in SWITCHED]
+    # class by class it is called once for each class block, for whole sets once for the mean
+    wanted = [["contrastive"] if on else ["contrastive"] + ["warm_up"] * CLASSES for on in SWITCHED]
     assert computed == [tag for update in wanted for tag in update]
 
 
 def test_the_log_names_the_branch_of_each_update():
     # Lightning goes on writing the last value of a metric that is not logged any more: a loss that is off is NaN.
-    lines, _ = run(networks=2, matches=2)
-    assert branches(lines) == [["whole set"] if on else ["class by class"] for on in SWITCHED]
+    lines = [line for line in run(networks=2, matches=2)[0] if "loss/total" in line]
+    assert [math.isnan(line["loss/warm_up"]) for line in lines] == SWITCHED
+    assert not any(math.isnan(line["loss/contrastive"]) for line in lines)
+
+
+@pytest.mark.parametrize("warm_up", [0, 1], ids=["after", "before"])
+def test_the_log_has_the_distance_of_whole_sets_on_one_scale_before_and_after_the_switch(warm_up):
+    losses = [WarmUpGradientMatching(warm_up, 9), ContrastiveGradientMatching(warm_up, 9, weight=2.0)]
+    _, start, module = one_update(*losses)
+    draws, logged = KeyedDraws(), module.trainer.callback_metrics
+    synthetic = [start[2 * c : 2 * c + 2] for c in range(CLASSES)]
+    literal = float(methods.dcc(draws.network(), synthetic, draws.real()).detach())
+    assert float(logged["loss/ContrastiveGradientMatching"]) == pytest.approx(literal, rel=1e-6)
+    term = methods.intra(dc.row_cosine)
+    summed = float(term(draws.network(), synthetic, draws.real()).detach())
+    assert float(logged["loss/total"]) == pytest.approx(summed if warm_up else 2 * literal, rel=1e-6)
+
+
+@pytest.mark.parametrize("per_block", [1, 5])
+def test_what_is_logged_only_leaves_the_images_alone(per_block):
+    engine = Engine(classes_per_block=per_block)
+    watched, _, _ = one_update(ContrastiveGradientMatching(), WarmUpGradientMatching(), engine=engine)
+    alone, _, _ = one_update(WarmUpGradientMatching(), engine=engine)
+    assert torch.equal(watched, alone)
+    assert alone.abs().max() > 1e-6
+
+
+def test_a_contrastive_loss_without_weight_is_not_even_logged():
+    _, _, module = one_update(ContrastiveGradientMatching(weight=0.0), WarmUpGradientMatching())
+    assert math.isnan(float(module.trainer.callback_metrics["loss/ContrastiveGradientMatching"]))
 
 
 def test_the_logged_total_is_the_loss_of_the_active_branch():

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from lit_condense.engine import Engine
+from lit_condense.errors import SettingsError
 from lit_condense.inner import FreshNetwork
 from lit_condense.matching import FeatureMatching, MatchingLoss, Quantities
 from lit_condense.parametrization import MultiFormation
@@ -49,6 +50,17 @@ def assert_literal(found, wanted):
 def test_loss_and_image_gradient_are_the_literal_ones(norm, per_block):
     # batch norm in training mode: each class has its own statistics
     assert_literal(matched(network_of(norm), [FeatureMatching()], per_block), literal(norm, methods.dm))
+
+
+@pytest.mark.parametrize("per_block", [1, 5])
+def test_the_other_distance_is_the_sum_of_absolute_differences(per_block):
+    found = matched(network_of(), [FeatureMatching(distance="l1")], per_block)
+    assert_literal(found, literal("instance", methods.dm_l1))
+
+
+def test_an_unknown_distance_is_refused():
+    with pytest.raises(SettingsError, match=r"FeatureMatching.distance to be 'squared_l2' or 'l1', got 'cosine'"):
+        FeatureMatching(distance="cosine")
 
 
 @pytest.mark.parametrize("per_block", [1, 3, 5])

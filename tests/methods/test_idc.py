@@ -7,6 +7,7 @@ from functools import partial
 
 import pytest
 import torch
+from lightning.pytorch import Callback
 
 from lit_condense.augmentation import AlwaysOn
 from lit_condense.errors import SettingsError
@@ -102,9 +103,28 @@ def test_loss_and_image_gradient_are_the_literal_ones(norm, distance, per_block)
     assert wanted_gradient.abs().max() > 1e-6
 
 
-def test_a_network_without_convolutions_is_refused_by_name():
+def test_all_weights_take_the_classifier_too_but_no_bias():
+    # the program's option fc; the classifier differs by 4 in each of 40 entries, the norm by 4 in each of 18
+    loss = GradientMatching("l1", layers="weights")
+    found = loss.loss(gradients(REAL_WEIGHT, 1), gradients(SYNTHETIC_WEIGHT, -3))
+    assert float(found) == pytest.approx(8 + 4 * 40 + 4 * 18)
+
+
+class NoRun(Callback):
+    """Fails where a run begins."""
+
+    def on_fit_start(self, trainer, pl_module):
+        raise AssertionError("the run began")
+
+
+def test_a_network_without_convolutions_is_refused_by_name_before_the_run_begins():
     with pytest.raises(SettingsError, match="convolutions needs a network with convolutions"):
-        fitted(GradientMatching("l1", layers="convolutions"), network=partial(MLP, width=4))
+        fitted(NoRun(), GradientMatching("l1", layers="convolutions"), network=partial(MLP, width=4))
+
+
+def test_unknown_layers_are_refused():
+    with pytest.raises(SettingsError, match=r"layers to be one of \['all', 'convolutions', 'weights'\], got 'fc'"):
+        GradientMatching(layers="fc")
 
 
 # ------------------------------------------------------------------ whole runs

@@ -125,6 +125,15 @@ def dm(network, synthetic, real):
     )
 
 
+def dm_l1(network, synthetic, real):
+    """DREAM+ under its l1 metric: absolute differences in place of squares."""
+    total = 0.0
+    for syn, images in zip(synthetic, real, strict=True):
+        target = sum_of(features_of(network, images).detach()) / len(images)
+        total = total + magnitude(target - sum_of(features_of(network, syn)) / len(syn)).sum()
+    return total
+
+
 def dm_joint(network, synthetic, real):
     """All classes through the network at once, real and synthetic apart; then class by class."""
     sides = [features_of(network, torch.cat(list(side))) for side in (real, synthetic)]

@@ -64,3 +64,23 @@ def neighbours(position, size, source):
     place = max((position + 0.5) * source / size - 0.5, 0.0)
     low = min(int(place), source - 1)
     return low, min(low + 1, source - 1), place - low
+
+
+def bounded(count, factor, bound):
+    """At which factor each of a class's images is used: one image at a time, keeping a place for each that is left."""
+    factors, decoded = [], 0
+    for f in range(factor, 1, -1):
+        room = bound - decoded - (count - len(factors))
+        while room >= f * f and len(factors) < count:
+            factors.append(f)
+            room, decoded = room - f * f, decoded + f * f
+    return factors + [1] * (count - len(factors))
+
+
+def decode_each(stored, factors, fill):
+    """Neighbours at one factor are decoded together, the others after them."""
+    parts = []
+    for f in sorted(set(factors), reverse=True):
+        chosen = torch.stack([image for image, own in zip(stored, factors, strict=True) if own == f])
+        parts.append(decode(chosen, f, fill))
+    return torch.cat(parts)

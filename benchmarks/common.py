@@ -1,0 +1,82 @@
+"""What the benchmarks share: random images, a silent trainer, and how results are written."""
+
+from __future__ import annotations
+
+import json
+import platform
+import statistics
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.pytorch import Callback, Trainer
+
+from lit_condense.data import CondenseDataModule, Splits
+from lit_condense.export.card import versions
+from lit_condense.rng import RandomKey
+
+RESULTS = Path(__file__).parent / "results"
+CLASSES, REAL, SHAPE = 10, 256, (3, 32, 32)
+
+
+class RandomImages(CondenseDataModule):
+    """Random bytes, by default in CIFAR-10's shape: arithmetic does not depend on what is shown."""
+
+    dataset_name = "random"
+
+    def __init__(self, class_size: int = REAL + 10, shape: tuple[int, int, int] = SHAPE) -> None:
+        super().__init__()
+        self.class_size = class_size
+        self.shape = shape
+
+    def load(self) -> Splits:
+        generator = RandomKey(0, ("benchmark",)).generator()
+        labels = torch.arange(CLASSES).repeat_interleave(self.class_size)
+        images = torch.randint(0, 256, (len(labels), *self.shape), dtype=torch.uint8, generator=generator)
+        one_each = torch.arange(CLASSES) * self.class_size
+        return Splits(images, labels, images[one_each], labels[one_each], tuple("abcdefghij"))
+
+
+def quiet_trainer(updates: int, callbacks: Sequence[Callback]) -> Trainer:
+    """Return a trainer of so many updates on the CPU that prints, logs and writes nothing."""
+    return Trainer(
+        accelerator="cpu",
+        devices=1,
+        max_steps=updates,
+        callbacks=list(callbacks),
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        num_sanity_val_steps=0,
+        limit_val_batches=0,
+    )
+
+
+def machine(threads: int) -> dict[str, Any]:
+    """Return what a timing depends on besides the code."""
+    return {"device": f"cpu, {threads} threads, {platform.machine()}", "versions": versions()}
+
+
+def spread(values: Sequence[float]) -> dict[str, float]:
+    """Return median, smallest and largest."""
+    return {
+        "median": round(statistics.median(values), 6),
+        "min": round(min(values), 6),
+        "max": round(max(values), 6),
+    }
+
+
+def columns(rows: Sequence[dict[str, float]]) -> dict[str, dict[str, float]]:
+    """Return the spread of each column of rows with the same names, and of their total."""
+    spreads = {name: spread([row[name] for row in rows]) for name in rows[0]}
+    return {**spreads, "total": spread([sum(row.values()) for row in rows])}
+
+
+def write(folder: Path, name: str, result: dict[str, Any]) -> Path:
+    """Write a result and return where it is."""
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"{name}.json"
+    path.write_text(json.dumps(result, indent=2) + "\n")
+    return path

@@ -1,0 +1,141 @@
+"""Gather the blocks of an image update: real images, stored images, and the way from these to the network's input."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from lit_condense.augmentation import Augmentation
+from lit_condense.data.store import RealImages
+from lit_condense.engine.blocks import cut_classes
+from lit_condense.engine.engine import Block
+from lit_condense.engine.update import Work
+from lit_condense.parametrization import Pixels
+from lit_condense.rng import RandomKey
+from lit_condense.sampling import Sampling
+from lit_condense.sharding import Share
+
+if TYPE_CHECKING:
+    from lit_condense.synthetic_set import SyntheticSet
+
+
+@dataclass(frozen=True)
+class Gatherer:
+    """Makes the blocks of one image update; its draws are named by the run's key, the update and the class alone."""
+
+    real: RealImages
+    stored: Tensor
+    """All stored images, class-major, off the graph."""
+    labels: Tensor
+    counts: Sequence[int]
+    """Stored images of each class."""
+    sampling: Sampling
+    parametrization: Pixels
+    augmentation: Augmentation
+    key: RandomKey
+    update: int
+
+    @classmethod
+    def of(cls, module: SyntheticSet, update: int) -> Gatherer:
+        """Return the one for an update of a set."""
+        return cls(
+            real=module.data.real,
+            stored=module.images.detach(),
+            labels=module.labels,
+            counts=module.counts,
+            sampling=module.sampling,
+            parametrization=module.parametrization,
+            augmentation=module.augmentation,
+            key=module.key,
+            update=update,
+        )
+
+    def work(self, share: Share, classes_per_block: int) -> Work:
+        """Return what a rank has to do."""
+        sizes = [(self.sampling.size(self.real, c), count) for c, count in enumerate(self.counts)]
+        mine = share.take(range(self.real.num_classes))
+        blocks = cut_classes(mine, sizes, classes_per_block)
+        return Work(blocks, self.block, self.whole, self.real.num_classes, share)
+
+    def rows_of(self, class_index: int) -> slice:
+        """Return where the stored images of a class stand."""
+        start = sum(self.counts[:class_index])
+        return slice(start, start + self.counts[class_index])
+
+    def block(self, classes: Sequence[int], with_real: bool = True) -> Block:
+        """Gather a block of classes that have the same sizes, with its real images or without."""
+        size = (self.real.image_shape[1], self.real.image_shape[2])
+        # One draw for both sides of a class: the augmentation is siamese (Zhao and Bilen, ICML 2021).
+        draws = [self.augmentation.draw(self.key.fold("augment", self.update, c), size, samples=1) for c in classes]
+        counts = [self.counts[c] for c in classes]
+
+        def augmented(images: Sequence[Tensor]) -> Tensor:
+            return torch.stack([self.augmentation.apply(x, draw) for x, draw in zip(images, draws, strict=True)])
+
+        def views(stored: Tensor) -> Tensor:
+            per_class = zip(classes, torch.split(stored, counts), strict=True)
+            return augmented([self._decoded(c, images) for c, images in per_class])
+
+        real_images = real_labels = None
+        if with_real:
+            keys = [self.key.fold("real", self.update, c) for c in classes]
+            chosen = torch.stack([self.sampling.select(self.real, c, k) for c, k in zip(classes, keys, strict=True)])
+            real_images = augmented(self.real.at(chosen).to(self.stored.dtype).unbind())
+            real_labels = self.real.labels_at(chosen)
+        return Block(
+            real_images=real_images,
+            real_labels=real_labels,
+            stored=torch.cat([self.stored[self.rows_of(c)] for c in classes]).requires_grad_(),
+            views=views,
+            synthetic_labels=torch.stack([self._decoded_labels(c) for c in classes]),
+            keys=tuple(self.key.fold("layers", self.update, c) for c in classes),
+        )
+
+    def whole(self) -> Block:
+        """Gather one block of all images of all classes, for losses that see the whole set at once."""
+        blocks = [self.block([c]) for c in range(self.real.num_classes)]
+
+        def views(stored: Tensor) -> Tensor:
+            parts = zip(blocks, torch.split(stored, list(self.counts)), strict=True)
+            return torch.cat([block.views(part) for block, part in parts], dim=1)
+
+        return Block(
+            real_images=torch.cat([block.real_images for block in blocks if block.real_images is not None], dim=1),
+            real_labels=torch.cat([block.real_labels for block in blocks if block.real_labels is not None], dim=1),
+            stored=torch.cat([block.stored.detach() for block in blocks]).requires_grad_(),
+            views=views,
+            synthetic_labels=torch.cat([block.synthetic_labels for block in blocks], dim=1),
+            keys=(self.key.fold("layers", self.update),),
+        )
+
+    def scatter(self, found: Sequence[tuple[Sequence[int], Tensor]]) -> Tensor:
+        """Add up what belongs to the stored images of blocks of classes, in the order of all stored images."""
+        total = torch.zeros_like(self.stored)
+        for classes, values in found:
+            rows = [self.rows_of(c) for c in classes]
+            for row, part in zip(rows, torch.split(values, [row.stop - row.start for row in rows]), strict=True):
+                total[row] += part
+        return total
+
+    def _decoded(self, class_index: int, stored: Tensor) -> Tensor:
+        decoded = self.parametrization.decode(stored, self.real.normalization)
+        kept = self._kept(class_index)
+        return decoded if kept is None else decoded[kept.to(decoded.device)]
+
+    def _decoded_labels(self, class_index: int) -> Tensor:
+        labels = self.parametrization.decode_labels(self.labels[self.rows_of(class_index)])
+        kept = self._kept(class_index)
+        return labels if kept is None else labels[kept.to(labels.device)]
+
+    def _kept(self, class_index: int) -> Tensor | None:
+        """Return which decoded images of a class the update matches, or None for all."""
+        decoded = self.parametrization.decoded_count(self.counts[class_index])
+        matched = self.parametrization.matched_count(self.counts[class_index])
+        if matched == decoded:
+            return None
+        key = self.key.fold("decoded", self.update, class_index)
+        return torch.randperm(decoded, generator=key.generator())[:matched]

@@ -1,0 +1,143 @@
+"""GRAD-MATCH (Killamsetty et al., *Gradient Matching based Data Subset Selection*, ICML 2021)."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from lit_condense.errors import SettingsError
+from lit_condense.functional.last_layer_geometry import OuterProducts, gradient_products
+from lit_condense.selection.base import Choice, ScoringView
+from lit_condense.selection.gradients import PROGRAM_BATCH, GradientSelection
+from lit_condense.selection.scores import Variant, check_variant, require_finite
+
+DEFAULT_REGULARIZATION = 1.0
+"""DeepCore's lambda."""
+
+DUAL_TOLERANCE = 1e-12
+"""Share of the largest product with the target below which a slope of the non-negative least squares is rounding."""
+
+
+class GradMatch(GradientSelection):
+    """Images whose weighted last-layer gradients match the mean gradient, found by orthogonal matching pursuit.
+
+    Minimises ``|sum_{i in S} w_i g_i - b|^2 + regularization * |w|^2`` over ``|S| <= k`` and ``w >= 0``, b the mean
+    gradient of the candidates: adds the image with the largest inner product ``g_i . r`` with the residual r (signed,
+    as weights are non-negative), solves for the weights of all chosen ones, and in the end again with ``w >= 0``.
+    Always k images are kept: those that the last solution leaves out have weight 0. All have where b is 0.
+
+    Args:
+        regularization: lambda, above 0, in the square of a gradient's unit.
+        variant: ``deepcore`` takes gradients of a loss that is averaged over a batch of 128, beside which the same
+            regularization is 128^2 times as strong, and gives a single image the weight 1. (It drops the images of
+            weight 0; the larger scale in the last batch of its loader is not offered here.)
+    """
+
+    weighted = True
+
+    weighted = True
+
+    def __init__(self, regularization: float = DEFAULT_REGULARIZATION, variant: Variant = "definition") -> None:
+        if not (regularization > 0 and math.isfinite(regularization)):
+            raise SettingsError(f"Expected GradMatch.regularization to be above 0, got {regularization}.")
+        check_variant("GradMatch", variant)
+        self.regularization = regularization
+        self.variant: Variant = variant
+
+    def _choose(self, view: ScoringView, labels: Tensor, count: int) -> Choice:
+        gradients = gradient_products(view.features, view.logits, labels)
+        if self.variant == "deepcore":
+            gradients = OuterProducts(gradients.left / min(PROGRAM_BATCH, len(labels)), gradients.right)
+        mean = gradients.mean()
+        scores = gradients.inner_products_with(mean)
+        require_finite(scores.isfinite(), "scores", type(self).__name__)
+        chosen = matching_pursuit(gradients, mean, count, self.regularization)
+        if self.variant == "deepcore" and count == 1:
+            return Choice(chosen, torch.ones(1, dtype=torch.float32))
+        kept = chosen.to(scores.device)
+        system = gradients.inner_products(kept, kept)
+        system.diagonal().add_(self.regularization)
+        return Choice(chosen, non_negative_least_squares(system, scores[kept]).float().cpu())
+
+
+def matching_pursuit(vectors: OuterProducts, target: Tensor, count: int, regularization: float) -> Tensor:
+    """Pick vectors one by one: always the one with the largest inner product with the residual of those before it.
+
+    Args:
+        vectors: n of them.
+        target: ``(K, 1 + d)``.
+        count: Vectors to pick, at most n.
+        regularization: Added to the diagonal of the normal equations, above 0.
+
+    Returns:
+        ``(count,)`` different indices in the order they were picked, int64 on the CPU.
+    """
+    correlations = vectors.inner_products_with(target)
+    wanted = correlations.clone()
+    factor = torch.zeros(count, count, dtype=wanted.dtype, device=wanted.device)  # Cholesky, row by row
+    forward = torch.zeros(count, 1, dtype=wanted.dtype, device=wanted.device)
+    chosen: list[int] = []
+    for size in range(count):
+        correlations[chosen] = -torch.inf
+        chosen.append(int(correlations.argmax()))
+        if size + 1 == count:
+            break
+        rows = torch.tensor(chosen, device=wanted.device)
+        products = vectors.inner_products(rows, rows[-1:])
+        known = factor[:size, :size]
+        row = torch.linalg.solve_triangular(known, products[:-1], upper=False)
+        # exactly, no pivot is below the regularization
+        pivot = (products[-1] + regularization - row.square().sum()).clamp(min=regularization).sqrt()
+        factor[size, :size], factor[size, size] = row[:, 0], pivot[0]
+        forward[size] = (wanted[rows[-1]] - (row * forward[:size]).sum()) / pivot
+        held = factor[: size + 1, : size + 1]
+        weights = torch.linalg.solve_triangular(held.T, forward[: size + 1], upper=True)[:, 0]
+        correlations = vectors.inner_products_with(target - vectors.weighted_sum(weights, rows))
+    return torch.tensor(chosen)
+
+
+def non_negative_least_squares(system: Tensor, products: Tensor) -> Tensor:
+    """Return the x >= 0 that minimises ``x^T system x - 2 x^T products`` (active sets of Lawson and Hanson, 1974).
+
+    Args:
+        system: ``(k, k)``, symmetric and positive definite.
+        products: ``(k,)``.
+
+    Returns:
+        ``(k,)``.
+    """
+    x = torch.zeros_like(products)
+    free = torch.linalg.solve(system, products) > 0
+    tolerance = DUAL_TOLERANCE * float(products.abs().max())
+    before = None
+    for _ in range(3 * len(x) + 1):
+        x, free = _solve_free(system, products, x, free)
+        if before is not None and torch.equal(free, before):  # a slope of rounding freed nothing
+            break
+        before = free.clone()
+        slopes = (products - system @ x).masked_fill(free, -torch.inf)
+        steepest = int(slopes.argmax())
+        if float(slopes[steepest]) <= tolerance:
+            break
+        free[steepest] = True
+    return x
+
+
+def _solve_free(system: Tensor, products: Tensor, x: Tensor, free: Tensor) -> tuple[Tensor, Tensor]:
+    """Move to the minimum over the free entries; where one would become negative, stop there and fix it at 0."""
+    free = free.clone()
+    while bool(free.any()):
+        index = free.nonzero()[:, 0]
+        aim = torch.zeros_like(x)
+        aim[index] = torch.linalg.solve(system[index][:, index], products[index])
+        below = free & (aim <= 0)
+        if not bool(below.any()):
+            return aim, free
+        steps = torch.where(below, x / (x - aim).clamp(min=torch.finfo(x.dtype).tiny), torch.inf)
+        step = steps.min()
+        x = (x + step * (aim - x)).clamp(min=0)
+        free &= steps > step
+        x[~free] = 0
+    return torch.zeros_like(x), free

@@ -1,0 +1,68 @@
+"""The tables of docs/results.md, from what run_comparison.py, run_dream_curve.py and run_selection.py wrote."""
+
+from __future__ import annotations
+
+import json
+import statistics
+from typing import Any
+
+from tables import RESULTS, cards, markdown, percent
+
+METHODS = {
+    "dc": "DC",
+    "dsa": "DSA",
+    "egm_mda": "EGM-MDA",
+    "dm": "DM",
+    "idc_i": "IDC-I",
+    "dream": "DREAM (on IDC, factor 2)",
+    "lcmat_c": "LCMat-C",
+}
+GROUPS = {"cifar10_ipc1": "CIFAR-10, 1 a class", "cifar10_ipc10": "CIFAR-10, 10", "mnist_ipc10": "MNIST, 10"}
+BASELINES = {"random": "random real images", "kmeans": "real images nearest to k-means centres (pixels)"}
+
+
+def comparison() -> str:
+    """Return one row a method: accuracy, updates in brackets, and a mark where the best baseline is not beaten."""
+    groups = {group: {path.name: card for path, card in cards(f"comparison/{group}/*").items()} for group in GROUPS}
+    rows = [[f"*{name}*", *(_baseline(groups[group], tag) for group in GROUPS)] for tag, name in BASELINES.items()]
+    rows += [[name, *(_condensed(groups[group], method) for group in GROUPS)] for method, name in METHODS.items()]
+    return markdown(["method", *GROUPS.values()], rows)
+
+
+def _baselines(group: dict[str, Any]) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for card in group.values():
+        found |= card["evaluation"]["baselines"]
+    return found
+
+
+def _baseline(group: dict[str, Any], tag: str) -> str:
+    score = _baselines(group).get(tag)
+    return percent(score) if score else "-"
+
+
+def _condensed(group: dict[str, Any], method: str) -> str:
+    if method not in group:
+        return "-"
+    card = group[method]
+    score = card["evaluation"]["condensed"][0]
+    best = max((b["accuracy_mean"] for b in _baselines(group).values()), default=0.0)
+    cell = f"{percent(score)} ({card['update']:,})"
+    return f"**{cell}**" if score["accuracy_mean"] > best else f"{cell} *not above the baselines*"
+
+
+def dream_curve() -> str:
+    """Return accuracy against updates and seconds of each arm: mean over seeds, lowest and highest."""
+    path = RESULTS / "dream_curve.json"
+    if not path.exists():
+        return "Not measured yet."
+    arms: dict[str, dict[str, list[dict[str, float]]]] = json.loads(path.read_text())["arms"]
+    rows = []
+    for arm, seeds in arms.items():
+        for column in zip(*seeds.values(), strict=True):
+            accuracies = [100 * point["accuracy"] for point in column]
+            seconds = statistics.fmean(point["seconds"] for point in column)
+            spread = f"{min(accuracies):.1f} to {max(accuracies):.1f}"
+            mean = f"{statistics.fmean(accuracies):.1f}"
+            rows.append([arm, f"{column[0]['updates']:.0f}", f"{seconds:.0f}", mean, spread])
+    return markdown(["arm", "updates", "seconds", "accuracy, mean of 3 seeds", "lowest to highest"], rows)
