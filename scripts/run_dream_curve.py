@@ -1,9 +1,10 @@
 """Test DREAM's claim as a curve: accuracy against updates and against seconds, for three arms and three seeds.
 
 Arms: IDC with random real images; the same with representative images (k-means, refreshed at the published interval)
-from the same random start; and random real images from a clustered start. All else is equal: the first 1,000 images
-of each of the first five classes of CIFAR-10, one stored image a class with multi-formation 2, a small network, each network serving 20 updates.
-Writes results/dream_curve.json and results/dream_curve.png. About half an hour on one core. A finished run is kept.
+from the same random start; and random real images from a clustered start. All else is equal: the first 1,000 images of
+each of the first five classes of CIFAR-10, one stored image a class with multi-formation 2, a small network, each network
+serving 20 updates. Writes results/dream_curve.json and results/dream_curve.png. About half an hour on one core. A
+finished run is kept.
 
 Usage: python scripts/run_dream_curve.py [ARM ...]
 """
