@@ -2,9 +2,9 @@
 
 Arms: IDC with random real images; the same with representative images (k-means, refreshed at the published interval)
 from the same random start; and random real images from a clustered start. All else is equal: the first 1,000 images of
-each of the first five classes of CIFAR-10, one stored image a class with multi-formation 2, a small network, each network
-serving 20 updates. Writes results/dream_curve.json and results/dream_curve.png. About half an hour on one core. A
-finished run is kept.
+each of the first five classes of CIFAR-10, one stored image a class with multi-formation 2, a small network that serves
+20 updates. Writes results/dream_curve.json and results/dream_curve.png. About half an hour on one core. A finished run
+is kept.
 
 Usage: python scripts/run_dream_curve.py [ARM ...]
 """
@@ -26,8 +26,8 @@ ROOT = Path(__file__).resolve().parent.parent
 RUNS = ROOT / "runs" / "dream_curve"
 UPDATES, POINTS = 100, 5
 SEEDS = (0, 1, 2)
-LEARNING_RATE = 0.005
-"""Ten times the published one (for 200,000 updates), so that 100 updates move the images."""
+LEARNING_RATE = 0.05
+"""A hundred times the published one (for 200,000 updates), so that 100 updates move the images."""
 RANDOM = {"class_path": "lit_condense.sampling.RandomSampling", "init_args": {"batch_size": 128}}
 REPRESENTATIVE = {
     "class_path": "lit_condense.sampling.Representative",
