@@ -51,6 +51,35 @@ def _condensed(group: dict[str, Any], method: str) -> str:
     return f"**{cell}**" if score["accuracy_mean"] > best else f"{cell} *not above the baselines*"
 
 
+def selection() -> str:
+    """Return one row a method: mean accuracy over seeds, sample spread, and a mark where random is not beaten."""
+    files = sorted((RESULTS / "selection").glob("*.json"))
+    columns: dict[str, dict[str, list[dict[str, Any]]]] = {}
+    for path in files:
+        dataset, fraction = path.stem.split("_")
+        by_method = columns.setdefault(f"{dataset}, {100 * float(fraction):g} %", {})
+        for record in json.loads(path.read_text()):
+            by_method.setdefault(record["method"], []).append(record)
+    methods = list(dict.fromkeys(method for column in columns.values() for method in column))
+    rows = [[f"`{method}`", *(_selected(column, method) for column in columns.values())] for method in methods]
+    return markdown(["method", *columns], rows) if rows else "Not measured yet."
+
+
+def _selected(column: dict[str, list[dict[str, Any]]], method: str) -> str:
+    if method not in column:
+        return "-"
+    mean, cell = _over_seeds(column[method])
+    if method == "RandomSubset" or "RandomSubset" not in column:
+        return cell
+    return f"**{cell}**" if mean > _over_seeds(column["RandomSubset"])[0] else cell
+
+
+def _over_seeds(records: list[dict[str, Any]]) -> tuple[float, str]:
+    accuracies = [100 * statistics.fmean(record["accuracies"]) for record in records]
+    spread = statistics.stdev(accuracies) if len(accuracies) > 1 else 0.0
+    return statistics.fmean(accuracies), f"{statistics.fmean(accuracies):.1f} +- {spread:.1f}"
+
+
 def dream_curve() -> str:
     """Return accuracy against updates and seconds of each arm: mean over seeds, lowest and highest."""
     path = RESULTS / "dream_curve.json"

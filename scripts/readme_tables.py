@@ -1,0 +1,113 @@
+"""The tables of README.md and docs/performance.md, from cards and from the JSON files of the benchmarks."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from tables import ROOT, cards, markdown, percent
+
+PUBLISHED = {  # data set, ipc -> accuracy in the DC authors' readme, spread from arXiv 2107.13034, Table 1
+    ("mnist", 1): "91.7 +- 0.5",
+    ("cifar10", 1): "28.3 +- 0.5",
+}
+
+
+def results_table() -> str:
+    """Return the table of all cards, one row each."""
+    header = (
+        "data",
+        "images per class",
+        "updates",
+        "condensed",
+        "random real",
+        "all real, short",
+        "published",
+        "judged by",
+    )
+    return markdown(header, [_row(card) for card in sorted(cards("dc_*").values(), key=_order)])
+
+
+def benchmark_table() -> str:
+    """Return the table of all timed updates."""
+    header = ("work", "route", "straightforward", "engine", "faster", "agreement: relative error, cosine")
+    return markdown(header, [_timing(file) for file in _timings("update_*.json")])
+
+
+def methods_table() -> str:
+    """Return the table of the methods' matching updates beside DC's, and that of DREAM's blocks."""
+    rows = [_method(file, method) for file in _timings("methods_ipc*.json") for method in file["methods"].values()]
+    blocks = [_block(file, *block) for file in _timings("dream_ipc*.json") for block in file["blocks"].items()]
+    header = (
+        "method",
+        "images per class",
+        "real",
+        "update",
+        "yardstick",
+        "ratio",
+        "augmentation",
+        "drawing",
+        "training",
+    )
+    dream_header = ("DREAM chooses among", "images per class", "data", "k-means and features", "block", "share")
+    tables = [markdown(header, rows)] if rows else []
+    tables += [markdown(dream_header, blocks)] if blocks else []
+    return "\n\n".join(tables) or "Not measured yet: `python -m benchmarks.methods`."
+
+
+def _order(card: dict[str, Any]) -> tuple[str, int, int]:
+    return card["data"]["dataset"], card["ipc"][0], card["update"]
+
+
+def _row(card: dict[str, Any]) -> list[str]:
+    evaluation, ipc = card["evaluation"], card["ipc"][0]
+    condensed, full = evaluation["condensed"][0], evaluation["all_real_short"]
+    # cards of version 0.1 had one baseline and no list of them
+    random = evaluation["baselines"]["random"] if "baselines" in evaluation else evaluation["random_real"]
+    published = PUBLISHED.get((card["data"]["dataset"], ipc), "-")
+    return [
+        card["data"]["dataset"],
+        str(ipc),
+        str(card["update"]),
+        f"**{percent(condensed)}**",
+        percent(random),
+        f"{100 * full['accuracy_mean']:.1f} ({full['recipe']['steps']} steps)",
+        published,
+        f"{condensed['networks']} x {condensed['network']}, `{condensed['recipe']['protocol']}`",
+    ]
+
+
+def _timing(result: dict[str, Any]) -> list[str]:
+    slow, fast = result["straightforward"]["total"], result["engine"]["total"]
+    agreement = result["image_gradient_against_float64"]
+    return [
+        result["what"],
+        result["route"],
+        f"{slow['median']:.2f} s",
+        f"{fast['median']:.2f} s",
+        f"**{result['speedup_of_medians']}x**",
+        f"{agreement['relative_error']:.1e}, {agreement['cosine']:.6f}",
+    ]
+
+
+def _timings(pattern: str) -> list[dict[str, Any]]:
+    return [json.loads(path.read_text()) for path in sorted((ROOT / "benchmarks" / "results").glob(pattern))]
+
+
+def _method(file: dict[str, Any], method: dict[str, Any]) -> list[str]:
+    seconds = {part: f"{value['median']:.2f} s" for part, value in method["seconds"].items()}
+    return [
+        f"`{method['method']}`",
+        str(file["ipc"]),
+        str(method["real_images"]),
+        seconds["update"],
+        f"{method['bound']:.2f} s",
+        f"**{method['ratio']:.2f}**",
+        *(seconds[part] for part in ("augmentation", "sampling", "inner")),
+    ]
+
+
+def _block(file: dict[str, Any], label: str, block: dict[str, Any]) -> list[str]:
+    total = sum(block["seconds"].values())
+    share = f"**{100 * block['share']:.0f} %**"
+    return [label, str(file["ipc"]), file["data"], f"{block['seconds']['sampling']:.1f} s", f"{total:.1f} s", share]
