@@ -40,8 +40,25 @@ def test_there_are_configs():
     assert len(CONFIGS) >= 17
 
 
+def classes_of(path):
+    """The classes that a config is made of, apart from its data set."""
+    named = re.findall(r"class_path: (\S+)", path.read_text())
+    return tuple(sorted({name for name in named if not name.startswith("lit_condense.data.")}))
+
+
+def first_of_its_kind(paths):
+    """One config for every combination of classes; MNIST's where there is one, because its images are small."""
+    kinds = {}
+    for path in sorted(paths, key=lambda path: (not path.stem.startswith("mnist"), path)):
+        kinds.setdefault(classes_of(path), path)
+    return set(kinds.values())
+
+
 def each(paths):
-    return pytest.mark.parametrize("path", paths, ids=lambda path: f"{path.parent.name}-{path.stem}")
+    """By default one config of a kind; all the others, which differ in numbers only, among the slow tests."""
+    quick = first_of_its_kind(paths)
+    marked = [pytest.param(path, marks=[] if path in quick else pytest.mark.slow) for path in paths]
+    return pytest.mark.parametrize("path", marked, ids=[f"{path.parent.name}-{path.stem}" for path in paths])
 
 
 every_config = each(CONFIGS)
@@ -201,7 +218,7 @@ def test_every_selection_has_its_config():
     assert methods == concrete
 
 
-@every_config
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: f"{path.parent.name}-{path.stem}")
 def test_a_config_is_whole_and_agrees_with_itself(path):
     text = path.read_text()
     config = yaml.safe_load(text)

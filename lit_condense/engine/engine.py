@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from lit_condense.engine.first_order import COMPILE_FROM_GFLOP, FirstOrderLoss, Mode, forward_gflop
-from lit_condense.engine.quantities import isolation, observe, stacked
+from lit_condense.engine.quantities import isolation, observe, rejoined, stacked
 from lit_condense.errors import SettingsError
 from lit_condense.matching.base import MatchingLoss, Need, Progress, Quantities
 from lit_condense.networks import CondensableNetwork, FeaturesAndLogits
@@ -65,6 +65,8 @@ class Engine:
             never a timing), ``always`` and ``never`` do what they say.
         classes_per_block: Classes whose quantities are formed and compared together. More costs memory; the result of
             an update does not depend on it.
+        real_chunk: Real images of a class that go through the network at once, for images so large that a class batch
+            does not fit; by default all. The result is the same to rounding, unless layers draw (dropout).
     """
 
     def __init__(
@@ -72,6 +74,7 @@ class Engine:
         mode: Literal["exact", "fast"] = "fast",
         compile: Literal["auto", "always", "never"] = "auto",
         classes_per_block: int = 1,
+        real_chunk: int | None = None,
     ) -> None:
         if mode not in ("exact", "fast"):
             raise SettingsError(f"Expected Engine.mode to be 'exact' or 'fast', got {mode!r}.")
@@ -79,9 +82,12 @@ class Engine:
             raise SettingsError(f"Expected Engine.compile to be 'auto', 'always' or 'never', got {compile!r}.")
         if classes_per_block < 1:
             raise SettingsError(f"Expected Engine.classes_per_block to be 1 or more, got {classes_per_block}.")
+        if real_chunk is not None and real_chunk < 1:
+            raise SettingsError(f"Expected Engine.real_chunk to be 1 or more, got {real_chunk}.")
         self.mode = mode
         self.compile = compile
         self.classes_per_block = classes_per_block
+        self.real_chunk = real_chunk
 
     def start(self, network: nn.Module, real_batch: Tensor, needs: frozenset[Need] = GRADIENTS) -> RunningEngine:
         """Bind the engine to the run's network.
@@ -91,6 +97,7 @@ class Engine:
             real_batch: ``(n, C, H, W)``, of the shape of a class's batch.
             needs: All quantities that the run's losses read.
         """
+        real_batch = real_batch[: self.real_chunk]
         heavy = forward_gflop(network, real_batch) >= COMPILE_FROM_GFLOP.get(real_batch.device.type, float("inf"))
         compiled = self.compile == "always" or (self.compile == "auto" and heavy)
         # bfloat16 pays where arithmetic dominates; small eager batches only lose digits and time to casts.
@@ -99,7 +106,7 @@ class Engine:
         if not needs <= GRADIENTS:
             outputs = FeaturesAndLogits(cast(CondensableNetwork, network))
         first_order = FirstOrderLoss(network, mode, compiled, outputs)
-        return RunningEngine(network, first_order, tuple(real_batch.shape))
+        return RunningEngine(network, first_order, tuple(real_batch.shape), self.real_chunk)
 
 
 class RunningEngine:
@@ -108,14 +115,22 @@ class RunningEngine:
     Args:
         network: The inner network, the same object for the whole run.
         first_order: The loss whose gradients stand on the real side.
-        full_batch: Shape of a full real class batch; only this shape takes the compiled route, so that the few smaller
-            classes do not each compile their own.
+        full_batch: Shape of a full real class batch, or of a full chunk of one; only this shape takes the compiled
+            route, so that the few smaller classes do not each compile their own.
+        real_chunk: Real images of a class that go through the network at once.
     """
 
-    def __init__(self, network: nn.Module, first_order: FirstOrderLoss, full_batch: tuple[int, ...]) -> None:
+    def __init__(
+        self,
+        network: nn.Module,
+        first_order: FirstOrderLoss,
+        full_batch: tuple[int, ...],
+        real_chunk: int | None = None,
+    ) -> None:
         self.network = network
         self.first_order = first_order
         self.full_batch = full_batch
+        self.real_chunk = real_chunk
 
     @property
     def route(self) -> str:
@@ -160,12 +175,25 @@ class RunningEngine:
     def real_side(self, block: Block, needs: frozenset[Need]) -> Quantities:
         """Return what the losses need of the real images, off the graph."""
         images, labels = cast(Tensor, block.real_images), cast(Tensor, block.real_labels)
+        keys = keys_of(block, "real")
+        size = self.real_chunk or labels.shape[1]
+        if size >= labels.shape[1]:
+            return self._observe_real(images, labels, needs, keys)
+        pieces = zip(torch.split(images, size, dim=1), torch.split(labels, size, dim=1), strict=True)
+        return rejoined(
+            [
+                self._observe_real(x, y, needs, [key and key.fold("chunk", i) for key in keys])
+                for i, (x, y) in enumerate(pieces)
+            ]
+        )
+
+    def _observe_real(
+        self, images: Tensor, labels: Tensor, needs: frozenset[Need], keys: Sequence[RandomKey | None]
+    ) -> Quantities:
         if tuple(images.shape[1:]) != self.full_batch:
-            return observe(
-                self.network, self.first_order.outputs, images, labels, needs, False, keys_of(block, "real")
-            ).detached()
+            return observe(self.network, self.first_order.outputs, images, labels, needs, False, keys).detached()
         parts = []
-        for x, y, key in zip(images, labels, keys_of(block, "real"), strict=True):
+        for x, y, key in zip(images, labels, keys, strict=True):
             with isolation(key):
                 parts.append(self.first_order.observe(x, y, needs))
         return stacked(parts)

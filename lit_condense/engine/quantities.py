@@ -67,6 +67,26 @@ def stacked(parts: Sequence[Quantities]) -> Quantities:
     )
 
 
+def rejoined(chunks: Sequence[Quantities]) -> Quantities:
+    """Join quantities of chunks of the same k blocks: gradients of means are averaged by the chunks' sizes."""
+    labels = torch.cat([chunk.labels for chunk in chunks if chunk.labels is not None], dim=1)
+    shares = [chunk.labels.shape[1] / labels.shape[1] for chunk in chunks if chunk.labels is not None]
+
+    def joined(tensors: Sequence[Tensor | None]) -> Tensor | None:
+        present = [t for t in tensors if t is not None]
+        return torch.cat(present, dim=1) if present else None
+
+    def mean(name: str) -> Tensor:
+        return torch.stack([share * c.gradients[name] for share, c in zip(shares, chunks, strict=True)]).sum(0)
+
+    return Quantities(
+        {name: mean(name) for name in chunks[0].gradients},
+        joined([chunk.features for chunk in chunks]),
+        joined([chunk.logits for chunk in chunks]),
+        labels,
+    )
+
+
 def _one(
     network: nn.Module,
     outputs: FeaturesAndLogits,

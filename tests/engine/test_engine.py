@@ -9,6 +9,7 @@ from torch import nn
 from lit_condense.data import Normalization
 from lit_condense.engine import Block, Engine
 from lit_condense.engine.blocks import cut_classes
+from lit_condense.errors import SettingsError
 from lit_condense.functional import distances
 from lit_condense.matching import GradientMatching, Progress
 from lit_condense.matching.gradient import DISTANCES
@@ -135,6 +136,34 @@ def test_images_stored_in_pixel_space_are_differentiated_through_their_normalisa
     wanted_values, wanted_gradient = literal("layer", "row_cosine", space="pixel")
     assert values["GradientMatching"] == pytest.approx(wanted_values[0], rel=1e-10)
     torch.testing.assert_close(gradient, wanted_gradient, **PRECISION)
+
+
+@pytest.mark.parametrize("norm", ["instance", "batch"])
+@pytest.mark.parametrize("chunk", [1, 4, 5, 6, 100])
+def test_chunks_of_the_real_images_do_not_change_the_gradient(chunk, norm):
+    engine = Engine("exact", compile="never", real_chunk=chunk)
+    values, gradient = update(network_of(norm), [GradientMatching()], 3, engine=engine)
+    wanted_values, wanted_gradient = literal(norm, "row_cosine")
+    assert values["GradientMatching"] == pytest.approx(wanted_values[0], rel=1e-10)
+    torch.testing.assert_close(gradient, wanted_gradient, **PRECISION)
+
+
+def test_chunks_keep_features_logits_and_labels_in_order():
+    network = network_of("instance")
+    block = Block(torch.stack(REAL[:2]), torch.tensor([[0], [1]]).expand(2, 6), STORED, lambda s: s, torch.zeros(2, 1))
+    needs = frozenset({"gradients", "features", "logits"})
+    sides = [
+        Engine("exact", compile="never", real_chunk=chunk).start(network, REAL[0], needs).real_side(block, needs)
+        for chunk in (None, 4)
+    ]
+    assert torch.equal(sides[0].labels, sides[1].labels)
+    for whole, cut in zip(sides[0].tensors(), sides[1].tensors(), strict=True):
+        torch.testing.assert_close(cut, whole, **PRECISION)
+
+
+def test_a_chunk_of_no_images_is_refused():
+    with pytest.raises(SettingsError, match="real_chunk to be 1 or more, got 0"):
+        Engine(real_chunk=0)
 
 
 def test_fast_without_compiling_is_the_same_arithmetic():
