@@ -19,7 +19,7 @@ from lit_condense.evaluation.training import LabelledImages, test_accuracy, trai
 from lit_condense.networks import NetworkFactory, build_network, network_name
 from lit_condense.networks.factory import single_precision
 from lit_condense.rng import RandomKey
-from lit_condense.selection import RandomSubset, Selection
+from lit_condense.selection import RandomSubset, Scoring, Selection
 from lit_condense.sharding import Share
 
 
@@ -76,6 +76,7 @@ class Evaluation:
         full_data_steps: SGD steps of the one network trained on all real images, at most 1,000; 0 leaves it out.
         baselines: Selections of as many real images that networks are trained on too, under the identical recipe, in
             the final report; default: random ones. An empty list leaves them out.
+        scoring: How the scoring networks of such selections are trained, where they need any; default: 10 epochs.
     """
 
     def __init__(
@@ -87,6 +88,7 @@ class Evaluation:
         epochs: int | None = None,
         full_data_steps: int = 1000,
         baselines: list[Selection] | None = None,
+        scoring: Scoring | None = None,
     ) -> None:
         if protocol not in PROTOCOLS:
             raise SettingsError(f"Expected Evaluation.protocol to be one of {list(PROTOCOLS)}, got {protocol!r}.")
@@ -105,6 +107,12 @@ class Evaluation:
         self.epochs = epochs
         self.full_data_steps = full_data_steps
         self.baselines = baselines
+        self.scoring = scoring
+
+    @property
+    def scoring_of_baselines(self) -> Scoring:
+        """How scoring networks of baselines are trained."""
+        return self.scoring or Scoring()
 
     @property
     def compared_with(self) -> list[Selection]:

@@ -78,7 +78,7 @@ def select(
         forgetting = trained[0].forgetting if trained else None
         for number in share.take(range(len(groups))):
             members, count = groups[number]
-            candidates = _candidates(networks, forgetting, scoring, real, members)
+            candidates = candidates_of(networks, forgetting, scoring, real, members)
             choice = _checked(selection, selection.choose(candidates, count, key.fold("group", number)), count, members)
             place = slice(starts[number], starts[number] + count)
             indices[place] = members[choice.positions]
@@ -89,13 +89,14 @@ def select(
     return Subset(indices[order], weights[order] if selection.weighted else None)
 
 
-def _candidates(
+def candidates_of(
     networks: Sequence[CondensableNetwork],
     forgetting: Tensor | None,
     scoring: Scoring,
     real: RealImages,
     members: Tensor,
 ) -> Candidates:
+    """Return the real images at ``members`` ``(n,)`` as a selection sees them."""
     return Candidates(
         real,
         members,

@@ -4,12 +4,15 @@ import json
 
 import pytest
 import torch
+from torch import nn
 
+from lit_condense.errors import SettingsError
 from lit_condense.evaluation import Evaluation, Judge, Score, SmallSet
 from lit_condense.evaluation.baselines import all_real, real_subset
 from lit_condense.networks import MLP
 from lit_condense.rng import RandomKey
-from lit_condense.selection import RandomSubset
+from lit_condense.selection import EL2N, KMeansNearest, RandomSubset, Scoring
+from lit_condense.selection.task import ScoringTask
 from lit_condense.sharding import Share
 from tests.helpers import TinyData, fitted, tiny_convnet
 
@@ -149,6 +152,38 @@ def test_the_random_images_follow_from_the_seed(condensed):
     same, other = (real_subset(fitted(ipc=IPC, max_steps=2, seed=seed), RandomSubset())(1).images for seed in (3, 4))
     assert torch.equal(real_subset(condensed, RandomSubset())(1).images, same)
     assert not torch.equal(real_subset(condensed, RandomSubset())(1).images, other)
+
+
+def test_a_scored_baseline_trains_its_network_once_and_keeps_the_images_with_the_highest_scores(monkeypatch):
+    scoring = Scoring(epochs=1, lr=0.01)
+    module = fitted(ipc=IPC, max_steps=2, evaluation=Evaluation(epochs=3, scoring=scoring))
+    trained = []
+    train = Scoring.train
+    monkeypatch.setattr(Scoring, "train", lambda *args: trained.append(args[2]) or train(*args))
+    drawn = real_subset(module, EL2N(networks=1))
+    assert trained == [0]
+    assert drawn(0) is drawn(3)
+    real = module.data.real
+    places = matches(drawn(0).images, real).tolist()
+    task = ScoringTask(real, module.network, module.seed)
+    view = scoring.view(scoring.restore(task, scoring.train_all(task, 1)[0]), real, torch.arange(len(real)))
+    errors = (view.logits.double().softmax(1) - nn.functional.one_hot(real.labels)).norm(dim=1)
+    for c, count in enumerate(IPC):
+        members = real.indices_of(c)
+        highest = members[errors[members].argsort(descending=True)[:count]]
+        assert {p for p in places if real.labels[p] == c} == set(highest.tolist())
+
+
+def test_two_baselines_of_one_name_are_refused():
+    with pytest.raises(SettingsError, match="different methods"):
+        Evaluation(baselines=[KMeansNearest(), KMeansNearest()])
+
+
+def test_the_k_means_baseline_is_real_images_of_the_right_classes(condensed):
+    drawn = real_subset(condensed, KMeansNearest())(0)
+    places = matches(drawn.images, condensed.data.real)
+    assert len(set(places.tolist())) == sum(IPC)
+    assert torch.bincount(drawn.labels).tolist() == IPC
 
 
 def test_the_whole_data_baseline_is_every_real_image(condensed):
