@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import readme_tables
 import results_tables
+import scaling_table
 from tables import rebuild
 
 if __name__ == "__main__":
     rebuild("README.md", {"results": readme_tables.results_table, "benchmarks": readme_tables.benchmark_table})
     rebuild("docs/performance.md", {"methods": readme_tables.methods_table})
+    rebuild("docs/scaling.md", {"scaling": scaling_table.table})
     rebuild(
         "docs/results.md",
         {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+from tables import markdown
 from torch.utils.flop_counter import FlopCounterMode
 
 from lit_condense.networks import ConvNet
@@ -26,17 +27,17 @@ def forward_flop(depth: int = 6, width: int = 128) -> float:
     return float(counter.get_total_flops())
 
 
-def rows() -> list[list[str]]:
+def table() -> str:
     """Return one row for each number of images a class and of GPUs."""
     flop = forward_flop()
-    table = []
+    rows = []
     for ipc in (1, 10, 50):
         images = ipc * CLASSES * CHANNELS * SIDE**2 * 4.0
         # real: forward and backward; synthetic: forward, backward and their double backward, about 9 forward passes
         update = CLASSES * (3 * REAL_IMAGES + 9 * ipc) * flop
         for gpus in (8, 64):
             traffic = 2 * (gpus - 1) / gpus * images
-            table.append(
+            rows.append(
                 [
                     str(ipc),
                     str(gpus),
@@ -47,4 +48,5 @@ def rows() -> list[list[str]]:
                     f"{traffic / NETWORK_BYTES[gpus]:.3f} s",
                 ]
             )
-    return table
+    header = ("images per class", "GPUs", "memory", "arithmetic of an update", "its time", "traffic", "its time")
+    return markdown(header, rows)
