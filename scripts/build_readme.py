@@ -9,7 +9,7 @@ from tables import rebuild
 
 if __name__ == "__main__":
     rebuild("README.md", {"results": readme_tables.results_table, "benchmarks": readme_tables.benchmark_table})
-    rebuild("docs/performance.md", {"methods": readme_tables.methods_table})
+    rebuild("docs/performance.md", {"methods": readme_tables.methods_table, "selection": readme_tables.selection_costs})
     rebuild("docs/scaling.md", {"scaling": scaling_table.table})
     rebuild(
         "docs/results.md",

@@ -55,6 +55,31 @@ def methods_table() -> str:
     return "\n\n".join(tables) or "Not measured yet: `python -m benchmarks.methods`."
 
 
+def selection_costs() -> str:
+    """Return what choosing costs each selection, beside a direct dense implementation on one class."""
+    rows = [_selection(tag, method) for file in _timings("selection_*.json") for tag, method in file["methods"].items()]
+    header = (
+        "method",
+        "all classes",
+        "one class",
+        "its peak memory",
+        "direct, one class",
+        "its peak memory",
+        "same picks",
+    )
+    return markdown(header, rows) if rows else "Not measured yet: `python -m benchmarks.selection`."
+
+
+def _selection(tag: str, method: dict[str, Any]) -> list[str]:
+    lap, dense = method["laps"][0], method["dense"]
+    direct = ["-", "-", "-"]
+    if dense is not None and dense["fits"]:
+        memory = f"{dense['peak_extra_mib']:.0f} MiB"
+        direct = [f"{dense['cpu_seconds']:.2f} s", memory, f"{100 * dense['equal_share']:.0f} %"]
+    everything = f"{method['cpu_seconds']:.2f} s" if len(method["laps"]) > 1 else "-"
+    return [f"`{tag}`", everything, f"{lap['cpu_seconds']:.2f} s", f"{lap['peak_extra_mib']:.0f} MiB", *direct]
+
+
 def _order(card: dict[str, Any]) -> tuple[str, int, int]:
     return card["data"]["dataset"], card["ipc"][0], card["update"]
 

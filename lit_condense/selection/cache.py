@@ -60,7 +60,7 @@ class NetworkCache:
         buffer = io.BytesIO()
         torch.save(content, buffer)
         path = self.path(description)
-        write_atomically(path, buffer.getvalue())
+        write_atomically(path, buffer.getvalue(), sole_writer=False)  # runs share a cache
         return path
 
 

@@ -37,8 +37,6 @@ class GradMatch(GradientSelection):
 
     weighted = True
 
-    weighted = True
-
     def __init__(self, regularization: float = DEFAULT_REGULARIZATION, variant: Variant = "definition") -> None:
         if not (regularization > 0 and math.isfinite(regularization)):
             raise SettingsError(f"Expected GradMatch.regularization to be above 0, got {regularization}.")
