@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -13,7 +12,7 @@ from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 
 from lit_condense.data import CondenseDataModule, RealImages
-from lit_condense.errors import CheckpointError, DataError, NonFiniteError, SettingsError
+from lit_condense.errors import CheckpointError, DataError, SettingsError
 from lit_condense.matching import MatchingLoss
 from lit_condense.networks import NetworkFactory, build_network
 from lit_condense.rng import RandomKey
@@ -102,6 +101,7 @@ def matching_losses(losses: Sequence[MatchingLoss], synthetic_images: int, real_
     if all(loss.weight == 0 for loss in losses):
         raise SettingsError(f"Expected a matching loss with a weight above 0, got only 0 ({tags}). Nothing is matched.")
     for loss in losses:
+        loss.check_companions(losses)
         if loss.least_images > synthetic_images:
             raise SettingsError(
                 f"{loss.tag} needs at least {loss.least_images} decoded synthetic images of each class, a class has "
@@ -144,54 +144,6 @@ def length_of_run(trainer: Trainer, updates_per_network: int) -> None:
             f"max_steps={trainer.max_steps} is no multiple of the {updates_per_network} updates that a network "
             "serves: the last network's life is cut short."
         )
-
-
-def finite_update(losses: dict[str, Tensor], summed: Tensor, update: int) -> None:
-    """Stop at a non-finite loss or gradient, before the images are touched.
-
-    Args:
-        losses: Losses by name.
-        summed: Their values in the same order, then the number of non-finite gradient entries; summed over ranks.
-        update: The image update.
-    """
-    values = summed.tolist()
-    advice = "The images are as they were before it. Look at the data and lower the learning rates."
-    for tag, value in zip(losses, values, strict=False):
-        if not torch.isfinite(torch.tensor(value)):
-            raise NonFiniteError(f"Loss {tag} became {value} in update {update}. {advice}")
-    if values[-1] > 0:
-        raise NonFiniteError(
-            f"{int(values[-1])} entries of the image gradient became NaN or infinite in update {update} "
-            f"(losses: {', '.join(losses)}). {advice}"
-        )
-
-
-def finite_images(images: Tensor, before: Tensor, update: int) -> None:
-    """Stop if a step made an image non-finite, and put the images back, in place, to what they were before it."""
-    if not bool(images.isfinite().all()):
-        images.copy_(before)
-        raise NonFiniteError(
-            f"Update {update} made images that are NaN or infinite; the set was put back to before it. "
-            "Lower the learning rate of the images."
-        )
-
-
-def readable_checkpoint(path: Path, expected: int, holds: str) -> None:
-    """Refuse a checkpoint that is missing, broken or foreign, before a run starts."""
-    if not path.is_file():
-        raise CheckpointError(f"Expected a checkpoint at {path}, found no file. Give the path of an existing one.")
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch raises many types for broken files
-        raise CheckpointError(
-            f"Expected a complete checkpoint at {path}, it cannot be read ({_first_line(error)}). "
-            "Use another one from the same folder."
-        ) from error
-    checkpoint(content if isinstance(content, dict) else {}, expected, holds)
-
-
-def _first_line(error: Exception) -> str:
-    return next(iter(str(error).splitlines()), type(error).__name__)
 
 
 def checkpoint(content: dict[str, Any], expected: int, holds: str = "images") -> dict[str, Any]:

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import signal
 import sys
 import warnings
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
+from lightning.fabric.plugins import CheckpointIO
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.cli import ArgsType, LightningCLI, SaveConfigCallback
-from lightning.pytorch.utilities import rank_zero_warn
+from lightning.pytorch.utilities import rank_zero_only, rank_zero_warn
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 # Imported so that short class names work in configs.
@@ -21,8 +24,9 @@ import lit_condense.data
 import lit_condense.inner
 import lit_condense.matching
 import lit_condense.networks  # noqa: F401
-from lit_condense import checks
+from lit_condense import checkpointing
 from lit_condense._version import __version__
+from lit_condense.callbacks import SaveOnSigterm
 from lit_condense.data import CondenseDataModule
 from lit_condense.errors import CheckpointError, CondenseError, SettingsError
 from lit_condense.evaluated_set import EvaluatedSet
@@ -53,7 +57,7 @@ class SaveFitConfig(SaveConfigCallback):
 
 
 class CondenseCLI(LightningCLI):
-    """LightningCLI with checks of the checkpoint and the output folders before a run."""
+    """LightningCLI with atomic checkpoints, and checks of them and of the output folders before a run."""
 
     def instantiate_classes(self) -> None:
         """Make trainer, model and data; what a constructor refuses ends as its own message."""
@@ -65,6 +69,14 @@ class CondenseCLI(LightningCLI):
             while cause.__cause__ is not None and not isinstance(cause, CondenseError):
                 cause = cause.__cause__
             raise SettingsError(str(cause)) from error
+
+    def instantiate_trainer(self, **kwargs: Any) -> Trainer:
+        """Make the trainer; unless it is given another way to write checkpoints, it writes them atomically."""
+        given = self.config_init[self.subcommand].trainer.plugins or []
+        plugins = list(given) if isinstance(given, list) else [given]
+        if not any(isinstance(plugin, CheckpointIO) for plugin in plugins):
+            plugins.append(checkpointing.AtomicCheckpointIO())
+        return super().instantiate_trainer(plugins=plugins, **kwargs)
 
     def _parse_ckpt_path(self) -> None:
         """Do nothing: hyper-parameters in a checkpoint would silently override the command line."""
@@ -110,15 +122,12 @@ class CondenseCLI(LightningCLI):
         if path == "last":
             path = self._last_checkpoint()
         model = cast(EvaluatedSet, self.model)  # the parser takes no other
-        checks.readable_checkpoint(Path(path), model.checkpoint_format, model.checkpoint_holds)
+        checkpointing.check_readable(Path(path), model.checkpoint_format, model.checkpoint_holds)
 
     def _last_checkpoint(self) -> Path:
         """Lightning starts at step 0 where `last` finds nothing; here that is an error."""
-        wanted = [
-            Path(c.dirpath) / f"{c.CHECKPOINT_NAME_LAST}{c.FILE_EXTENSION}"
-            for c in self._checkpoint_callbacks()
-            if c.dirpath is not None and c.save_last
-        ]
+        callbacks = [c for c in self._checkpoint_callbacks() if c.dirpath is not None and c.save_last]
+        wanted = [checkpointing.last_path(callback) for callback in callbacks]
         found = [path for path in wanted if path.exists()]
         if not found:
             raise CheckpointError(
@@ -141,7 +150,12 @@ def run(args: ArgsType = None) -> CondenseCLI:
         seed_everything_default=0,
         save_config_callback=SaveFitConfig,
         save_config_kwargs={"overwrite": True},
-        trainer_defaults={"num_sanity_val_steps": 0, "enable_model_summary": False, "log_every_n_steps": 10},
+        trainer_defaults={
+            "num_sanity_val_steps": 0,
+            "enable_model_summary": False,
+            "log_every_n_steps": 10,
+            "callbacks": [SaveOnSigterm()],  # beside those of the config
+        },
         # The module takes its own optimizer: --optimizer would hand it every parameter behind its back.
         auto_configure_optimizers=False,
         parser_kwargs={"prog": "lit-condense", "version": __version__, **USAGE},
@@ -150,12 +164,24 @@ def run(args: ArgsType = None) -> CondenseCLI:
 
 
 def main(args: ArgsType = None) -> None:
-    """Entry point of ``lit-condense``: errors meant for the user end as one message and exit code 1."""
+    """Entry point of ``lit-condense``: errors meant for the user end as one message and exit code 1, SIGTERM as 143."""
     try:
         run(args)
     except SIGTERMException:  # a SystemExit with code 0, as if the run were complete
-        sys.exit("lit-condense: stopped by SIGTERM. Go on from the last checkpoint with --ckpt_path last.")
+        if getattr(rank_zero_only, "rank", 0):  # Lightning kills the first process where another one seems to fail
+            return
+        print(
+            "lit-condense: stopped by SIGTERM. Go on from the last checkpoint with --ckpt_path last.", file=sys.stderr
+        )
+        sys.exit(128 + signal.SIGTERM)
     except (CondenseError, MisconfigurationException, OSError) as error:
         if os.environ.get("JSONARGPARSE_DEBUG"):
             raise
-        sys.exit(f"lit-condense: error: {error}")
+        sys.exit(f"lit-condense: error: {error}{_advice(error)}")
+
+
+def _advice(error: Exception) -> str:
+    """Return what to do about a full device, where the system's own message is all that came."""
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        return ". Make room for the files of the run, then go on with --ckpt_path last."
+    return ""

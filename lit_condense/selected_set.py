@@ -6,11 +6,11 @@ from pathlib import Path
 from typing import Any, Literal, cast
 
 import torch
-from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor, nn
 
 from lit_condense import checks
+from lit_condense.checkpointing import save_last
 from lit_condense.errors import CheckpointError, SettingsError
 from lit_condense.evaluated_set import EvaluatedSet
 from lit_condense.evaluation import Evaluation, SmallSet
@@ -197,12 +197,7 @@ class SelectedSet(EvaluatedSet):
         """Save as the checkpoint callbacks would, which do so in training only, and only at their intervals."""
         if self.trainer.fast_dev_run:  # type: ignore[attr-defined]
             return
-        for callback in self.trainer.checkpoint_callbacks:
-            if isinstance(callback, ModelCheckpoint) and callback.save_last and callback.dirpath is not None:
-                path = Path(callback.dirpath) / f"{callback.CHECKPOINT_NAME_LAST}{callback.FILE_EXTENSION}"
-                if self.trainer.is_global_zero and path.is_symlink():
-                    path.unlink()
-                self.trainer.save_checkpoint(path)
+        save_last(self.trainer)
 
     # ---------------------------------------------------------------- what the set holds
 

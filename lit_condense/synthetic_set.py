@@ -17,6 +17,7 @@ from lit_condense.engine.engine import needs_of
 from lit_condense.engine.gather import Gatherer
 from lit_condense.evaluated_set import EvaluatedSet
 from lit_condense.evaluation import Evaluation, SmallSet
+from lit_condense.image_step import ImageStep, NonFinite, check_set
 from lit_condense.inner import InnerLoop, InnerNetwork, TrainingMaterial, TrainOnSynthetic
 from lit_condense.matching import MatchingLoss, Progress
 from lit_condense.networks import ConvNet, NetworkFactory, network_name
@@ -50,6 +51,8 @@ class SyntheticSet(EvaluatedSet):
         engine: How an update is computed; default: fast.
         evaluation: How the set is judged; default: protocol ``dc``.
         seed: Seed of every draw; by default the one given to ``seed_everything``, else 0.
+        non_finite: What happens where a loss, a gradient or an image becomes NaN or infinite: ``stop`` the run, or
+            ``skip`` the update on all ranks, count it (``skipped_updates`` in the log and the card) and go on.
     """
 
     words = ("condensed", "condensing", "synthetic")
@@ -74,6 +77,7 @@ class SyntheticSet(EvaluatedSet):
         engine: Engine | None = None,
         evaluation: Evaluation | None = None,
         seed: int | None = None,
+        non_finite: NonFinite = "stop",
     ) -> None:
         super().__init__(network, evaluation, seed)
         self.automatic_optimization = False
@@ -85,6 +89,8 @@ class SyntheticSet(EvaluatedSet):
         self.augmentation = augmentation or NoAugmentation()
         self.optimizer = checks.optimizer(optimizer or DC_OPTIMIZER)
         self.engine = engine or Engine()
+        self.non_finite = non_finite
+        self._step = ImageStep(non_finite)
         # Empty until setup knows the data, or a checkpoint brings the images.
         self.images = nn.Parameter(torch.empty(0))
         self.register_buffer("labels", torch.empty(0, dtype=torch.int64))
@@ -139,6 +145,7 @@ class SyntheticSet(EvaluatedSet):
     def _go_on(self, state: dict[str, Any]) -> None:
         self._inner.load_state_dict(state["inner"])
         self.sampling.load_state_dict(state["sampling"])
+        self._step.skipped = state.get("skipped", 0)
         checks.same_route(state["route"], self._engine.route)
         self._resumed = None
 
@@ -189,7 +196,7 @@ class SyntheticSet(EvaluatedSet):
                 self._refresh(progress)
             with watch.part("match"):
                 gradient, losses = self._match(progress)
-                grad_norm = self._step(gradient, losses, update)
+                grad_norm = self._step.take(self, gradient, losses, update, partial(self._gradient_of, progress))
             if match_index + 1 < self.updates_per_network:
                 with watch.part("inner"):
                     self._advance(progress)
@@ -197,7 +204,7 @@ class SyntheticSet(EvaluatedSet):
 
     def _renew(self, network_index: int) -> None:
         if self.parametrization.clamp == "every_network":
-            self._project()
+            self.project()
         self._inner.renew(network_index)
         if self.inner.trains_new:
             self.inner.begin(self._inner, self._material(), self.key.fold("inner", network_index, "begin"))
@@ -208,33 +215,23 @@ class SyntheticSet(EvaluatedSet):
         key = self.key.fold("sampling", progress.update)
         self.sampling.refresh(self.data.real, self._engine.features, progress, key, self.share)
 
-    def _match(self, progress: Progress) -> tuple[Tensor, dict[str, Tensor]]:
+    def _match(self, progress: Progress, only: str | None = None) -> tuple[Tensor, dict[str, Tensor]]:
         """Return this rank's part of the image gradient, and the losses summed over the rank's classes."""
         losses = [loss for loss in self.matching_losses if loss.weight_at(progress) != 0 or loss.watched_at(progress)]
+        losses = [loss for loss in losses if only in (None, loss.tag)]
         gather = Gatherer.of(self, progress.update)
         with self._inner.frozen_batch_norm(self.inner.batch_norm, self.key.fold("statistics", progress.update)):
             work = gather.work(self.share, self.engine.classes_per_block)
             result = match(self._engine, work, losses, progress, self.images.new_zeros(()))
         return gather.scatter(result.blocks), result.losses
 
-    def _step(self, gradient: Tensor, losses: dict[str, Tensor], update: int) -> Tensor:
-        """Take one optimizer step on the images; return the norm of the gradient, summed over the ranks."""
-        summed = self.share.sum(torch.stack([*losses.values(), (~gradient.isfinite()).sum().to(gradient.dtype)]))
-        losses.update(zip(losses, summed, strict=False))
-        checks.finite_update(losses, summed, update)
-        before = self.images.detach().clone()
-        optimizer = cast(Any, self.optimizers())
-        optimizer.zero_grad()
-        # A surrogate whose gradient is `gradient`: only manual_backward arms DDP's reducer, which averages over ranks.
-        self.manual_backward((self.images * gradient).sum() * self.share.world_size)
-        grad_norm: Tensor = torch.linalg.vector_norm(cast(Tensor, self.images.grad))
-        optimizer.step()
-        if self.parametrization.clamp == "every_update":
-            self._project()
-        checks.finite_images(self.images.data, before, update)
-        return grad_norm
+    def _gradient_of(self, progress: Progress, tag: str) -> Tensor:
+        """Return this rank's part of the image gradient of one loss alone."""
+        with self._inner.kept():
+            return self._match(progress, only=tag)[0]
 
-    def _project(self) -> None:
+    def project(self) -> None:
+        """Clamp the images as the parametrization does."""
         self.parametrization.project_(self.images.data, self.data.real.normalization)
 
     def _advance(self, progress: Progress) -> None:
@@ -256,21 +253,31 @@ class SyntheticSet(EvaluatedSet):
         self.log_dict({f"lr/{name}": groups[0]["lr"] for name, groups in rates.items()})
         self.log_dict({f"time/{part}": seconds for part, seconds in watch.seconds.items()})
         self.log("set/grad_norm", grad_norm)
+        if self.non_finite == "skip":
+            self.log("skipped_updates", float(self._step.skipped))
 
     # ---------------------------------------------------------------- checkpoints
 
     def settings(self) -> Plain:
         """Return what decides the result of a run, as plain data: not the trainer, not the evaluation."""
-        return {**super().settings(), "matching": {loss.tag: settings_of(loss) for loss in self.matching_losses}}
+        settings = super().settings()
+        del settings["model"]["non_finite"]  # a run that stopped may go on with the other choice
+        return {**settings, "matching": {loss.tag: settings_of(loss) for loss in self.matching_losses}}
+
+    def particulars(self) -> Plain:
+        """Return how many updates were skipped, where that may happen, for the card."""
+        return {"skipped_updates": self._step.skipped} if self.non_finite == "skip" else {}
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Add the settings and the inner network, so that a run can go on in the middle of a network's life."""
+        check_set(self.images, self.trainer.global_step)
         checkpoint["lit_condense"] = {
             "format": CHECKPOINT_FORMAT,
             "settings": self.settings(),
             "route": self._engine.route,
             "inner": self._inner.state_dict(),
             "sampling": self.sampling.state_dict(),
+            "skipped": self._step.skipped,
         }
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:

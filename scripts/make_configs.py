@@ -6,7 +6,7 @@ a template; a test checks that the files on disk are what it writes.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from lit_condense.augmentation import dsa_operations
@@ -94,6 +94,8 @@ class Row:
     augmentation: tuple[str, str] = ("NoAugmentation", "{}")
     optimizer: tuple[str, str] = ("torch.optim.SGD", "{lr: 0.1, momentum: 0.5}")
     protocol: str = "dc"
+    judged: str = ""
+    """What the evaluation changes of its protocol."""
     normalization: str = "dc"
     network: str = "{width: 128, depth: 3}"
     name: str = field(default="")
@@ -171,7 +173,7 @@ model:
       init_args: {{mode: fast, compile: auto, classes_per_block: 1}}
     evaluation:
       class_path: lit_condense.evaluation.Evaluation
-      init_args: {{protocol: {row.protocol}, repeats: 10, quick_repeats: 2, full_data_steps: 1000}}
+      init_args: {{protocol: {row.protocol}{row.judged}, repeats: 10, quick_repeats: 2, full_data_steps: 1000}}
 data:
   class_path: lit_condense.data.{CLASSES[row.dataset]}
   init_args: {data}
@@ -333,7 +335,7 @@ def trained_on_real(dataset: str, batch_size: int, cutmix: float) -> tuple[str, 
 def idc_row(method: str, title: str, dataset: str, ipc: int, expected: str, **changes: object) -> Row:
     """Return a row in IDC's setting: conv-weight gradients, network trained on real data, [0, 1] pixels.
 
-    For packed MNIST its program leaves out cutout and CutMix.
+    For packed MNIST its program leaves out cutout, and CutMix everywhere, evaluation included.
     """
     digits = dataset in ("mnist", "fashionmnist")
     base_lr, base_size = (1e-4, 28 if dataset == "mnist" else 32) if digits else (5e-3, 32)
@@ -350,6 +352,7 @@ def idc_row(method: str, title: str, dataset: str, ipc: int, expected: str, **ch
         "augmentation": ("AlwaysOn", f"{{operations: [color, crop{'' if packed_mnist else ', cutout'}]}}"),
         "optimizer": ("torch.optim.SGD", f"{{lr: {plain(lr)}, momentum: 0.5}}"),
         "protocol": "idc",
+        "judged": ", cutmix: 0.0" if packed_mnist else "",
         "normalization": "idc",
     }
     return Row(method, title, dataset, ipc, expected, **{**settings, **changes})  # type: ignore[arg-type]
@@ -392,6 +395,26 @@ def dream_rows() -> list[Row]:
         for dataset in ("mnist", "fashionmnist", "svhn", "cifar10", "cifar100")
         for ipc in (1, 10, 50)
     ]
+
+
+def dream_host_rows() -> list[Row]:
+    """DREAM's sampling and start on other methods: it claims to fit any."""
+    hosts = {"dc": dc_rows(), "dsa": dsa_rows(), "dm": dm_rows()}
+    found = []
+    for host, rows in hosts.items():
+        row = next(row for row in rows if row.file_name == "cifar10_ipc10")
+        # networks of DM serve one update each
+        counted = ", every_network: false" if host == "dm" else ""
+        changed = {
+            "method": "dream",
+            "title": f"DREAM's sampling and start on {row.title}",
+            "expected": UNVERIFIED,
+            "sampling": ("Representative", f"{{batch_size: 128, interval: 10{counted}}}"),
+            "init": "Clustered",
+            "name": f"cifar10_ipc10_on_{host}",
+        }
+        found.append(replace(row, **changed))
+    return found
 
 
 def lcmat_rows() -> list[Row]:
@@ -524,7 +547,7 @@ model:
       class_path: lit_condense.selection.{name}
     fraction: 0.01
     balanced: true
-    weighted: false
+    weighted: {str(row.method in WEIGHTED).lower()}
     network:
       class_path: lit_condense.networks.ResNet18
       init_args: {{norm: batch}}
@@ -541,12 +564,27 @@ ckpt_path: null
 """
 
 
+WEIGHTED = ("craig", "grad_match")
+"""Published with the weights that they give; AdaCore and LCMat-S leave theirs out."""
+
+
 def selection_rows() -> list[SelectionRow]:
     return [SelectionRow(method, dataset) for method in SELECTIONS for dataset in ("mnist", "cifar10")]
 
 
 def files() -> dict[Path, str]:
-    makers = (dc_rows, dsa_rows, egm_rows, dcc_rows, dm_rows, idc_rows, dream_rows, lcmat_rows, combined_rows)
+    makers = (
+        dc_rows,
+        dsa_rows,
+        egm_rows,
+        dcc_rows,
+        dm_rows,
+        idc_rows,
+        dream_rows,
+        dream_host_rows,
+        lcmat_rows,
+        combined_rows,
+    )
     condensed = {row.path: text(row) for maker in makers for row in maker()}
     return {**condensed, **{row.path: selection_text(row) for row in selection_rows()}}
 

@@ -33,7 +33,7 @@ CONFIGS = {
     "dc": "dc/{dataset}_ipc{ipc}",
     "dsa": "dsa/{dataset}_ipc{ipc}",
     "egm_mda": "egm/{dataset}_ipc10_mda",
-    "dm": "dm/cifar10_ipc{ipc}",
+    "dm": "dm/{dataset}_ipc{ipc}",
     "idc_i": "idc_i/{dataset}_ipc{ipc}",
     "dream": "dream/{dataset}_ipc{ipc}",
     "lcmat_c": "lcmat_c/cifar10_ipc10",
@@ -63,7 +63,7 @@ def condense(group: str, method: str) -> None:
     config = folder / "comparison.yaml"
     config.write_text(yaml.safe_dump(row(group, method, str(folder)), sort_keys=False))
     command = [sys.executable, "-m", "lit_condense", "fit", "--config", str(config)]
-    subprocess.run(command, cwd=ROOT, check=True, env={**os.environ, "PYTHONPATH": str(ROOT)})
+    subprocess.run(command, cwd=ROOT, check=True, env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"})
     kept = RESULTS / group / method
     kept.mkdir(parents=True, exist_ok=True)
     for name in ("card.json", "grid.png"):

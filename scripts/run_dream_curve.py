@@ -12,6 +12,7 @@ Usage: python scripts/run_dream_curve.py [ARM ...]
 from __future__ import annotations
 
 import csv
+import itertools
 import json
 import os
 import shutil
@@ -26,6 +27,8 @@ ROOT = Path(__file__).resolve().parent.parent
 RUNS = ROOT / "runs" / "dream_curve"
 UPDATES, POINTS = 100, 5
 SEEDS = (0, 1, 2)
+TIMED = "timed"
+"""One more run of each arm, without evaluations, that the seconds are taken from: nothing else may run beside it."""
 LEARNING_RATE = 0.05
 """A hundred times the published one (for 200,000 updates), so that 100 updates move the images."""
 RANDOM = {"class_path": "lit_condense.sampling.RandomSampling", "init_args": {"batch_size": 128}}
@@ -42,31 +45,35 @@ ARMS = {  # name -> sampling, start
 
 def main(arms: list[str]) -> None:
     """Make the runs that do not exist yet, then the curve of all that do."""
-    for seed in SEEDS:
+    for seed in (*SEEDS, TIMED):
         for arm in arms or ARMS:
-            folder = RUNS / arm.replace(", ", "_").replace(" ", "_") / str(seed)
-            if not (folder / "card.json").exists():
-                condense(arm, seed, folder)
+            if not (folder_of(arm, seed) / "card.json").exists():
+                condense(arm, seed, folder_of(arm, seed))
     if not arms:
         draw(collect())
 
 
-def condense(arm: str, seed: int, folder: Path) -> None:
+def folder_of(arm: str, seed: int | str) -> Path:
+    """Return where a run writes."""
+    return RUNS / arm.replace(", ", "_").replace(" ", "_") / str(seed)
+
+
+def condense(arm: str, seed: int | str, folder: Path) -> None:
     """Run one arm with one seed."""
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     config = folder / "curve.yaml"
     config.write_text(yaml.safe_dump(settings(arm, seed, str(folder)), sort_keys=False))
     command = [sys.executable, "-m", "lit_condense", "fit", "--config", str(config)]
-    subprocess.run(command, cwd=ROOT, check=True, env={**os.environ, "PYTHONPATH": str(ROOT)})
+    subprocess.run(command, cwd=ROOT, check=True, env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"})
 
 
-def settings(arm: str, seed: int, folder: str) -> dict[str, Any]:
+def settings(arm: str, seed: int | str, folder: str) -> dict[str, Any]:
     """Return DREAM's shipped config with what the curve changes."""
     config: dict[str, Any] = yaml.safe_load((ROOT / "configs" / "dream" / "cifar10_ipc1.yaml").read_text())
     model, trainer = config["model"]["init_args"], config["trainer"]
     sampling, start = ARMS[arm]
-    config["seed_everything"] = seed
+    config["seed_everything"] = SEEDS[0] if seed == TIMED else seed
     model["network"]["init_args"]["width"] = 32
     model["inner"]["init_args"] |= {"updates": 20, "images": 500}
     model["sampling"] = sampling
@@ -90,6 +97,8 @@ def settings(arm: str, seed: int, folder: str) -> dict[str, Any]:
         },
     }
     trainer |= {"max_steps": UPDATES, "val_check_interval": UPDATES // POINTS, "enable_progress_bar": False}
+    if seed == TIMED:
+        trainer |= {"limit_val_batches": 0, "log_every_n_steps": 1}
     trainer["logger"] = {
         "class_path": "lightning.pytorch.loggers.CSVLogger",
         "init_args": {"save_dir": folder, "name": "log", "version": ""},
@@ -104,22 +113,29 @@ def collect() -> dict[str, Any]:
     """Read accuracy, updates and seconds of every run and keep them in one file."""
     found: dict[str, Any] = {"arms": {}, "settings": settings(next(iter(ARMS)), SEEDS[0], "runs")}
     for arm in ARMS:
-        found["arms"][arm] = {
-            seed: points(RUNS / arm.replace(", ", "_").replace(" ", "_") / str(seed) / "log" / "metrics.csv")
-            for seed in SEEDS
-        }
+        clock = seconds(folder_of(arm, TIMED) / "log" / "metrics.csv")
+        found["arms"][arm] = {seed: points(folder_of(arm, seed) / "log" / "metrics.csv", clock) for seed in SEEDS}
     (ROOT / "results" / "dream_curve.json").write_text(json.dumps(found, indent=1) + "\n")
     return found
 
 
-def points(path: Path) -> list[dict[str, float]]:
-    """Return one point for each quick evaluation."""
+def points(path: Path, clock: list[float]) -> list[dict[str, float]]:
+    """Return one point for each quick evaluation; the seconds are those of the arm's timed run."""
     with path.open() as file:
         rows = [row for row in csv.DictReader(file) if row["val/acc"] and row.get("time/condensing")]
+    updates = [int(row["step"]) + 1 for row in rows]
     return [
-        {"updates": int(row["step"]) + 1, "seconds": float(row["time/condensing"]), "accuracy": float(row["val/acc"])}
-        for row in rows
+        {"updates": done, "seconds": round(clock[done - 1], 2), "accuracy": float(row["val/acc"])}
+        for done, row in zip(updates, rows, strict=True)
     ]
+
+
+def seconds(path: Path) -> list[float]:
+    """Return the seconds of condensing up to and with each update."""
+    with path.open() as file:
+        rows = [row for row in csv.DictReader(file) if row["time/match"]]
+    parts = ("time/sampling", "time/match", "time/inner")
+    return list(itertools.accumulate(sum(float(row[part]) for part in parts) for row in rows))
 
 
 def draw(found: dict[str, Any]) -> None:

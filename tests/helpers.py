@@ -137,3 +137,29 @@ class DistanceLoss(MatchingLoss):
 
     def loss(self, real, synthetic):
         return self.distance(real.gradients, synthetic.gradients).sum()
+
+
+class Poisoned(GradientMatching):
+    """A matching loss that goes wrong in some updates: its value for one class, or only its slope.
+
+    Args:
+        updates: The updates.
+        what: ``nan`` or ``inf`` is the value; ``slope`` leaves the value finite and makes the gradient NaN.
+    """
+
+    def __init__(self, updates, what="nan", weight=1.0, name=None):
+        super().__init__(weight=weight, name=name)
+        self.updates = updates
+        self.what = what
+
+    def weight_at(self, progress):
+        self.now = progress.update
+        return self.weight
+
+    def loss(self, real, synthetic):
+        total = super().loss(real, synthetic)
+        if self.now not in self.updates or 1 not in synthetic.labels:
+            return total
+        if self.what == "slope":
+            return total + sum((g - g.detach()).square().sum().sqrt() for g in synthetic.gradients.values())
+        return total * float(self.what)

@@ -26,13 +26,17 @@ DIGIT_DATASETS = ("mnist", "svhn", "digits")
 """A mirrored digit is another digit or none."""
 
 
+def shows_digits(dataset_name: str) -> bool:
+    """Say whether a data set shows digits; case, ``-`` and ``_`` in its name do not matter."""
+    return dataset_name.lower().replace("-", "").replace("_", "") in DIGIT_DATASETS
+
+
 def dsa_operations(dataset_name: str) -> tuple[str, ...]:
     """Return the operations that DSA uses on a data set: all six, for digits (MNIST, SVHN) all but ``flip``.
 
     Case, ``-`` and ``_`` in the name do not matter. Data sets that were not published with DSA get all six.
     """
-    plain = dataset_name.lower().replace("-", "").replace("_", "")
-    if plain in DIGIT_DATASETS:
+    if shows_digits(dataset_name):
         return tuple(name for name in DSA_OPERATIONS if name != "flip")
     return DSA_OPERATIONS
 

@@ -2,5 +2,6 @@
 
 from lit_condense.callbacks.dashboard import Dashboard
 from lit_condense.callbacks.final_report import FinalReport
+from lit_condense.callbacks.save_on_sigterm import SaveOnSigterm
 
-__all__ = ["Dashboard", "FinalReport"]
+__all__ = ["Dashboard", "FinalReport", "SaveOnSigterm"]

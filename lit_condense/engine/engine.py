@@ -66,7 +66,8 @@ class Engine:
         classes_per_block: Classes whose quantities are formed and compared together. More costs memory; the result of
             an update does not depend on it.
         real_chunk: Real images of a class that go through the network at once, for images so large that a class batch
-            does not fit; by default all. The result is the same to rounding, unless layers draw (dropout).
+            does not fit; by default all. The result is the same to rounding, unless layers draw (dropout) or normalise
+            by the statistics of their batch (batch norm under ``own_batch``).
     """
 
     def __init__(
@@ -168,7 +169,8 @@ class RunningEngine:
         copies = synthetic.detached(requires_grad=True)
         values = {loss.tag: loss.loss(cast(Quantities, real), copies) for loss in losses}
         constants = _constant_vectors(values, losses, progress, copies, vectors)
-        read = [(t, v) for t, v in zip(synthetic.tensors(), constants, strict=True) if v is not None]
+        pairs = zip(synthetic.tensors(), constants, strict=True)
+        read = [(t, v) for t, v in pairs if v is not None and t.requires_grad]  # unused parameters have no graph
         gradient = torch.autograd.grad([t for t, _ in read], block.stored, grad_outputs=[v for _, v in read])[0]
         return BlockResult(gradient, {tag: value.detach() for tag, value in values.items()})
 

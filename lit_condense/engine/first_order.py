@@ -66,7 +66,7 @@ class FirstOrderLoss:
                 _, features, logits = self._run(images, labels)
             return _one_block({}, features, logits, labels, needs)
         loss, features, logits = self._run(images, labels)
-        gradients = torch.autograd.grad(loss, list(named.values()))
+        gradients = torch.autograd.grad(loss, list(named.values()), materialize_grads=True)
         return _one_block(dict(zip(named, gradients, strict=True)), features, logits, labels, needs).detached()
 
     def features(self, images: Tensor) -> Tensor:

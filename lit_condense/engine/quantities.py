@@ -100,7 +100,11 @@ def _one(
     if "gradients" in needs:
         parameters = trainable_parameters(network)
         found = torch.autograd.grad(
-            F.cross_entropy(logits, labels), list(parameters.values()), create_graph=create_graph, retain_graph=True
+            F.cross_entropy(logits, labels),
+            list(parameters.values()),
+            create_graph=create_graph,
+            retain_graph=True,
+            materialize_grads=True,
         )
         gradients = {name: g.unsqueeze(0) for name, g in zip(parameters, found, strict=True)}
     return Quantities(

@@ -22,7 +22,7 @@ def real_subset(module: EvaluatedSet, selection: Selection) -> Callable[[int], S
 
     A method without scoring networks selects anew for each network, so the spread over networks includes the luck of
     the draw. One with scoring networks trains them once, here, and selects once. A class with fewer images is taken
-    whole.
+    whole. Networks are trained with the weights of a method that gives any.
     """
     key = module.key.fold("baseline", selection.tag)
     if selection.networks == 0:
@@ -36,7 +36,7 @@ def _selected(module: EvaluatedSet, selection: Selection, key: RandomKey) -> Sma
     counts = torch.bincount(module.training_set().labels, minlength=real.num_classes).tolist()
     task = ScoringTask(real, module.network, module.seed)
     trained = scoring.train_all(task, selection.networks)
-    chosen = []
+    chosen, weights = [], []
     with plain_arithmetic(real.device):
         networks = [scoring.restore(task, one) for one in trained]
         forgetting = trained[0].forgetting if trained else None
@@ -45,8 +45,11 @@ def _selected(module: EvaluatedSet, selection: Selection, key: RandomKey) -> Sma
                 continue
             members = real.indices_of(c)
             candidates = candidates_of(networks, forgetting, scoring, real, members)
-            chosen.append(members[selection.choose(candidates, min(count, len(members)), key.fold(c)).positions])
-    return SmallSet(real.at(torch.cat(chosen)), real.labels_at(torch.cat(chosen)))
+            choice = selection.choose(candidates, min(count, len(members)), key.fold(c))
+            chosen.append(members[choice.positions])
+            weights += [] if choice.weights is None else [choice.weights.to(real.device)]
+    indices = torch.cat(chosen)
+    return SmallSet(real.at(indices), real.labels_at(indices), torch.cat(weights) if weights else None)
 
 
 def all_real(module: EvaluatedSet) -> Callable[[int], LabelledImages]:

@@ -6,7 +6,7 @@ import math
 import statistics
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -73,6 +73,7 @@ class Evaluation:
         repeats: Fresh networks of each architecture in ``test`` and in the final report.
         quick_repeats: Fresh networks (of the first architecture) in each validation during ``fit`` and in ``validate``.
         epochs: Another number of epochs than the protocol's; the card says so.
+        cutmix: Another probability of mixing a batch by CutMix than the protocol's (IDC on packed MNIST: 0).
         full_data_steps: SGD steps of the one network trained on all real images, at most 1,000; 0 leaves it out.
         baselines: Selections of as many real images that networks are trained on too, under the identical recipe, in
             the final report; default: random ones. An empty list leaves them out.
@@ -89,6 +90,7 @@ class Evaluation:
         full_data_steps: int = 1000,
         baselines: list[Selection] | None = None,
         scoring: Scoring | None = None,
+        cutmix: float | None = None,
     ) -> None:
         if protocol not in PROTOCOLS:
             raise SettingsError(f"Expected Evaluation.protocol to be one of {list(PROTOCOLS)}, got {protocol!r}.")
@@ -97,6 +99,8 @@ class Evaluation:
                 raise SettingsError(f"Expected Evaluation.{name} to be {least} or more, got {value}.")
         if not 0 <= full_data_steps <= 1000:
             raise SettingsError(f"Expected Evaluation.full_data_steps to be in 0 to 1000, got {full_data_steps}.")
+        if cutmix is not None and not 0 <= cutmix <= 1:
+            raise SettingsError(f"Expected Evaluation.cutmix to be a probability in [0, 1], got {cutmix}.")
         tags = [selection.tag for selection in baselines or []]
         if len(set(tags)) < len(tags):
             raise SettingsError(f"Expected Evaluation.baselines to be different methods, got {tags}. Leave one out.")
@@ -108,6 +112,7 @@ class Evaluation:
         self.full_data_steps = full_data_steps
         self.baselines = baselines
         self.scoring = scoring
+        self.cutmix = cutmix
 
     @property
     def scoring_of_baselines(self) -> Scoring:
@@ -137,7 +142,9 @@ class Judge:
     def recipe(self, network: nn.Module) -> Recipe:
         """Return the protocol's recipe for this network."""
         batch_norm = any(isinstance(m, nn.modules.batchnorm._BatchNorm) for m in network.modules())
-        return recipe_for(self.evaluation.protocol, self.dataset, batch_norm, self.evaluation.epochs)
+        recipe = recipe_for(self.evaluation.protocol, self.dataset, batch_norm, self.evaluation.epochs)
+        cutmix = self.evaluation.cutmix
+        return recipe if cutmix is None else replace(recipe, cutmix=cutmix)
 
     def accuracy(
         self, factory: NetworkFactory, index: int, data: LabelledImages, max_steps: int | None = None

@@ -21,7 +21,7 @@ from lit_condense.augmentation import (
     OneOf,
     dsa_operations,
 )
-from lit_condense.augmentation.siamese import DIGIT_DATASETS
+from lit_condense.augmentation.siamese import shows_digits
 from lit_condense.errors import SettingsError
 
 ProtocolName = Literal["dc", "dsa", "idc", "coreset"]
@@ -90,7 +90,7 @@ def recipe_for(protocol: str, dataset: str, batch_norm: bool, epochs: int | None
 
 def _dc(dataset: str, batch_norm: bool, epochs: int | None) -> Recipe:
     """300 epochs without augmentation; 1000 for MNIST (crop, scale, rotate) and batch-norm networks (crop, noise)."""
-    if dataset == "mnist":
+    if dataset.lower() == "mnist":
         return _halved(epochs or 1000, EvaluationAugmentation(("crop", "scale", "rotate")))
     if batch_norm:
         return _halved(epochs or 1000, EvaluationAugmentation(("crop", "noise")))
@@ -111,7 +111,7 @@ def _halved(epochs: int, augmentation: Augmentation) -> Recipe:
 
 def _idc(dataset: str, epochs: int) -> Recipe:
     operations: tuple[str, ...] = ("color", "crop", "flip", "scale", "rotate")
-    if dataset in DIGIT_DATASETS:
+    if shows_digits(dataset):
         operations = tuple(o for o in operations if o != "flip")
     return Recipe(
         passes=epochs,
@@ -131,7 +131,7 @@ def _coreset(dataset: str, epochs: int) -> Recipe:
         drops=(),
         drop_factor=1.0,
         restart=False,
-        augmentation=CropFlip(flip=0.0) if dataset in DIGIT_DATASETS else CropFlip(),
+        augmentation=CropFlip(flip=0.0) if shows_digits(dataset) else CropFlip(),
         batch_size=128,
         lr=0.1,
         nesterov=True,

@@ -36,7 +36,10 @@ def class_gradients(network: nn.Module, images: Tensor, labels: Tensor, create_g
     parameters = trainable_parameters(network)
     blocks = [
         torch.autograd.grad(
-            F.cross_entropy(network(block_images), block_labels), list(parameters.values()), create_graph=create_graph
+            F.cross_entropy(network(block_images), block_labels),
+            list(parameters.values()),
+            create_graph=create_graph,
+            materialize_grads=True,  # a parameter that the network does not use has gradient 0
         )
         for block_images, block_labels in zip(images, labels, strict=True)
     ]

@@ -118,6 +118,15 @@ class InnerNetwork:
         for layer, momentum in zip(layers, momenta, strict=True):
             layer.momentum = momentum
 
+    @contextlib.contextmanager
+    def kept(self) -> Iterator[None]:
+        """Put back weights and running averages after the block."""
+        state = {name: value.clone() for name, value in self.network.state_dict().items()}
+        try:
+            yield
+        finally:
+            self.network.load_state_dict(state)
+
     def tensors(self) -> list[Tensor]:
         """Return every tensor that training changes: weights, buffers and optimizer state."""
         state = [t for values in self.optimizer.state.values() for t in values.values() if isinstance(t, Tensor)]

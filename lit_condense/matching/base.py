@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar, Literal
 
@@ -111,6 +112,9 @@ class MatchingLoss(Callback, ABC):
 
     def check_network(self, network: nn.Module) -> None:
         """Refuse a network that has nothing to match, before the run; takes any by default."""
+
+    def check_companions(self, losses: Sequence[MatchingLoss]) -> None:
+        """Refuse to stand among ``losses``, before the run; takes any company by default."""
 
     @abstractmethod
     def loss(self, real: Quantities, synthetic: Quantities) -> Tensor:

@@ -14,7 +14,7 @@ from lit_condense.errors import SettingsError
 from lit_condense.networks import CondensableNetwork, NetworkFactory, build_network
 from lit_condense.parametrization.pixels import Pixels
 from lit_condense.rng import RandomKey
-from lit_condense.sampling.representative import network_features, representatives
+from lit_condense.sampling.representative import PixelRange, network_features, representatives
 
 
 class Initialization(ABC):
@@ -73,12 +73,16 @@ class Clustered(Initialization):
 
     Args:
         chunk: Images that go through the network at once.
+        pixels: What the network is given: ``normalized``, or ``raw`` pixels in [0, 1] as DREAM's program does.
     """
 
-    def __init__(self, chunk: int = 500) -> None:
+    def __init__(self, chunk: int = 500, pixels: PixelRange = "normalized") -> None:
         if chunk < 1:
             raise SettingsError(f"Expected Clustered.chunk to be 1 or more, got {chunk}.")
+        if pixels not in ("normalized", "raw"):
+            raise SettingsError(f"Expected Clustered.pixels to be 'normalized' or 'raw', got {pixels!r}.")
         self.chunk = chunk
+        self.pixels: PixelRange = pixels
 
     def start(
         self, parametrization: Pixels, real: RealImages, ipc: Sequence[int], network: NetworkFactory, key: RandomKey
@@ -95,7 +99,9 @@ class Clustered(Initialization):
         chosen = []
         for c, count in enumerate(wanted):
             members, keys = real.indices_of(c).unsqueeze(0), [key.fold("kmeans", c)]
-            chosen.append(representatives(features, real, members, count, keys, chunk=self.chunk)[0])
+            chosen.append(
+                representatives(features, real, members, count, keys, chunk=self.chunk, pixels=self.pixels)[0]
+            )
         return encode_classes(parametrization, real, chosen)
 
 

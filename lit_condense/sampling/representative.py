@@ -30,12 +30,14 @@ class Representative(Sampling):
 
     Args:
         batch_size: Real images of a class in an update (published: 128). A smaller class is used whole.
-        interval: Updates of a network between two choices (published: 10); a new network always chooses.
+        interval: Updates of a network between two choices (published: 10).
         per_cluster: Images taken from each cluster (published: 1); there are ``batch_size // per_cluster`` clusters.
         subset: Cluster a keyed random subset of so many images of each class; by default the whole class.
         chunk: Images that go through the network at once.
         pixels: What the network is given when images are clustered: ``normalized`` as in training, or ``raw`` pixels in
             [0, 1] as DREAM's program does, though it trains the network on normalised ones.
+        every_network: Whether a new network always chooses. Where networks serve fewer updates than the interval (DM:
+            one each) that would be in nearly every update; False counts the interval in updates of the run.
     """
 
     needs: ClassVar[frozenset[Need]] = frozenset({"features"})
@@ -48,6 +50,7 @@ class Representative(Sampling):
         subset: int | None = None,
         chunk: int = 500,
         pixels: PixelRange = "normalized",
+        every_network: bool = True,
     ) -> None:
         if pixels not in ("normalized", "raw"):
             raise SettingsError(f"Expected Representative.pixels to be 'normalized' or 'raw', got {pixels!r}.")
@@ -69,6 +72,7 @@ class Representative(Sampling):
         self.subset = subset
         self.chunk = chunk
         self.pixels: PixelRange = pixels
+        self.every_network = every_network
         self._chosen: dict[int, Tensor] = {}
 
     def size(self, real: RealImages, class_index: int) -> int:
@@ -85,7 +89,7 @@ class Representative(Sampling):
         self, real: RealImages, features: Features | None, progress: Progress, key: RandomKey, share: Share
     ) -> None:
         """Choose anew if it is time; ranks share out the classes and gather the choice."""
-        if progress.match_index % self.interval:
+        if (progress.match_index if self.every_network else progress.update) % self.interval:
             return
         assert features is not None  # the engine gives them, because they are among the needs
         sizes = [self.size(real, c) for c in range(real.num_classes)]

@@ -10,6 +10,7 @@ from lit_condense.errors import SettingsError
 from lit_condense.functional.kmeans import kmeans, nearest_distinct
 from lit_condense.rng import RandomKey
 from lit_condense.selection.base import Candidates, Choice, Selection
+from lit_condense.selection.scores import in_index_order, require_finite
 
 
 class KMeansNearest(Selection):
@@ -30,8 +31,10 @@ class KMeansNearest(Selection):
 
     def choose(self, candidates: Candidates, count: int, key: RandomKey) -> Choice:
         """Return the candidates nearest to ``count`` centres."""
-        points = self._points(candidates)
-        return Choice(nearest_distinct(points, kmeans(points, count, key.generator())))
+        ordered, order = in_index_order(candidates)
+        points = self._points(ordered)
+        require_finite(points.isfinite().all(1), self.space, type(self).__name__)
+        return Choice(order[nearest_distinct(points, kmeans(points, count, key.generator()))])
 
     def _points(self, candidates: Candidates) -> Tensor:
         if self.space == "features":

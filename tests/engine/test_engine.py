@@ -203,3 +203,25 @@ def test_frozen_layers_of_the_network_do_not_take_part():
     network.requires_grad_(True)
     _, wanted = oracle.image_gradient(network, STORED, LABELS, REAL, [(1.0, distance)])
     torch.testing.assert_close(gradient, wanted, **PRECISION)
+
+
+class Idle(nn.Module):
+    """A network that holds a parameter it never uses."""
+
+    def __init__(self):
+        super().__init__()
+        self.used = network_of("instance")
+        self.idle = nn.Parameter(torch.ones(3, 3, dtype=torch.float64))
+
+    def forward(self, images):
+        return self.used(images)
+
+
+@pytest.mark.parametrize("name", ["l1", "row_cosine"])
+def test_an_unused_parameter_has_gradient_zero_and_changes_nothing(name):
+    values, gradient = update(Idle(), [GradientMatching(name)], 2)
+    wanted_values, wanted_gradient = literal("instance", name)
+    # row_cosine counts 1 - cos = 1 for each of the 3 rows of each of the 5 classes, a constant
+    extra = 15 if name == "row_cosine" else 0
+    assert values["GradientMatching"] == pytest.approx(wanted_values[0] + extra, rel=1e-10)
+    torch.testing.assert_close(gradient, wanted_gradient, **PRECISION)

@@ -9,6 +9,7 @@ from torch import nn
 from lit_condense.errors import SettingsError
 from lit_condense.evaluation import Evaluation, Judge, Score, SmallSet
 from lit_condense.evaluation.baselines import all_real, real_subset
+from lit_condense.evaluation.protocols import recipe_for
 from lit_condense.networks import MLP
 from lit_condense.rng import RandomKey
 from lit_condense.selection import EL2N, KMeansNearest, RandomSubset, Scoring
@@ -190,3 +191,16 @@ def test_the_whole_data_baseline_is_every_real_image(condensed):
     data = all_real(condensed)(0)
     assert torch.equal(data.labels, condensed.data.real.labels)
     assert len(data.at(torch.arange(len(data.labels)))) == len(condensed.data.real)
+
+
+def test_cutmix_can_be_set_apart_from_the_protocol():
+    assert judge(protocol="idc").recipe(nn.Identity()).cutmix == 0.5
+    assert judge(protocol="idc", cutmix=0.0).recipe(nn.Identity()).cutmix == 0
+    with pytest.raises(SettingsError, match=r"probability in \[0, 1\], got 1.5"):
+        Evaluation(cutmix=1.5)
+
+
+@pytest.mark.parametrize("name", ["MNIST", "Svhn", "digits"])
+@pytest.mark.parametrize("protocol", ["dsa", "idc"])
+def test_digits_are_never_mirrored_however_the_folder_is_spelt(name, protocol):
+    assert "flip" not in recipe_for(protocol, name, batch_norm=False).augmentation.operations

@@ -161,9 +161,28 @@ def test_the_log_has_the_distance_of_whole_sets_on_one_scale_before_and_after_th
 def test_what_is_logged_only_leaves_the_images_alone(per_block):
     engine = Engine(classes_per_block=per_block)
     watched, _, _ = one_update(ContrastiveGradientMatching(), WarmUpGradientMatching(), engine=engine)
-    alone, _, _ = one_update(WarmUpGradientMatching(), engine=engine)
+    alone, _, _ = one_update(GradientMatching(), engine=engine)  # what the warm-up is
     assert torch.equal(watched, alone)
     assert alone.abs().max() > 1e-6
+
+
+@pytest.mark.parametrize(
+    "losses",
+    [
+        [WarmUpGradientMatching()],
+        [ContrastiveGradientMatching()],
+        [WarmUpGradientMatching(warm_up_networks=3), ContrastiveGradientMatching(warm_up_networks=4)],
+        [WarmUpGradientMatching(warm_up_matches=3), ContrastiveGradientMatching(warm_up_matches=4)],
+    ],
+    ids=["warm-up alone", "contrastive alone", "other networks", "other matches"],
+)
+def test_a_switch_with_nothing_on_one_side_is_refused(losses):
+    with pytest.raises(SettingsError, match="with the same numbers"):
+        one_update(*losses)
+
+
+def test_without_a_warm_up_the_contrastive_loss_stands_alone():
+    one_update(ContrastiveGradientMatching(warm_up_networks=0))
 
 
 def test_a_contrastive_loss_without_weight_is_not_even_logged():

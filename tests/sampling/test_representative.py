@@ -201,6 +201,19 @@ def test_the_state_before_the_first_choice_can_be_restored():
     assert torch.equal(other.select(REAL, 0, KEY), REAL.random_of_class(0, 6, KEY))
 
 
+def test_the_interval_can_count_updates_of_the_run_where_networks_live_shorter():
+    sampling, changed, before = Representative(6, interval=3, every_network=False), [], None
+    for update in range(8):  # a new network for every update
+        sampling.refresh(
+            REAL, network_features(outputs_of(update).network), Progress(update, update, 0), KEY.fold(update), Share()
+        )
+        now = choices(sampling)
+        if before is not None and not same(before, now):
+            changed.append(update)
+        before = now
+    assert changed == [3, 6]
+
+
 # ------------------------------------------------------------------ ranks, and what it leaves alone
 
 

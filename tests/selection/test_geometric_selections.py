@@ -10,7 +10,15 @@ from torch import nn
 from lit_condense.data import Normalization, RealImages
 from lit_condense.errors import DataError, SettingsError
 from lit_condense.rng import RandomKey
-from lit_condense.selection import CAL, Candidates, ContextualDiversity, Herding, KCenterGreedy, ScoringView
+from lit_condense.selection import (
+    CAL,
+    Candidates,
+    ContextualDiversity,
+    Herding,
+    KCenterGreedy,
+    KMeansNearest,
+    ScoringView,
+)
 from lit_condense.selection.contextual_diversity import symmetric_divergence
 from lit_condense.settings import settings_of
 
@@ -297,3 +305,12 @@ def test_settings_can_be_read_back_and_the_published_definition_is_the_default()
     assert settings_of(Herding())["init_args"] == {"variant": "definition"}
     assert settings_of(KCenterGreedy())["init_args"] == {"start": "random"}
     assert (Herding().networks, KCenterGreedy().networks, ContextualDiversity().networks) == (1, 1, 1)
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf])
+def test_k_means_refuses_features_that_are_not_finite(bad):
+    features = normal(10, 4)
+    features[3, 0] = bad
+    candidates = candidates_of(features)
+    with pytest.raises(DataError, match="KMeansNearest"):
+        KMeansNearest("features").choose(candidates, 3, KEY)

@@ -1,0 +1,136 @@
+"""Checkpoints that outlive a sudden end: written whole or not at all, read back, and found again."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from lightning.fabric.plugins import TorchCheckpointIO
+from lightning.pytorch import Trainer
+from lightning.pytorch.callbacks import ModelCheckpoint
+
+from lit_condense import checks
+from lit_condense.errors import CheckpointError, ExportError
+from lit_condense.export.files import write_atomically
+
+Location = str | Path
+
+
+class AtomicCheckpointIO(TorchCheckpointIO):
+    """Writes a checkpoint beside its place, reads it back and renames it there: its path never holds half of one.
+
+    Lightning's own way goes over the system's temporary folder, from where a move to another file system is a copy that
+    can be cut short. The command line uses this one; in Python: ``Trainer(plugins=[AtomicCheckpointIO()], ...)``.
+    Remote paths (``s3://...``) are left to Lightning.
+    """
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: Location, storage_options: Any | None = None) -> None:
+        """Write ``checkpoint``; what stood at ``path`` stays there until the new one is complete.
+
+        Raises:
+            CheckpointError: It cannot be written, or could not be read again without unpickling.
+        """
+        if storage_options is not None or "://" in str(path):
+            super().save_checkpoint(checkpoint, path, storage_options)
+            return
+        buffer = io.BytesIO()
+        torch.save(checkpoint, buffer)
+        try:
+            buffer.seek(0)
+            torch.load(buffer, map_location="cpu", weights_only=True)
+        except Exception as error:  # torch raises many types
+            raise CheckpointError(
+                f"Expected a checkpoint of plain data and tensors, it could not be read again ({_first_line(error)}). "
+                "Look at the state_dict of the callbacks that are not lit_condense's."
+            ) from error
+        try:
+            write_atomically(Path(path), buffer.getvalue())
+        except ExportError as error:
+            raise CheckpointError(f"{error} Make room for it, then go on with --ckpt_path last.") from error
+
+    def load_checkpoint(
+        self, path: Location, map_location: Callable[..., Any] | None = None, weights_only: bool | None = None
+    ) -> dict[str, Any]:
+        """Read a checkpoint.
+
+        Raises:
+            CheckpointError: It is missing or broken.
+        """
+        if "://" in str(path):
+            return super().load_checkpoint(path, map_location, weights_only)
+        return read(Path(path))
+
+
+def read(path: Path) -> dict[str, Any]:
+    """Return the content of a checkpoint, on the CPU.
+
+    Raises:
+        CheckpointError: It is missing or broken.
+    """
+    if not path.is_file():
+        raise CheckpointError(f"Expected a checkpoint at {path}, found no file. Give the path of an existing one.")
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # torch raises many types for broken files
+        raise CheckpointError(
+            f"Expected a complete checkpoint at {path}, it cannot be read ({_first_line(error)})."
+        ) from error
+    return content if isinstance(content, dict) else {}
+
+
+def check_readable(path: Path, expected: int, holds: str) -> None:
+    """Refuse a checkpoint that is missing, broken or foreign, before a run starts, and name one to go on from.
+
+    Args:
+        path: The checkpoint.
+        expected: Its format.
+        holds: See :func:`lit_condense.checks.checkpoint`.
+    """
+    try:
+        checks.checkpoint(read(path), expected, holds)
+    except CheckpointError as error:
+        raise CheckpointError(f"{error} {_advice(path, expected, holds)}") from error
+
+
+def previous(path: Path, expected: int, holds: str) -> tuple[int, Path] | None:
+    """Return the step and the path of the latest other checkpoint in the folder that can be gone on from."""
+    found = []
+    for other in path.parent.glob("*.ckpt"):
+        if other.name == path.name:
+            continue
+        try:
+            content = read(other)
+            checks.checkpoint(content, expected, holds)
+        except CheckpointError:
+            continue
+        found.append((int(content["global_step"]), other))
+    return max(found, default=None)
+
+
+def save_last(trainer: Trainer) -> None:
+    """Save as the checkpoint callbacks would, which do so in training only, and only at their intervals."""
+    for callback in trainer.checkpoint_callbacks:
+        if isinstance(callback, ModelCheckpoint) and callback.save_last and callback.dirpath is not None:
+            path = last_path(callback)
+            if trainer.is_global_zero and path.is_symlink():
+                path.unlink()
+            trainer.save_checkpoint(path)
+
+
+def last_path(callback: ModelCheckpoint) -> Path:
+    """Return where a checkpoint callback keeps its last checkpoint."""
+    return Path(cast(Location, callback.dirpath)) / f"{callback.CHECKPOINT_NAME_LAST}{callback.FILE_EXTENSION}"
+
+
+def _advice(path: Path, expected: int, holds: str) -> str:
+    good = previous(path, expected, holds)
+    if good is None:
+        return "There is no other one beside it to go on from."
+    return f"The latest good one beside it is of step {good[0]}: go on with --ckpt_path '{good[1]}'."
+
+
+def _first_line(error: Exception) -> str:
+    return next(iter(str(error).splitlines()), type(error).__name__)

@@ -1,0 +1,78 @@
+"""Any number of processes gives the set of one: images after every update, image gradients, losses, scores."""
+
+from __future__ import annotations
+
+import functools
+
+import pytest
+import torch
+
+from lit_condense import inner, matching, sampling
+from tests.distributed.cases import CASES, SKIPPED, run
+from tests.distributed.group import results_of
+
+QUICK = {
+    2: ("mean", "until over-fitting", "dream", "skipped", "evaluated"),
+    3: ("everything, two classes", "unequal", "stopped"),
+}
+"""Processes and cases of the default run; all cases in both groups are the slow one."""
+COMPILED = ("fast", "exact, compiled")
+WITHIN = {"rtol": 0, "atol": 1e-6}
+
+single = functools.cache(run)
+
+
+@pytest.fixture(scope="module", params=QUICK)
+def quick(request, tmp_path_factory):
+    return results_of(QUICK[request.param], request.param, tmp_path_factory.mktemp("group"))
+
+
+@pytest.fixture(scope="module", params=[2, 3])
+def all_of(request, tmp_path_factory):
+    return results_of(CASES, request.param, tmp_path_factory.mktemp("group"), seconds=900)
+
+
+def assert_equal_to_one(name, ranks):
+    alone = single(name)
+    if "stopped" in alone:
+        assert [one["stopped"] for one in ranks] == [alone["stopped"]] * len(ranks)
+        assert len(alone["images"]) == 3
+        return
+    assert alone["world_size"] == 1
+    assert [one["world_size"] for one in ranks] == [len(ranks)] * len(ranks)
+    for one in ranks:
+        assert torch.equal(one["images"], ranks[0]["images"]), name
+        torch.testing.assert_close(one["images"], alone["images"], **WITHIN, msg=lambda text: f"{name}: {text}")
+        scale = float(alone["gradients"].abs().max())
+        torch.testing.assert_close(
+            one["gradients"] / scale, alone["gradients"] / scale, **WITHIN, msg=lambda text: f"{name}, gradient: {text}"
+        )
+        assert one["logged"] == pytest.approx(alone["logged"], rel=1e-5, nan_ok=True)
+        assert one["scores"] == alone["scores"]
+    moved = (alone["images"][1:] - alone["images"][:-1]).flatten(1).abs().amax(1)
+    skipped = SKIPPED if name.startswith("skipped") else ()
+    assert [float(step) > 1e-4 for step in moved] == [u not in skipped for u in range(len(moved))], name
+
+
+@pytest.mark.timeout(150)
+def test_a_group_ends_with_the_set_of_one_process(quick):
+    for name, ranks in quick.items():
+        assert_equal_to_one(name, ranks)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1200)
+@pytest.mark.parametrize("name", CASES)
+def test_every_case_ends_with_the_set_of_one_process(all_of, name):
+    assert_equal_to_one(name, all_of[name])
+
+
+@pytest.mark.parametrize(
+    ("package", "base"), [(matching, "MatchingLoss"), (inner, "InnerLoop"), (sampling, "Sampling")]
+)
+def test_every_loss_inner_loop_and_sampling_is_among_the_cases(package, base):
+    kinds = {getattr(package, name) for name in package.__all__ if isinstance(getattr(package, name), type)}
+    kinds = {kind for kind in kinds if issubclass(kind, getattr(package, base)) and kind is not getattr(package, base)}
+    parts = [part for make in CASES.values() for part in (*make()["callbacks"], *make()["settings"].values())]
+    defaults = {inner.TrainOnSynthetic, sampling.RandomSampling}  # of ``fitted``
+    assert kinds - {type(part) for part in parts} - defaults == set()

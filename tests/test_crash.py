@@ -1,0 +1,132 @@
+"""Sudden death: a run that is killed at any moment, again and again, ends with the bytes of one that was left alone."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import signal
+import sys
+
+import pytest
+import torch
+import yaml
+
+from lit_condense.cli import main
+from lit_condense.rng import RandomKey
+from tests.cli_helpers import card_of, checkpoint_of, tiny_config
+from tests.processes import ended, process, wait_for
+from tests.test_resume import same, tensor_bytes
+
+MOMENTS = {
+    "training_step": 3000,  # an update
+    "_train_epoch": 400,  # training of the inner network
+    "_judge_one": 1500,  # an evaluation
+    "write_atomically": 60,  # a checkpoint, until it is renamed
+    "_save_topk_checkpoint": 900,  # the checkpoints of one update: one is written, one removed, last is written
+    "any": 0,  # whatever goes on, the start of the process too
+}
+"""Function -> calls (of any function) after which a random moment in it or shortly after it lies."""
+
+
+def die_in(function, times, calls):
+    """Kill this process so many calls after a function was called for the given time."""
+    left = [times, calls]
+
+    def count(frame, event, argument):
+        if left[0] > 0:
+            left[0] -= event == "call" and frame.f_code.co_name == function
+            return
+        left[1] -= 1
+        if left[1] <= 0:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    sys.setprofile(count)
+
+
+def run(args, moment=None):
+    """Be a process of the command line, which dies at a moment."""
+    torch.set_num_threads(1)
+    if moment is not None:
+        die_in(*moment)
+    main(args)
+
+
+def write_run(folder, name, updates):
+    inner = {
+        "class_path": "lit_condense.inner.TrainOnSynthetic",
+        "init_args": {"updates": 5, "epochs": 2, "momentum": 0.9},
+    }
+    config = tiny_config(folder, name, inner=inner)
+    config["trainer"].update(max_steps=updates, val_check_interval=3)
+    path = folder / f"{name}.yaml"
+    path.write_text(yaml.safe_dump(config))
+    return ["fit", "--config", str(path)]
+
+
+def start(folder, name, args, moment=None):
+    """Start a process, or one that goes on where the last one was killed."""
+    if (folder / name / "checkpoints" / "last.ckpt").exists():
+        args = [*args, "--ckpt_path", "last"]
+    return process(run, args, moment, log=folder / f"{name}.log")
+
+
+def finish(folder, name, args):
+    with ended([start(folder, name, args)]) as (one,):
+        assert wait_for([one], 300) == [0], (folder / f"{name}.log").read_text()[-3000:]
+
+
+def kill_once(folder, name, args, function, generator, earliest=1):
+    """Kill a process at a random moment, not before call ``earliest`` of a function; return whether it still ran."""
+    draw = int(torch.randint(1 << 30, (1,), generator=generator))
+    moment = None if function == "any" else (function, earliest + draw % 2, 1 + draw % MOMENTS[function])
+    with ended([start(folder, name, args, moment)]) as (one,):
+        one.join(timeout=2 * draw / (1 << 30) if moment is None else 120)
+        if moment is None:
+            one.kill()
+            one.join()
+        assert one.exitcode in (0, -signal.SIGKILL), (folder / f"{name}.log").read_text()[-3000:]
+        return one.exitcode != 0
+
+
+def assert_like_one_left_alone(folder):
+    """The set, the checkpoint and the scores are the same, and nothing lies about."""
+    alone, killed = folder / "alone", folder / "killed"
+    assert tensor_bytes(alone) == tensor_bytes(killed)
+    one, other = checkpoint_of(alone), checkpoint_of(killed)
+    for part in ("state_dict", "optimizer_states", "lit_condense", "global_step"):
+        assert same(one[part], other[part]), part
+    scores = [card_of(run)["evaluation"]["condensed"][0]["accuracies"] for run in (alone, killed)]
+    assert scores[0] == scores[1]
+    files = [
+        {path.relative_to(run) for path in run.rglob("*") if "tfevents" not in path.name} for run in (alone, killed)
+    ]
+    assert files[0] == files[1]
+    assert len(list((killed / "checkpoints").iterdir())) == 3  # two and the last
+
+
+@pytest.mark.timeout(150)
+def test_a_run_killed_twice_ends_with_the_bytes_of_one_left_alone(tmp_path):
+    alone, args = (write_run(tmp_path, name, updates=8) for name in ("alone", "killed"))
+    finish(tmp_path, "alone", alone)
+    generator = RandomKey(2).fold("kills").generator()
+    for function in ("_train_epoch", "write_atomically"):
+        assert kill_once(tmp_path, "killed", args, function, generator, earliest=6)  # after some updates
+        assert checkpoint_of(tmp_path / "killed")["global_step"] > 0
+    finish(tmp_path, "killed", args)
+    assert_like_one_left_alone(tmp_path)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_a_run_killed_many_times_ends_with_the_bytes_of_one_left_alone(tmp_path):
+    alone, args = (write_run(tmp_path, name, updates=120) for name in ("alone", "killed"))
+    finish(tmp_path, "alone", alone)
+    generator = RandomKey(1).fold("kills").generator()
+    kills = [
+        function
+        for function, _ in itertools.product(MOMENTS, range(5))
+        if kill_once(tmp_path, "killed", args, function, generator)
+    ]
+    assert {function: kills.count(function) for function in MOMENTS} == dict.fromkeys(MOMENTS, 5)
+    finish(tmp_path, "killed", args)
+    assert_like_one_left_alone(tmp_path)
