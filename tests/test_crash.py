@@ -23,6 +23,7 @@ MOMENTS = {
     "_judge_one": 1500,  # an evaluation
     "write_atomically": 60,  # a checkpoint, until it is renamed
     "_save_topk_checkpoint": 900,  # the checkpoints of one update: one is written, one removed, last is written
+    "save_condensed": 200,  # the result
     "any": 0,  # whatever goes on, the start of the process too
 }
 """Function -> calls (of any function) after which a random moment in it or shortly after it lies."""
@@ -75,10 +76,14 @@ def finish(folder, name, args):
         assert wait_for([one], 300) == [0], (folder / f"{name}.log").read_text()[-3000:]
 
 
-def kill_once(folder, name, args, function, generator, earliest=1):
-    """Kill a process at a random moment, not before call ``earliest`` of a function; return whether it still ran."""
+def kill_once(folder, name, args, function, generator, earliest=1, latest=2):
+    """Kill a process at a random moment after one of these calls of a function; return whether it still ran."""
     draw = int(torch.randint(1 << 30, (1,), generator=generator))
-    moment = None if function == "any" else (function, earliest + draw % 2, 1 + draw % MOMENTS[function])
+    moment = (
+        None
+        if function == "any"
+        else (function, earliest + draw % (latest + 1 - earliest), 1 + draw % MOMENTS[function])
+    )
     with ended([start(folder, name, args, moment)]) as (one,):
         one.join(timeout=2 * draw / (1 << 30) if moment is None else 120)
         if moment is None:
@@ -105,13 +110,14 @@ def assert_like_one_left_alone(folder):
 
 
 @pytest.mark.timeout(150)
-def test_a_run_killed_twice_ends_with_the_bytes_of_one_left_alone(tmp_path):
+def test_a_run_killed_a_few_times_ends_with_the_bytes_of_one_left_alone(tmp_path):
     alone, args = (write_run(tmp_path, name, updates=8) for name in ("alone", "killed"))
     finish(tmp_path, "alone", alone)
     generator = RandomKey(2).fold("kills").generator()
     for function in ("_train_epoch", "write_atomically"):
-        assert kill_once(tmp_path, "killed", args, function, generator, earliest=6)  # after some updates
+        assert kill_once(tmp_path, "killed", args, function, generator, earliest=6, latest=7)
         assert checkpoint_of(tmp_path / "killed")["global_step"] > 0
+    assert kill_once(tmp_path, "killed", args, "save_condensed", generator, latest=1)
     finish(tmp_path, "killed", args)
     assert_like_one_left_alone(tmp_path)
 
@@ -125,8 +131,9 @@ def test_a_run_killed_many_times_ends_with_the_bytes_of_one_left_alone(tmp_path)
     kills = [
         function
         for function, _ in itertools.product(MOMENTS, range(5))
-        if kill_once(tmp_path, "killed", args, function, generator)
+        if function != "save_condensed" and kill_once(tmp_path, "killed", args, function, generator)
     ]
-    assert {function: kills.count(function) for function in MOMENTS} == dict.fromkeys(MOMENTS, 5)
+    assert len(kills) == 5 * (len(MOMENTS) - 1)  # the run was never over before its last kill
+    assert kill_once(tmp_path, "killed", args, "save_condensed", generator, latest=1)
     finish(tmp_path, "killed", args)
     assert_like_one_left_alone(tmp_path)

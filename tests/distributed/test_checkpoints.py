@@ -136,9 +136,8 @@ def test_the_command_line_on_two_devices_saves_and_ends_where_one_process_is_tol
     config["trainer"]["callbacks"].append(told)
     (tmp_path / "run.yaml").write_text(yaml.safe_dump(config))
     monkeypatch.setenv("GLOO_SOCKET_IFNAME", LOOPBACK)
-    done = python_m(
-        "fit", "--config", tmp_path / "run.yaml", "--trainer.devices", "2", "--trainer.strategy", "ddp"
-    )
+    two = ["--trainer.devices", "2", "--trainer.strategy", "ddp"]
+    done = python_m("lit_condense", "fit", "--config", tmp_path / "run.yaml", *two)
     assert done.returncode == 143, done.stderr[-3000:]
     assert done.stderr.count("stopped by SIGTERM") == 1
     assert checkpoint_of(tmp_path / "tiny")["global_step"] == 2
