@@ -13,6 +13,8 @@ from torch import Tensor
 DEFAULT_ITERATIONS = 100
 DEFAULT_TOLERANCE = 1e-4
 """On the summed squared shift of the centres (the k-means that DREAM's program uses)."""
+TIE = 64.0
+"""Rounding errors, relative to the points' squared norms, within which two distances are the same."""
 
 
 def squared_distances(a: Tensor, b: Tensor, a_norms: Tensor | None = None) -> Tensor:
@@ -122,6 +124,8 @@ def _means(points: Tensor, distances: Tensor, owners: Tensor, k: int) -> Tensor:
 def nearest_distinct(points: Tensor, centres: Tensor, per_centre: int = 1) -> Tensor:
     """Return, for each centre in turn, the ``per_centre`` nearest points that no earlier centre has taken.
 
+    Of points that are equally near, up to rounding, the first.
+
     Args:
         points: ``(n, d)``.
         centres: ``(k, d)`` with ``k * per_centre <= n``.
@@ -131,16 +135,14 @@ def nearest_distinct(points: Tensor, centres: Tensor, per_centre: int = 1) -> Te
         ``(k * per_centre,)`` different indices into ``points``, on the CPU.
     """
     distances = squared_distances(centres, points)
-    if per_centre == 1:
-        nearest = distances.argmin(dim=1).cpu()
-        if len(set(nearest.tolist())) == len(nearest):  # nothing to argue about: no need to rank all points
-            return nearest
-    order = distances.argsort(dim=1, stable=True).cpu()
-    taken: set[int] = set()
-    chosen: list[int] = []
-    for row in order.tolist():
-        free = (index for index in row if index not in taken)
-        for _, index in zip(range(per_centre), free, strict=False):
-            taken.add(index)
-            chosen.append(index)
-    return torch.tensor(chosen)
+    # A cluster of two has both at the same distance: rounding (threads, devices, ranks) must not decide between them.
+    scale = distances.amin(dim=1) + centres.square().sum(1) + points.square().sum(1).mean()
+    slack = (TIE * torch.finfo(points.dtype).eps * scale).cpu()
+    distances, chosen = distances.cpu(), torch.empty(0, dtype=torch.int64)
+    for row, near in zip(distances, slack, strict=True):
+        row[chosen] = torch.inf
+        for _ in range(per_centre):
+            index = (row <= row.min() + near).nonzero()[0]
+            row[index] = torch.inf
+            chosen = torch.cat([chosen, index])
+    return chosen
