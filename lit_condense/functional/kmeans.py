@@ -138,11 +138,11 @@ def nearest_distinct(points: Tensor, centres: Tensor, per_centre: int = 1) -> Te
     # A cluster of two has both at the same distance: rounding (threads, devices, ranks) must not decide between them.
     scale = distances.amin(dim=1) + centres.square().sum(1) + points.square().sum(1).mean()
     slack = (TIE * torch.finfo(points.dtype).eps * scale).cpu()
-    distances, chosen = distances.cpu(), torch.empty(0, dtype=torch.int64)
-    for row, near in zip(distances, slack, strict=True):
-        row[chosen] = torch.inf
+    free, chosen = torch.ones(len(points), dtype=torch.bool), []
+    for row, near in zip(distances.cpu(), slack, strict=True):
         for _ in range(per_centre):
-            index = (row <= row.min() + near).nonzero()[0]
-            row[index] = torch.inf
-            chosen = torch.cat([chosen, index])
-    return chosen
+            # not greater, rather than at most: features of a network that diverged are NaN, and any point will do
+            index = int((free & ~(row > row[free].min() + near)).nonzero()[0])
+            free[index] = False
+            chosen.append(index)
+    return torch.tensor(chosen)
