@@ -51,9 +51,7 @@ class RandomKey:
         For code that insists on them: layer construction, dropout, ``iter(DataLoader)``.
         """
         python_state, numpy_state = random.getstate(), np.random.get_state()  # noqa: NPY002 - it is what we restore
-        devices = list(range(torch.cuda.device_count())) if torch.cuda.is_available() else []
-        with torch.random.fork_rng(devices=devices):
-            torch.manual_seed(self.number())
+        with _torch_generators_seeded(self.number()):
             random.seed(self.number())
             np.random.seed(self.number() % 2**32)  # noqa: NPY002
             try:
@@ -61,6 +59,26 @@ class RandomKey:
             finally:
                 random.setstate(python_state)
                 np.random.set_state(numpy_state)  # noqa: NPY002
+
+
+@contextlib.contextmanager
+def _torch_generators_seeded(number: int) -> Iterator[None]:
+    """Seed PyTorch's global generators inside the block and restore them after it.
+
+    ``torch.manual_seed`` formats a stack trace for every kind of accelerator, also where there is none: a millisecond,
+    a quarter of a small update. Without an accelerator the CPU's generator is all there is.
+    """
+    if torch.accelerator.is_available():
+        with torch.random.fork_rng(devices=list(range(torch.cuda.device_count()))):
+            torch.manual_seed(number)
+            yield
+        return
+    state = torch.get_rng_state()
+    torch.default_generator.manual_seed(number)
+    try:
+        yield
+    finally:
+        torch.set_rng_state(state)
 
 
 def run_seed(seed: int | None) -> int:
