@@ -111,7 +111,7 @@ class Run:
         """Return the arithmetic of a matching update: eager, float32, without augmentation; a multiply-add counts 2."""
         module = self.module
         kept = module._engine, module.augmentation
-        batch = torch.zeros(kept[0].full_batch)
+        batch = torch.zeros(module.sampling.batch_size, *module.images.shape[1:])
         needs = needs_of(module.matching_losses) | module.sampling.needs
         module._engine = Engine("exact", "never").start(module._inner.network, batch, needs)
         module.augmentation = NoAugmentation()

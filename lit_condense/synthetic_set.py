@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from functools import partial
 from typing import Any, cast
 
@@ -133,7 +134,8 @@ class SyntheticSet(EvaluatedSet):
         )
         largest = max(range(real.num_classes), key=lambda c: self.sampling.size(real, c))
         batch = real.at(self.sampling.select(real, largest, self.key.fold("shape"))).to(self.images.dtype)
-        self._engine: RunningEngine = self.engine.start(self._inner.network, batch, needs)
+        shown = Counter(map(self.parametrization.matched_count, self.counts)).most_common(1)[0][0]
+        self._engine: RunningEngine = self.engine.start(self._inner.network, batch, needs, shown)
         if self._resumed is not None:
             self._go_on(self._resumed)
         networks = -(-self.trainer.max_steps // self.updates_per_network)
@@ -221,7 +223,7 @@ class SyntheticSet(EvaluatedSet):
         losses = [loss for loss in losses if only in (None, loss.tag)]
         gather = Gatherer.of(self, progress.update)
         with self._inner.frozen_batch_norm(self.inner.batch_norm, self.key.fold("statistics", progress.update)):
-            work = gather.work(self.share, self.engine.classes_per_block)
+            work = gather.work(self.share, self._engine.table.classes_per_block)
             result = match(self._engine, work, losses, progress, self.images.new_zeros(()))
         return gather.scatter(result.blocks), result.losses
 

@@ -1,21 +1,27 @@
 """The engine: from class blocks of real and synthetic images to the gradient of the matching losses in the images.
 
 It alone differentiates. For each block it forms the quantities the losses need on both sides, asks the losses for their
-values, turns those into constant vectors (the derivative of the losses in the synthetic quantities) and carries the
-vectors back to the stored images.
+values, and carries their derivative back through the network and the views to the stored images. Real gradients, which
+are differentiated no further, are in :mod:`lit_condense.engine.first_order`, the synthetic side in
+:mod:`lit_condense.engine.image_gradient`; which of them run how says :mod:`lit_condense.engine.routes`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Literal, cast
+from dataclasses import dataclass, replace
+from typing import cast
 
 import torch
 from torch import Tensor, nn
 
-from lit_condense.engine.first_order import COMPILE_FROM_GFLOP, FirstOrderLoss, Mode, forward_gflop
+from lit_condense.engine.class_batched import goes_together
+from lit_condense.engine.compilation import Clock
+from lit_condense.engine.first_order import FirstOrderLoss
+from lit_condense.engine.forward import Forward, Mode, images_are_independent, per_image
+from lit_condense.engine.image_gradient import ImageGradient
 from lit_condense.engine.quantities import isolation, observe, rejoined, stacked
+from lit_condense.engine.routes import Compile, Route, Work, route_for
 from lit_condense.errors import SettingsError
 from lit_condense.matching.base import MatchingLoss, Need, Progress, Quantities
 from lit_condense.networks import CondensableNetwork, FeaturesAndLogits
@@ -42,6 +48,8 @@ class Block:
     """``(k, m)``."""
     keys: tuple[RandomKey, ...] | None = None
     """One a class, for layers that draw (dropout): then the result does not depend on how classes are cut."""
+    classes: int = 1
+    """How many classes each of the k blocks holds: 1, or all."""
 
 
 @dataclass(frozen=True)
@@ -58,13 +66,12 @@ class Engine:
     """How an image update is computed: precision, compilation and how many classes go together.
 
     Args:
-        mode: ``fast`` computes the real gradients (first order, nearly all of an update's arithmetic) with a bfloat16
-            forward pass; weights, gradients, the synthetic side and the distances stay float32. ``exact`` computes
-            everything in float32.
-        compile: ``auto`` compiles the real gradients once a batch is heavy enough for compiling to pay (a fixed table,
-            never a timing), ``always`` and ``never`` do what they say.
-        classes_per_block: Classes whose quantities are formed and compared together. More costs memory; the result of
-            an update does not depend on it.
+        mode: ``fast`` runs the layers in bfloat16 wherever a run is heavy enough to be compiled; weights, gradients
+            and distances stay float32. ``exact`` computes everything in float32.
+        compile: ``auto`` compiles a run once it is heavy enough for that to pay (a fixed table, never a timing),
+            ``always`` and ``never`` do what they say.
+        classes_per_block: Classes whose images are gathered and compared together. More costs memory; the result of
+            an update does not depend on it. By default 1, and up to 16 where they are light.
         real_chunk: Real images of a class that go through the network at once, for images so large that a class batch
             does not fit; by default all. The result is the same to rounding, unless layers draw (dropout) or normalise
             by the statistics of their batch (batch norm under ``own_batch``).
@@ -72,42 +79,50 @@ class Engine:
 
     def __init__(
         self,
-        mode: Literal["exact", "fast"] = "fast",
-        compile: Literal["auto", "always", "never"] = "auto",
-        classes_per_block: int = 1,
+        mode: Mode = "fast",
+        compile: Compile = "auto",
+        classes_per_block: int | None = None,
         real_chunk: int | None = None,
     ) -> None:
         if mode not in ("exact", "fast"):
             raise SettingsError(f"Expected Engine.mode to be 'exact' or 'fast', got {mode!r}.")
         if compile not in ("auto", "always", "never"):
             raise SettingsError(f"Expected Engine.compile to be 'auto', 'always' or 'never', got {compile!r}.")
-        if classes_per_block < 1:
-            raise SettingsError(f"Expected Engine.classes_per_block to be 1 or more, got {classes_per_block}.")
-        if real_chunk is not None and real_chunk < 1:
-            raise SettingsError(f"Expected Engine.real_chunk to be 1 or more, got {real_chunk}.")
+        for name, value in (("classes_per_block", classes_per_block), ("real_chunk", real_chunk)):
+            if value is not None and value < 1:
+                raise SettingsError(f"Expected Engine.{name} to be 1 or more, got {value}.")
         self.mode = mode
         self.compile = compile
         self.classes_per_block = classes_per_block
         self.real_chunk = real_chunk
 
-    def start(self, network: nn.Module, real_batch: Tensor, needs: frozenset[Need] = GRADIENTS) -> RunningEngine:
+    def start(
+        self,
+        network: nn.Module,
+        real_batch: Tensor,
+        needs: frozenset[Need] = GRADIENTS,
+        synthetic_images: int = 1,
+    ) -> RunningEngine:
         """Bind the engine to the run's network.
 
         Args:
             network: The inner network.
             real_batch: ``(n, C, H, W)``, of the shape of a class's batch.
             needs: All quantities that the run's losses read.
+            synthetic_images: Images that most classes show the network.
         """
-        real_batch = real_batch[: self.real_chunk]
-        heavy = forward_gflop(network, real_batch) >= COMPILE_FROM_GFLOP.get(real_batch.device.type, float("inf"))
-        compiled = self.compile == "always" or (self.compile == "auto" and heavy)
-        # bfloat16 pays where arithmetic dominates; small eager batches only lose digits and time to casts.
-        mode: Mode = self.mode if compiled else "exact"
+        work = Work(
+            real_batch.device.type,
+            len(real_batch),
+            synthetic_images,
+            *per_image(network, real_batch),
+            independent=images_are_independent(network),
+        )
+        route = route_for(work, self.mode, self.compile, self.classes_per_block, self.real_chunk)
         outputs = None
         if not needs <= GRADIENTS:
             outputs = FeaturesAndLogits(cast(CondensableNetwork, network))
-        first_order = FirstOrderLoss(network, mode, compiled, outputs)
-        return RunningEngine(network, first_order, tuple(real_batch.shape), self.real_chunk)
+        return RunningEngine(network, outputs, route, real_batch, synthetic_images)
 
 
 class RunningEngine:
@@ -115,34 +130,51 @@ class RunningEngine:
 
     Args:
         network: The inner network, the same object for the whole run.
-        first_order: The loss whose gradients stand on the real side.
-        full_batch: Shape of a full real class batch, or of a full chunk of one; only this shape takes the compiled
-            route, so that the few smaller classes do not each compile their own.
-        real_chunk: Real images of a class that go through the network at once.
+        outputs: Its features and logits, where the run reads them.
+        table: The route that the table gives.
+        real_batch: ``(n, C, H, W)``, a full real class batch; only full chunks of it take the compiled route, so that
+            the few smaller classes do not each compile their own.
+        synthetic_images: Images that most classes show the network; the same holds for them.
     """
 
     def __init__(
         self,
         network: nn.Module,
-        first_order: FirstOrderLoss,
-        full_batch: tuple[int, ...],
-        real_chunk: int | None = None,
+        outputs: FeaturesAndLogits | None,
+        table: Route,
+        real_batch: Tensor,
+        synthetic_images: int,
     ) -> None:
         self.network = network
-        self.first_order = first_order
-        self.full_batch = full_batch
-        self.real_chunk = real_chunk
+        self.clock = Clock()
+        self.table = table
+        self.full_chunk = tuple(real_batch[: table.real_chunk].shape)
+        self.synthetic_batch = (synthetic_images, *real_batch.shape[1:])
+        self.forward = Forward(network, table.mode, outputs)
+        self.first_order = FirstOrderLoss(self.forward, table.compiled, self.clock)
+        self.eager = Forward(network, "exact", outputs)
+        together = table.together and table.classes_per_block > 1 and goes_together(self.eager, real_batch[0])
+        self.image_gradient = ImageGradient(
+            self.forward, self.eager, table.compiled_twice, self.synthetic_batch, together, self.clock
+        )
+        self._weights: dict[tuple[float, ...], Tensor] = {}
 
     @property
     def route(self) -> str:
         """What is computed how, for the log and the checkpoint."""
-        forward = "bfloat16" if self.first_order.mode == "fast" else "float32"
-        return f"real gradients: {forward} forward, {'compiled' if self.first_order.compiled else 'eager'}"
+        forward = "bfloat16" if self.forward.mode == "fast" else "float32"
+        synthetic = "float32, eager, class by class"
+        if self.image_gradient.compiled:
+            synthetic = f"{forward}, compiled"
+        elif self.image_gradient.together:
+            synthetic = f"float32, eager, {self.table.classes_per_block} classes at once"
+        real = f"{forward}, {'compiled' if self.first_order.compiled else 'eager'}"
+        return f"real side and training: {real}; synthetic side: {synthetic}"
 
     @property
     def features(self) -> Callable[[Tensor], Tensor] | None:
         """The inner network's features as a function of images, where the run reads features."""
-        return None if self.first_order.outputs is None else self.first_order.features
+        return None if self.forward.outputs is None else self.first_order.features
 
     def run(
         self,
@@ -161,50 +193,64 @@ class RunningEngine:
             real: The real side, where it is known already.
             vectors: Constant vectors that losses of scope ``mean`` add to every class's gradients, by parameter name.
         """
-        needs = needs_of(losses)
-        if losses and real is None:
-            real = self.real_side(block, needs)
-        wanted = needs | (GRADIENTS if vectors else frozenset())
-        synthetic = self.synthetic_side(block, wanted, create_graph=True)
-        copies = synthetic.detached(requires_grad=True)
-        values = {loss.tag: loss.loss(cast(Quantities, real), copies) for loss in losses}
-        constants = _constant_vectors(values, losses, progress, copies, vectors)
-        pairs = zip(synthetic.tensors(), constants, strict=True)
-        read = [(t, v) for t, v in pairs if v is not None and t.requires_grad]  # unused parameters have no graph
-        gradient = torch.autograd.grad([t for t, _ in read], block.stored, grad_outputs=[v for _, v in read])[0]
-        return BlockResult(gradient, {tag: value.detach() for tag, value in values.items()})
+        if real is None:
+            real = self.real_side(block, needs_of(losses)) if losses else Quantities()
+        views = block.views(block.stored)
+        gradient, values = self.image_gradient(
+            losses,
+            self._weights_at(losses, progress, views),
+            views,
+            block.synthetic_labels,
+            real,
+            vectors or {},
+            keys_of(block, "synthetic"),
+        )
+        # the views (decoding, normalisation, augmentation) stay eager: their draws change with every update
+        stored = torch.autograd.grad(views, block.stored, grad_outputs=gradient)[0]
+        return BlockResult(stored, {loss.tag: value for loss, value in zip(losses, values, strict=True)})
 
     def real_side(self, block: Block, needs: frozenset[Need]) -> Quantities:
         """Return what the losses need of the real images, off the graph."""
         images, labels = cast(Tensor, block.real_images), cast(Tensor, block.real_labels)
         keys = keys_of(block, "real")
-        size = self.real_chunk or labels.shape[1]
+        size = self.table.real_chunk or labels.shape[1]
         if size >= labels.shape[1]:
-            return self._observe_real(images, labels, needs, keys)
+            return replace(self._first_order(images, labels, needs, keys, self.full_chunk), classes=block.classes)
         pieces = zip(torch.split(images, size, dim=1), torch.split(labels, size, dim=1), strict=True)
-        return rejoined(
-            [
-                self._observe_real(x, y, needs, [key and key.fold("chunk", i) for key in keys])
-                for i, (x, y) in enumerate(pieces)
-            ]
-        )
+        chunks = [
+            self._first_order(x, y, needs, [key and key.fold("chunk", i) for key in keys], self.full_chunk)
+            for i, (x, y) in enumerate(pieces)
+        ]
+        return replace(rejoined(chunks), classes=block.classes)
 
-    def _observe_real(
-        self, images: Tensor, labels: Tensor, needs: frozenset[Need], keys: Sequence[RandomKey | None]
+    def synthetic_side(self, block: Block, needs: frozenset[Need]) -> Quantities:
+        """Return what the losses need of the synthetic images, off the graph."""
+        images, labels = block.views(block.stored.detach()), block.synthetic_labels
+        return self._first_order(images, labels, needs, keys_of(block, "synthetic"), self.synthetic_batch)
+
+    def _first_order(
+        self,
+        images: Tensor,
+        labels: Tensor,
+        needs: frozenset[Need],
+        keys: Sequence[RandomKey | None],
+        full: tuple[int, ...],
     ) -> Quantities:
-        if tuple(images.shape[1:]) != self.full_batch:
-            return observe(self.network, self.first_order.outputs, images, labels, needs, False, keys).detached()
+        if tuple(images.shape[1:]) != full:
+            with torch.set_grad_enabled("gradients" in needs):
+                return observe(self.eager, images, labels, needs, False, keys).detached()
         parts = []
         for x, y, key in zip(images, labels, keys, strict=True):
             with isolation(key):
                 parts.append(self.first_order.observe(x, y, needs))
         return stacked(parts)
 
-    def synthetic_side(self, block: Block, needs: frozenset[Need], create_graph: bool) -> Quantities:
-        """Return what the losses need of the synthetic images."""
-        images = block.views(block.stored if create_graph else block.stored.detach())
-        labels, keys = block.synthetic_labels, keys_of(block, "synthetic")
-        return observe(self.network, self.first_order.outputs, images, labels, needs, create_graph, keys)
+    def _weights_at(self, losses: Sequence[MatchingLoss], progress: Progress, like: Tensor) -> Tensor:
+        """Return the losses' weights; each combination is made once, because making a tensor waits for a GPU."""
+        weights = tuple(loss.weight_at(progress) for loss in losses)
+        if weights not in self._weights:
+            self._weights[weights] = torch.tensor(weights, dtype=like.dtype, device=like.device)
+        return self._weights[weights]
 
 
 def keys_of(block: Block, side: str) -> list[RandomKey | None]:
@@ -215,24 +261,3 @@ def keys_of(block: Block, side: str) -> list[RandomKey | None]:
 def needs_of(losses: Sequence[MatchingLoss]) -> frozenset[Need]:
     """Return every quantity that some loss reads."""
     return frozenset().union(*(loss.needs for loss in losses))
-
-
-def _constant_vectors(
-    values: dict[str, Tensor],
-    losses: Sequence[MatchingLoss],
-    progress: Progress,
-    copies: Quantities,
-    vectors: dict[str, Tensor] | None,
-) -> list[Tensor | None]:
-    """Return the derivative of the weighted total in each synthetic quantity; None where nothing reads it."""
-    constants: list[Tensor | None] = [None] * len(copies.tensors())
-    if losses:
-        # The losses saw detached copies: their derivative there is the constant vector of the chain rule.
-        total = torch.stack([loss.weight_at(progress) * values[loss.tag] for loss in losses]).sum()
-        constants = list(torch.autograd.grad(total, copies.tensors(), allow_unused=True))
-    for i, (name, gradient) in enumerate(copies.gradients.items()):
-        if vectors is not None and name in vectors:
-            added = vectors[name].expand_as(gradient)
-            known = constants[i]
-            constants[i] = added if known is None else known + added
-    return constants

@@ -110,6 +110,7 @@ class Gatherer:
             views=views,
             synthetic_labels=torch.cat([block.synthetic_labels for block in blocks], dim=1),
             keys=(self.key.fold("layers", self.update),),
+            classes=len(blocks),
         )
 
     def scatter(self, found: Sequence[tuple[Sequence[int], Tensor]]) -> Tensor:

@@ -6,18 +6,17 @@ from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
-from lit_condense.functional.gradients import class_gradients, trainable_parameters
+from lit_condense.engine.forward import Forward
+from lit_condense.functional.gradients import gradients_of
 from lit_condense.matching.base import Need, Quantities
-from lit_condense.networks import FeaturesAndLogits
 from lit_condense.rng import RandomKey
 
 
 def observe(
-    network: nn.Module,
-    outputs: FeaturesAndLogits | None,
+    forward: Forward,
     images: Tensor,
     labels: Tensor,
     needs: frozenset[Need],
@@ -27,8 +26,7 @@ def observe(
     """Return the quantities of k blocks, each through the network on its own.
 
     Args:
-        network: In the mode it is to be observed in.
-        outputs: Its features and logits; needed if either is.
+        forward: The network in the mode it is to be observed in.
         images: ``(k, n, C, H, W)``, normalised.
         labels: ``(k, n)``.
         needs: What to form.
@@ -38,12 +36,7 @@ def observe(
     parts = []
     for x, y, key in zip(images.unbind(), labels.unbind(), keys, strict=True):
         with isolation(key):
-            if needs <= {"gradients"}:
-                gradients = class_gradients(network, x[None], y[None], create_graph) if needs else {}
-                parts.append(Quantities(gradients, labels=y[None]))
-            else:
-                assert outputs is not None  # the engine binds them whenever a loss needs features or logits
-                parts.append(_one(network, outputs, x, y, needs, create_graph))
+            parts.append(_observe_one(forward, x, y, needs, create_graph))
     return stacked(parts)
 
 
@@ -59,6 +52,8 @@ def stacked(parts: Sequence[Quantities]) -> Quantities:
         present = [t for t in tensors if t is not None]
         return torch.cat(present) if present else None
 
+    if len(parts) == 1:
+        return parts[0]
     return Quantities(
         {name: torch.cat([part.gradients[name] for part in parts]) for name in parts[0].gradients},
         joined([part.features for part in parts]),
@@ -87,29 +82,25 @@ def rejoined(chunks: Sequence[Quantities]) -> Quantities:
     )
 
 
-def _one(
-    network: nn.Module,
-    outputs: FeaturesAndLogits,
-    images: Tensor,
-    labels: Tensor,
-    needs: frozenset[Need],
-    create_graph: bool,
+def one_block(
+    gradients: dict[str, Tensor], features: Tensor | None, logits: Tensor, labels: Tensor, needs: frozenset[Need]
 ) -> Quantities:
-    features, logits = outputs(images)
-    gradients: dict[str, Tensor] = {}
-    if "gradients" in needs:
-        parameters = trainable_parameters(network)
-        found = torch.autograd.grad(
-            F.cross_entropy(logits, labels),
-            list(parameters.values()),
-            create_graph=create_graph,
-            retain_graph=True,
-            materialize_grads=True,
-        )
-        gradients = {name: g.unsqueeze(0) for name, g in zip(parameters, found, strict=True)}
+    """Return what is needed of one block as quantities with k = 1."""
     return Quantities(
-        gradients,
-        features.unsqueeze(0) if "features" in needs else None,
+        {name: g.unsqueeze(0) for name, g in gradients.items()},
+        features.unsqueeze(0) if features is not None and "features" in needs else None,
         logits.unsqueeze(0) if "logits" in needs else None,
         labels.unsqueeze(0),
     )
+
+
+def _observe_one(
+    forward: Forward, images: Tensor, labels: Tensor, needs: frozenset[Need], create_graph: bool
+) -> Quantities:
+    if not needs:
+        return Quantities(labels=labels.unsqueeze(0))
+    features, logits = forward(images)
+    gradients: dict[str, Tensor] = {}
+    if "gradients" in needs:
+        gradients = gradients_of(F.cross_entropy(logits, labels), forward.network, create_graph)
+    return one_block(gradients, features, logits, labels, needs)

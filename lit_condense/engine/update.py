@@ -95,7 +95,7 @@ def _class_means(
     for classes in work.blocks:
         block = work.block(classes, True)
         kept.append(engine.real_side(block, needs))
-        synthetic = engine.synthetic_side(block, GRADIENTS, create_graph=False)
+        synthetic = engine.synthetic_side(block, GRADIENTS)
         for total, side in zip(sums, (kept[-1], synthetic), strict=True):
             for name, gradient in side.gradients.items():
                 total[name] = total.get(name, 0) + gradient.detach().sum(0)

@@ -12,7 +12,8 @@ from torchmetrics.classification import MulticlassAccuracy
 
 from lit_condense.augmentation.cutmix import mixed
 from lit_condense.data.store import RealImages
-from lit_condense.engine.first_order import FirstOrderLoss, forward_gflop
+from lit_condense.engine.first_order import FirstOrderLoss
+from lit_condense.engine.forward import Forward, per_image
 from lit_condense.evaluation.protocols import Recipe
 from lit_condense.rng import RandomKey
 
@@ -66,10 +67,10 @@ def train_network(
     batches = -(-len(data.labels) // recipe.batch_size)
     steps, drops = recipe.capped(batches, max_steps)
     first = data.at(torch.arange(min(len(data.labels), recipe.batch_size)))
-    heavy = forward_gflop(network, first) * steps >= COMPILE_FROM_RUN_GFLOP
+    heavy = per_image(network, first)[0] * len(first) * steps >= COMPILE_FROM_RUN_GFLOP
     with torch.no_grad():
         num_classes = network.eval()(first[:1]).shape[-1]
-    loss = FirstOrderLoss(network, "exact", compiled=heavy)
+    loss = FirstOrderLoss(Forward(network, "exact"), compiled=heavy)
     network.train()
     optimizer = _optimizer(network, recipe, recipe.lr)
     with key.fold("layers").isolated():  # dropout and the like draw from the global generators

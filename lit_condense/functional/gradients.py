@@ -18,6 +18,19 @@ def trainable_parameters(network: nn.Module) -> dict[str, nn.Parameter]:
     return {name: parameter for name, parameter in network.named_parameters() if parameter.requires_grad}
 
 
+def gradients_of(loss: Tensor, network: nn.Module, create_graph: bool = False) -> Gradients:
+    """Return the gradient of a loss with respect to every trainable parameter, by name, without a block dimension.
+
+    Args:
+        loss: 0-dimensional.
+        network: Whose parameters. One that the loss does not depend on has gradient 0.
+        create_graph: Keep the graph, so that the result can be differentiated.
+    """
+    parameters = trainable_parameters(network)
+    found = torch.autograd.grad(loss, list(parameters.values()), create_graph=create_graph, materialize_grads=True)
+    return dict(zip(parameters, found, strict=True))
+
+
 def class_gradients(network: nn.Module, images: Tensor, labels: Tensor, create_graph: bool = False) -> Gradients:
     """Return the gradient of each class block's mean cross-entropy with respect to every parameter.
 
@@ -33,14 +46,8 @@ def class_gradients(network: nn.Module, images: Tensor, labels: Tensor, create_g
     Returns:
         Parameter name -> ``(k, *parameter.shape)``.
     """
-    parameters = trainable_parameters(network)
     blocks = [
-        torch.autograd.grad(
-            F.cross_entropy(network(block_images), block_labels),
-            list(parameters.values()),
-            create_graph=create_graph,
-            materialize_grads=True,  # a parameter that the network does not use has gradient 0
-        )
+        gradients_of(F.cross_entropy(network(block_images), block_labels), network, create_graph)
         for block_images, block_labels in zip(images, labels, strict=True)
     ]
-    return {name: torch.stack(gradients) for name, gradients in zip(parameters, zip(*blocks, strict=True), strict=True)}
+    return {name: torch.stack([block[name] for block in blocks]) for name in trainable_parameters(network)}

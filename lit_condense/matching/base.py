@@ -50,11 +50,20 @@ class Quantities:
     labels: Tensor | None = None
     """Class indices, ``(k, n)``; None for a mean over classes."""
     classes: int = 1
-    """How many classes a block stands for: their number for a mean over classes, else 1."""
+    """How many classes a block stands for: their number for a mean over classes and for the whole set, else 1."""
 
     def tensors(self) -> list[Tensor]:
         """Return what can be differentiated: gradients, features, logits."""
         return [*self.gradients.values(), *(t for t in (self.features, self.logits) if t is not None)]
+
+    def block(self, index: int) -> Quantities:
+        """Return one of the k blocks, as quantities with k = 1."""
+
+        def one(tensor: Tensor | None) -> Tensor | None:
+            return None if tensor is None else tensor[index : index + 1]
+
+        gradients = {name: g[index : index + 1] for name, g in self.gradients.items()}
+        return Quantities(gradients, one(self.features), one(self.logits), one(self.labels), self.classes)
 
     def detached(self, requires_grad: bool = False) -> Quantities:
         """Return a copy off the graph, whose tensors may be leaves of a new one."""

@@ -99,7 +99,7 @@ def matched(network, losses, per_block=1, ipc=UNEQUAL, counts=REAL_COUNTS, stora
     def part(c):
         return stored[labels_of(ipc) == c], real[c], c
 
-    def joined(parts, join):
+    def joined(parts, join, classes=1):
         sizes = [len(images) for images, _, _ in parts]
 
         def views(images):
@@ -111,11 +111,12 @@ def matched(network, losses, per_block=1, ipc=UNEQUAL, counts=REAL_COUNTS, stora
             stored=torch.cat([images for images, _, _ in parts]).requires_grad_(),
             views=views,
             synthetic_labels=join([storage.decode_labels(torch.full((len(images),), c)) for images, _, c in parts]),
+            classes=classes,
         )
 
     def update(share):
         blocks = cut_classes(share.take(range(CLASSES)), list(zip(counts, ipc, strict=True)), per_block)
-        whole = functools.partial(joined, [part(c) for c in range(CLASSES)], lambda x: torch.cat(x)[None])
+        whole = functools.partial(joined, [part(c) for c in range(CLASSES)], lambda x: torch.cat(x)[None], CLASSES)
         return match(running, Work(blocks, block, whole, CLASSES, share), losses, progress, stored.new_zeros(()))
 
     results = Parts(ranks).run(update)

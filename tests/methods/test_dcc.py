@@ -122,6 +122,7 @@ def run(networks, matches):
         inner=TrainOnSynthetic(updates=3, epochs=1),
         max_steps=9,
         trainer={"logger": memory, "log_every_n_steps": 1},
+        engine=Engine(classes_per_block=1),
     )
     return memory.lines, computed
 

@@ -1,0 +1,94 @@
+"""The only file that compiles: what ``torch.compile`` is asked for, what it costs, and what happens where it cannot."""
+
+from __future__ import annotations
+
+import time
+import warnings
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from typing import Any, Generic, ParamSpec, TypeVar
+
+import torch
+
+Arguments = ParamSpec("Arguments")
+Result = TypeVar("Result")
+
+DOUBLE_BACKWARD_COMPILES = hasattr(torch._dynamo.config, "trace_autograd_ops")
+"""Whether nested calls of ``torch.autograd.grad`` can stand inside one compiled region: torch 2.11 and newer."""
+
+MOST_VERSIONS = 64
+"""Compiled versions of one function in a process. PyTorch's own limit is 8, which a notebook with a few runs reaches:
+every shape and every kind of network counts, and beyond it all runs eager without an error."""
+
+WANTED = {"trace_autograd_ops": True, "recompile_limit": MOST_VERSIONS, "cache_size_limit": MOST_VERSIONS}
+"""Settings of Dynamo while our regions run; ``recompile_limit`` was called ``cache_size_limit`` once."""
+
+
+class Clock:
+    """Counts the seconds of the calls in which something was compiled."""
+
+    def __init__(self) -> None:
+        self.seconds = 0.0
+
+    def taken(self) -> float:
+        """Return the seconds since the last time they were taken, and start from 0."""
+        seconds, self.seconds = self.seconds, 0.0
+        return seconds
+
+
+class Region(Generic[Arguments, Result]):
+    """A function that is compiled at its first call, once for each shape of its arguments.
+
+    Where the platform or the code cannot be compiled, it goes on without, with one warning.
+
+    Args:
+        function: Pure tensor code.
+        compiled: False leaves it as it is.
+        clock: Counts what compiling takes.
+        whole: Whether it must become one graph, because both derivatives are taken inside. Otherwise what cannot be
+            traced runs between two graphs.
+    """
+
+    def __init__(
+        self, function: Callable[Arguments, Result], compiled: bool, clock: Clock, whole: bool = False
+    ) -> None:
+        self.compiled = compiled
+        self._function = function
+        self._clock = clock
+        self._callable: Callable[Arguments, Result] = (
+            torch.compile(function, dynamic=False, fullgraph=whole) if compiled else function
+        )
+
+    def __call__(self, *args: Arguments.args, **kwargs: Arguments.kwargs) -> Result:
+        """Call the function."""
+        if not self.compiled:
+            return self._callable(*args, **kwargs)
+        graphs, started = _graphs(), time.perf_counter()
+        try:
+            with _dynamo_settings():
+                return self._callable(*args, **kwargs)
+        except torch._dynamo.exc.TorchDynamoException as error:
+            warnings.warn(
+                f"torch.compile does not work here ({type(error).__name__}: {_first_line(error)}); going on without "
+                "it, slower. model.engine.compile: never does the same without this warning.",
+                stacklevel=2,
+            )
+            self.compiled, self._callable = False, self._function
+            return self._callable(*args, **kwargs)
+        finally:
+            if _graphs() > graphs or not self.compiled:
+                self._clock.seconds += time.perf_counter() - started
+
+
+def _dynamo_settings() -> AbstractContextManager[Any]:
+    known = {name: value for name, value in WANTED.items() if hasattr(torch._dynamo.config, name)}
+    settings: AbstractContextManager[Any] = torch._dynamo.config.patch(known)
+    return settings
+
+
+def _graphs() -> int:
+    return int(torch._dynamo.utils.counters["stats"]["unique_graphs"])
+
+
+def _first_line(error: Exception) -> str:
+    return next(iter(str(error).strip().splitlines()), "no reason given")

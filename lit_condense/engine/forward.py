@@ -1,0 +1,73 @@
+"""The inner network's forward pass in the precision of a run."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from lit_condense.networks import FeaturesAndLogits, evaluating
+
+Mode = Literal["exact", "fast"]
+
+
+class Forward:
+    """From images to features and logits.
+
+    Args:
+        network: One module object for the whole run (its weights are overwritten for each new inner network), so that
+            a compiled region is compiled once.
+        mode: ``exact`` computes in the network's own precision; ``fast`` computes the layers in bfloat16 and keeps
+            weights, their gradients and whatever follows the logits in float32. Double precision stays as it is.
+        outputs: Gives the features too, where a run reads them.
+    """
+
+    def __init__(self, network: nn.Module, mode: Mode, outputs: FeaturesAndLogits | None = None) -> None:
+        self.network = network
+        self.mode = mode
+        self.outputs = outputs
+
+    def __call__(self, images: Tensor) -> tuple[Tensor | None, Tensor]:
+        """Return features ``(n, d)``, if there are any, and logits ``(n, classes)`` in the images' type."""
+        features = None
+        low_precision = self.mode == "fast" and images.dtype == torch.float32
+        with torch.autocast(images.device.type, torch.bfloat16, enabled=low_precision):
+            if self.outputs is None:
+                logits = self.network(images)
+            else:
+                features, logits = self.outputs(images)
+                features = features.to(images.dtype)
+        return features, logits.to(images.dtype)
+
+
+def per_image(network: nn.Module, images: Tensor) -> tuple[float, int]:
+    """Return the cost of a forward pass of one image in GFLOP (a multiply-add counts 2), and its largest feature map.
+
+    Args:
+        network: Any.
+        images: ``(n, C, H, W)``; one is looked at.
+    """
+    largest = images[0].numel()
+
+    def look(_: nn.Module, __: Any, output: Any) -> None:
+        nonlocal largest
+        if isinstance(output, Tensor):
+            largest = max(largest, output.numel())
+
+    hooks = [layer.register_forward_hook(look) for layer in network.modules()]
+    counter = FlopCounterMode(display=False)
+    try:
+        with evaluating(network), torch.no_grad(), counter:
+            network(images[:1])
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return counter.get_total_flops() / 1e9, largest
+
+
+def images_are_independent(network: nn.Module) -> bool:
+    """Return whether no known layer draws, or normalises by the statistics of a batch."""
+    mixing = (nn.modules.batchnorm._BatchNorm, nn.modules.dropout._DropoutNd)
+    return not any(isinstance(layer, mixing) for layer in network.modules())

@@ -1,0 +1,151 @@
+"""From the synthetic images that the network sees to the gradient of the matching losses there: both derivatives."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import TypeAlias
+
+import torch
+from torch import Tensor
+
+from lit_condense.engine.class_batched import observe_together
+from lit_condense.engine.compilation import Clock, Region
+from lit_condense.engine.forward import Forward
+from lit_condense.engine.quantities import isolation, observe
+from lit_condense.matching.base import MatchingLoss, Need, Quantities
+from lit_condense.rng import RandomKey
+
+Found: TypeAlias = tuple[Tensor, Tensor]
+"""Gradient in the images, and the losses' values."""
+
+
+class ImageGradient:
+    """The gradient of the weighted sum of matching losses in the images that the network sees.
+
+    Args:
+        forward: The network in the run's precision, for what is compiled.
+        eager: The network in its own precision, for what is not.
+        compiled: Whether blocks of ``shape`` go through one compiled region, class by class. It holds the network, its
+            gradient, the losses, and the derivative of these in the images.
+        shape: Of a class's images, ``(n, C, H, W)``; others run eager, so that no few small classes compile their own.
+        together: Whether eager blocks go through the network at once (:mod:`lit_condense.engine.class_batched`).
+        clock: Counts what compiling takes.
+    """
+
+    def __init__(
+        self,
+        forward: Forward,
+        eager: Forward,
+        compiled: bool,
+        shape: tuple[int, ...],
+        together: bool,
+        clock: Clock,
+    ) -> None:
+        self.forward = forward
+        self.eager = eager
+        self.shape = shape
+        self.together = together
+        self._compile = compiled
+        self._clock = clock
+        self._regions: dict[tuple[str, ...], Region[..., Found]] = {}
+
+    @property
+    def compiled(self) -> bool:
+        """Whether it is compiled (still: a platform that cannot is found out at the first call)."""
+        return self._compile and all(region.compiled for region in self._regions.values())
+
+    def __call__(
+        self,
+        losses: Sequence[MatchingLoss],
+        weights: Tensor,
+        images: Tensor,
+        labels: Tensor,
+        real: Quantities,
+        vectors: Mapping[str, Tensor],
+        keys: Sequence[RandomKey | None],
+    ) -> Found:
+        """Return the gradient ``(k, n, C, H, W)`` and the unweighted losses ``(losses,)``, summed over the k blocks.
+
+        Args:
+            losses: What is matched.
+            weights: ``(losses,)``.
+            images: ``(k, n, C, H, W)``, as the network sees them.
+            labels: ``(k, n)``.
+            real: The real side of the same blocks.
+            vectors: Constant vectors by parameter name, whose products with each block's gradients are added.
+            keys: k, for layers that draw.
+        """
+        images = images.detach()
+        if self._compile and images.shape[1:] == self.shape:
+            return self._class_by_class(losses, weights, images, labels, real, vectors, keys)
+        observed = partial(observe, self.eager, create_graph=True, keys=keys)
+        if self.together and len(images) > 1:
+            observed = partial(observe_together, self.eager)
+        return matched(observed, losses, weights, images, labels, real, vectors)
+
+    def _class_by_class(
+        self,
+        losses: Sequence[MatchingLoss],
+        weights: Tensor,
+        images: Tensor,
+        labels: Tensor,
+        real: Quantities,
+        vectors: Mapping[str, Tensor],
+        keys: Sequence[RandomKey | None],
+    ) -> Found:
+        region = self._region(losses)
+        found = []
+        for i, key in enumerate(keys):
+            with isolation(key):
+                found.append(region(weights, images[i : i + 1], labels[i : i + 1], real.block(i), dict(vectors)))
+        gradients, values = zip(*found, strict=True)
+        return torch.cat(gradients), torch.stack(values).sum(0)
+
+    def _region(self, losses: Sequence[MatchingLoss]) -> Region[..., Found]:
+        """Return the compiled region of these losses: which are on may change in a run, and then changes back."""
+        tags = tuple(loss.tag for loss in losses)
+        if tags not in self._regions:
+
+            def region(
+                weights: Tensor, images: Tensor, labels: Tensor, real: Quantities, vectors: dict[str, Tensor]
+            ) -> Found:
+                observed = partial(observe, self.forward, create_graph=True, keys=[None])
+                return matched(observed, losses, weights, images, labels, real, vectors)
+
+            self._regions[tags] = Region(region, True, self._clock, whole=True)
+        return self._regions[tags]
+
+
+def matched(
+    observed: Callable[[Tensor, Tensor, frozenset[Need]], Quantities],
+    losses: Sequence[MatchingLoss],
+    weights: Tensor,
+    images: Tensor,
+    labels: Tensor,
+    real: Quantities,
+    vectors: Mapping[str, Tensor],
+) -> Found:
+    """Return the derivative of ``sum(weight * loss) + sum(<vector, gradient>)`` in the images, and the losses.
+
+    Args:
+        observed: From images, labels and what is needed to the synthetic quantities, with their graph.
+        losses: As for :class:`ImageGradient`, and so the other arguments.
+        weights: ``(losses,)``.
+        images: ``(k, n, C, H, W)``.
+        labels: ``(k, n)``.
+        real: The real side.
+        vectors: Constant vectors by parameter name.
+    """
+    images = images.detach().requires_grad_()
+    needs: frozenset[Need] = frozenset().union(*(loss.needs for loss in losses))
+    seen = observed(images, labels, needs | ({"gradients"} if vectors else set()))
+    synthetic = Quantities(seen.gradients, seen.features, seen.logits, seen.labels, real.classes)
+    values = [loss.loss(real, synthetic) for loss in losses]
+    total = images.new_zeros(())
+    for weight, value in zip(weights.unbind(), values, strict=True):
+        total = total + weight * value
+    for name, vector in vectors.items():
+        total = total + (vector * synthetic.gradients[name]).sum()
+    gradient = torch.autograd.grad(total, images, materialize_grads=True)[0]
+    return gradient.detach(), torch.stack([value.detach() for value in values]) if values else images.new_zeros(0)

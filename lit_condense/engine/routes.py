@@ -1,0 +1,95 @@
+"""Which arithmetic a run takes: a fixed table keyed by device and shape, so that two runs always take the same."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from lit_condense.engine.compilation import DOUBLE_BACKWARD_COMPILES
+from lit_condense.engine.forward import Mode
+
+Compile = Literal["auto", "always", "never"]
+
+COMPILE_FROM_GFLOP = {"cpu": 0.3, "cuda": 0.3}
+"""Forward cost of a class's real batch from which compiling pays within some hundred updates: half a minute or two once
+against a tenth of a second and more an update. Below are handwritten digits of 8x8 pixels and first tries."""
+
+TOGETHER_BELOW_GFLOP = {"cpu": 0.05}
+"""Forward cost of a class's synthetic images below which eager classes go through the network together: 3x faster on
+two cores at 0.003 GFLOP, even at 0.06. Not measured on a GPU."""
+
+CLASSES_TOGETHER = 16
+"""Classes in a block where a block is light; more gain nothing."""
+
+CHUNK_BYTES = {"cpu": 16 * 2**20}
+"""Size of the largest feature map of a chunk of real images: so that it and its gradient stay in the last cache. A batch
+of 256 takes 1.2 times (width 128) to twice (width 32) as long as in such chunks, and more memory."""
+
+CHUNK_IMAGES = range(16, 65)
+"""Sizes of such a chunk: fewer keep two cores waiting, more gain nothing."""
+
+
+@dataclass(frozen=True)
+class Route:
+    """What is computed how."""
+
+    mode: Mode
+    compiled: bool
+    """Real gradients, training steps and features: whatever is differentiated once."""
+    compiled_twice: bool
+    """The synthetic side, which is differentiated twice."""
+    together: bool
+    """Whether light eager classes go through the network at once."""
+    classes_per_block: int
+    real_chunk: int | None
+    """Real images that go through the network at once; None: all that are compared."""
+
+
+@dataclass(frozen=True)
+class Work:
+    """What an update asks of the network, for the most common class."""
+
+    device: str
+    real_images: int
+    synthetic_images: int
+    gflop: float
+    """Forward cost of an image."""
+    largest_map: int
+    """Entries of the largest feature map of an image."""
+    independent: bool
+    """Whether an image's output is its own: no statistics of the batch, no random layers."""
+
+
+def route_for(
+    work: Work, mode: Mode, compile: Compile, classes_per_block: int | None = None, real_chunk: int | None = None
+) -> Route:
+    """Return the route of a run.
+
+    Args:
+        work: What an update is.
+        mode: The engine's.
+        compile: The engine's.
+        classes_per_block: The engine's; None for the table's.
+        real_chunk: The engine's; None for the table's.
+    """
+    heavy = work.real_images * work.gflop >= COMPILE_FROM_GFLOP.get(work.device, float("inf"))
+    compiled = compile == "always" or (compile == "auto" and heavy)
+    light = not compiled and work.synthetic_images * work.gflop < TOGETHER_BELOW_GFLOP.get(work.device, 0.0)
+    return Route(
+        # bfloat16 pays where arithmetic dominates; small eager batches only lose digits and time to casts
+        mode=mode if compiled else "exact",
+        compiled=compiled,
+        compiled_twice=compiled and DOUBLE_BACKWARD_COMPILES,
+        together=light,
+        classes_per_block=classes_per_block or (CLASSES_TOGETHER if light else 1),
+        real_chunk=real_chunk or (chunk_for(work, 2 if mode == "fast" else 4) if compiled else None),
+    )
+
+
+def chunk_for(work: Work, bytes_per_entry: int) -> int | None:
+    """Return the largest size of equal chunks whose feature maps stay in the cache, or None for the whole batch."""
+    if not work.independent or work.device not in CHUNK_BYTES:
+        return None
+    fitting = CHUNK_BYTES[work.device] // (bytes_per_entry * work.largest_map)
+    sizes = [n for n in CHUNK_IMAGES if n <= max(fitting, CHUNK_IMAGES[0]) and work.real_images % n == 0]
+    return max(sizes, default=None)
