@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Literal, cast, get_args
 
@@ -61,8 +62,13 @@ class ImageStep:
         losses.update(zip(losses, summed, strict=False))
         optimizer = cast(Any, module.optimizers())
         optimizer.zero_grad()
+        # One of the two points of an update at which the program waits for a GPU; the other looks at the new images.
+        *values, bad_entries = summed.tolist()
         reason = _why_not_finite(
-            losses, int(summed[-1]), update, lambda tag: bool(module.share.sum(_bad_entries(gradient_of(tag))) == 0)
+            dict(zip(losses, values, strict=True)),
+            int(bad_entries),
+            update,
+            lambda tag: bool(module.share.sum(_bad_entries(gradient_of(tag))) == 0),
         )
         if reason:
             self._refuse(reason + _diverged(module))
@@ -124,11 +130,11 @@ def _put_back(images: Tensor, optimizer: torch.optim.Optimizer, before: tuple[Te
         optimizer.load_state_dict(before[1])
 
 
-def _why_not_finite(losses: dict[str, Tensor], bad_entries: int, update: int, is_finite: Callable[[str], bool]) -> str:
+def _why_not_finite(losses: dict[str, float], bad_entries: int, update: int, is_finite: Callable[[str], bool]) -> str:
     """Return why an update must not be taken, as a sentence; empty where all is finite."""
     for tag, value in losses.items():
-        if not bool(value.isfinite()):
-            return f"Loss {tag} became {float(value)} in update {update}. {ADVICE}"
+        if not math.isfinite(value):
+            return f"Loss {tag} became {value} in update {update}. {ADVICE}"
     if bad_entries == 0:
         return ""
     guilty = [tag for tag in losses if not is_finite(tag)] if len(losses) > 1 else list(losses)

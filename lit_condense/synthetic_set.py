@@ -97,6 +97,8 @@ class SyntheticSet(EvaluatedSet):
         self.register_buffer("labels", torch.empty(0, dtype=torch.int64))
         self._counts: list[int] = []
         self._resumed: dict[str, Any] | None = None
+        self._engine: RunningEngine | None = None
+        self._compiling = 0.0
 
     # ---------------------------------------------------------------- life cycle
 
@@ -135,20 +137,26 @@ class SyntheticSet(EvaluatedSet):
         largest = max(range(real.num_classes), key=lambda c: self.sampling.size(real, c))
         batch = real.at(self.sampling.select(real, largest, self.key.fold("shape"))).to(self.images.dtype)
         shown = Counter(map(self.parametrization.matched_count, self.counts)).most_common(1)[0][0]
-        self._engine: RunningEngine = self.engine.start(self._inner.network, batch, needs, shown)
+        self._engine = self.engine.start(self._inner.network, batch, needs, shown)
         if self._resumed is not None:
             self._go_on(self._resumed)
         networks = -(-self.trainer.max_steps // self.updates_per_network)
         rank_zero_info(
             f"Condensing {self.data.dataset_name} to {len(self.labels)} images: {networks} network(s) x "
-            f"{self.updates_per_network} update(s) each, {network_name(self.network)}; {self._engine.route}."
+            f"{self.updates_per_network} update(s) each, {network_name(self.network)}; {self.running.route}."
         )
+
+    @property
+    def running(self) -> RunningEngine:
+        """The engine, bound to the inner network of this fit."""
+        assert self._engine is not None  # since on_fit_start
+        return self._engine
 
     def _go_on(self, state: dict[str, Any]) -> None:
         self._inner.load_state_dict(state["inner"])
         self.sampling.load_state_dict(state["sampling"])
         self._step.skipped = state.get("skipped", 0)
-        checks.same_route(state["route"], self._engine.route)
+        checks.same_route(state["route"], self.running.route)
         self._resumed = None
 
     # ---------------------------------------------------------------- what the set holds
@@ -215,7 +223,7 @@ class SyntheticSet(EvaluatedSet):
     def _refresh(self, progress: Progress) -> None:
         """Let the sampling look at the inner network."""
         key = self.key.fold("sampling", progress.update)
-        self.sampling.refresh(self.data.real, self._engine.features, progress, key, self.share)
+        self.sampling.refresh(self.data.real, self.running.features, progress, key, self.share)
 
     def _match(self, progress: Progress, only: str | None = None) -> tuple[Tensor, dict[str, Tensor]]:
         """Return this rank's part of the image gradient, and the losses summed over the rank's classes."""
@@ -223,8 +231,8 @@ class SyntheticSet(EvaluatedSet):
         losses = [loss for loss in losses if only in (None, loss.tag)]
         gather = Gatherer.of(self, progress.update)
         with self._inner.frozen_batch_norm(self.inner.batch_norm, self.key.fold("statistics", progress.update)):
-            work = gather.work(self.share, self._engine.table.classes_per_block)
-            result = match(self._engine, work, losses, progress, self.images.new_zeros(()))
+            work = gather.work(self.share, self.running.table.classes_per_block)
+            result = match(self.running, work, losses, progress, self.images.new_zeros(()))
         return gather.scatter(result.blocks), result.losses
 
     def _gradient_of(self, progress: Progress, tag: str) -> Tensor:
@@ -243,20 +251,25 @@ class SyntheticSet(EvaluatedSet):
         self.share.broadcast(self._inner.tensors())
 
     def _material(self) -> TrainingMaterial:
-        loss = self._engine.first_order
+        loss = self.running.first_order
         return TrainingMaterial(*self._decoded(), self.counts, self.augmentation, self.data.real, loss)
 
     def _log_update(self, progress: Progress, losses: dict[str, Tensor], grad_norm: Tensor, watch: Stopwatch) -> None:
+        # Tensors, not numbers: Lightning reads them when it writes a line, and an update waits for no logger.
         weights = {loss.tag: loss.weight_at(progress) for loss in self.matching_losses}
-        self.log("loss/total", sum(weights[tag] * float(value) for tag, value in losses.items()), prog_bar=True)
+        total = torch.stack([weights[tag] * value for tag, value in losses.items()]).sum()
+        self.log("loss/total", total, prog_bar=True)
         # Lightning repeats the last value of what is not logged any more: a loss that is off now says NaN, not that.
         self.log_dict({f"loss/{tag}": losses.get(tag, torch.tensor(torch.nan)) for tag in weights})
         rates = {"images": cast(Any, self.optimizers()).param_groups, "inner": self._inner.optimizer.param_groups}
-        self.log_dict({f"lr/{name}": groups[0]["lr"] for name, groups in rates.items()})
-        self.log_dict({f"time/{part}": seconds for part, seconds in watch.seconds.items()})
+        self.log_dict({f"lr/{name}": torch.tensor(groups[0]["lr"]) for name, groups in rates.items()})
+        compiling = self.running.clock.taken()
+        self._compiling += compiling
+        seconds = {f"time/{part}": spent for part, spent in {**watch.seconds, "compile": compiling}.items()}
+        self.log_dict({tag: torch.tensor(spent) for tag, spent in seconds.items()})
         self.log("set/grad_norm", grad_norm)
         if self.non_finite == "skip":
-            self.log("skipped_updates", float(self._step.skipped))
+            self.log("skipped_updates", torch.tensor(float(self._step.skipped)))
 
     # ---------------------------------------------------------------- checkpoints
 
@@ -267,8 +280,11 @@ class SyntheticSet(EvaluatedSet):
         return {**settings, "matching": {loss.tag: settings_of(loss) for loss in self.matching_losses}}
 
     def particulars(self) -> Plain:
-        """Return how many updates were skipped, where that may happen, for the card."""
-        return {"skipped_updates": self._step.skipped} if self.non_finite == "skip" else {}
+        """Return how the updates were computed, and how many were skipped where that may happen, for the card."""
+        found: Plain = {"skipped_updates": self._step.skipped} if self.non_finite == "skip" else {}
+        if self._engine is not None:
+            found["engine"] = {"route": self._engine.route, "seconds_compiling": round(self._compiling, 1)}
+        return found
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Add the settings and the inner network, so that a run can go on in the middle of a network's life."""
@@ -276,7 +292,7 @@ class SyntheticSet(EvaluatedSet):
         checkpoint["lit_condense"] = {
             "format": CHECKPOINT_FORMAT,
             "settings": self.settings(),
-            "route": self._engine.route,
+            "route": self.running.route,
             "inner": self._inner.state_dict(),
             "sampling": self.sampling.state_dict(),
             "skipped": self._step.skipped,

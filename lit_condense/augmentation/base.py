@@ -11,6 +11,7 @@ from torch import Tensor
 from lit_condense.augmentation import operations
 from lit_condense.errors import SettingsError
 from lit_condense.rng import RandomKey
+from lit_condense.transfer import sent
 
 Draw = dict[str, tuple[Tensor, ...]]
 """The operations to apply, in this order, each with its parameters on the CPU."""
@@ -128,4 +129,4 @@ def _fitted(name: str, parameters: tuple[Tensor, ...], images: Tensor) -> list[T
                 f"Expected a draw of {name!r} for 1 or {images.shape[0]} images, got one for {parameter.shape[0]}. "
                 "Draw with samples=1 to share the parameters, or with samples=len(images)."
             )
-    return [parameter.to(images.device) for parameter in parameters]
+    return [sent(parameter, images.device) for parameter in parameters]

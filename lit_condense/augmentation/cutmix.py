@@ -12,6 +12,7 @@ from lit_condense.augmentation.base import Draw, check_range, integers, uniform
 from lit_condense.augmentation.operations import geometry_dtype
 from lit_condense.errors import SettingsError
 from lit_condense.rng import RandomKey
+from lit_condense.transfer import sent
 
 
 class CutMix:
@@ -64,7 +65,7 @@ class CutMix:
             SettingsError: The draw is for another number of images.
         """
         height, width = images.shape[-2:]
-        partners, top, bottom, left, right = (parameter.to(images.device) for parameter in draw["cutmix"])
+        partners, top, bottom, left, right = (sent(parameter, images.device) for parameter in draw["cutmix"])
         if partners.shape[0] != images.shape[0]:
             raise SettingsError(
                 f"Expected a draw for {images.shape[0]} images, got one for {partners.shape[0]}. "

@@ -12,6 +12,7 @@ from lit_condense.augmentation.operations import pick, translate
 from lit_condense.augmentation.spline import rotate_cubic
 from lit_condense.errors import SettingsError
 from lit_condense.rng import RandomKey
+from lit_condense.transfer import sent
 
 EVALUATION_OPERATIONS = ("crop", "scale", "rotate", "noise")
 MNIST_OPERATIONS = ("crop", "scale", "rotate")
@@ -80,7 +81,7 @@ class EvaluationAugmentation(Augmentation):
         fill = images.mean(dim=(0, 2, 3)).view(-1, 1, 1)
         result = images
         for name, parameters in draw.items():
-            chosen, *values = (parameter.to(images.device) for parameter in parameters)
+            chosen, *values = (sent(parameter, images.device) for parameter in parameters)
             result = result.index_copy(0, chosen, _apply_one(name, images[chosen], values, fill))
         return result
 

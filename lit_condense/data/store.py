@@ -16,6 +16,7 @@ from torch import Tensor
 from lit_condense.data.normalization import PIXEL_RANGE, Normalization, measured
 from lit_condense.errors import DataError, SettingsError
 from lit_condense.rng import RandomKey
+from lit_condense.transfer import sent
 
 HASHED_IMAGES = 8192  # images copied to the CPU at a time for the fingerprint
 
@@ -95,16 +96,16 @@ class RealImages:
 
     def pixels_at(self, indices: Tensor) -> Tensor:
         """Return the images at ``indices`` (any shape ``*``) in [0, 1]: ``(*, C, H, W)`` float32 on ``device``."""
-        chosen = self.images.index_select(0, indices.reshape(-1).to(self.images.device))
+        chosen = self.images.index_select(0, sent(indices.reshape(-1), self.images.device))
         # bytes travel, not floats; the arithmetic happens where the result is wanted
-        pixels = chosen.to(self.device).to(torch.float32)
+        pixels = sent(chosen, self.device).to(torch.float32)
         if not self.images.is_floating_point():
             pixels = pixels.div_(PIXEL_RANGE)
         return pixels.view(*indices.shape, *self.image_shape)
 
     def labels_at(self, indices: Tensor) -> Tensor:
         """Return the labels at ``indices`` (any shape): int64 of that shape on ``device``."""
-        return self.labels[indices.to(self.labels.device)].to(self.device)
+        return sent(self.labels[sent(indices, self.labels.device)], self.device)
 
     def random_of_class(self, class_index: int, size: int, key: RandomKey) -> Tensor:
         """Draw ``size`` different images of a class; a smaller class is used whole.

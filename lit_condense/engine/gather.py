@@ -18,6 +18,7 @@ from lit_condense.parametrization import Pixels
 from lit_condense.rng import RandomKey
 from lit_condense.sampling import Sampling
 from lit_condense.sharding import Share
+from lit_condense.transfer import sent
 
 if TYPE_CHECKING:
     from lit_condense.synthetic_set import SyntheticSet
@@ -125,12 +126,12 @@ class Gatherer:
     def _decoded(self, class_index: int, stored: Tensor) -> Tensor:
         decoded = self.parametrization.decode(stored, self.real.normalization)
         kept = self._kept(class_index)
-        return decoded if kept is None else decoded[kept.to(decoded.device)]
+        return decoded if kept is None else decoded[sent(kept, decoded.device)]
 
     def _decoded_labels(self, class_index: int) -> Tensor:
         labels = self.parametrization.decode_labels(self.labels[self.rows_of(class_index)])
         kept = self._kept(class_index)
-        return labels if kept is None else labels[kept.to(labels.device)]
+        return labels if kept is None else labels[sent(kept, labels.device)]
 
     def _kept(self, class_index: int) -> Tensor | None:
         """Return which decoded images of a class the update matches, or None for all."""

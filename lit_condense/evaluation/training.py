@@ -16,6 +16,7 @@ from lit_condense.engine.first_order import FirstOrderLoss
 from lit_condense.engine.forward import Forward, per_image
 from lit_condense.evaluation.protocols import Recipe
 from lit_condense.rng import RandomKey
+from lit_condense.transfer import sent
 
 COMPILE_FROM_RUN_GFLOP = 10_000.0
 """Forward cost of a whole training from which compiling the step pays; below it, eager."""
@@ -47,7 +48,7 @@ class SmallSet:
 
     def at(self, indices: Tensor) -> Tensor:
         """Return normalised images ``(n, C, H, W)``."""
-        return self.images[indices.to(self.images.device)]
+        return self.images[sent(indices, self.images.device)]
 
 
 def train_network(
@@ -121,8 +122,8 @@ def _batch(
     weights = data.weights if isinstance(data, SmallSet) else None
     return (
         images,
-        data.labels[chosen.to(data.labels.device)].to(images.device),
-        None if weights is None else weights[chosen.to(weights.device)].to(images),
+        sent(data.labels[sent(chosen, data.labels.device)], images.device),
+        None if weights is None else weights[sent(chosen, weights.device)].to(images),
     )
 
 

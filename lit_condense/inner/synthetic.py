@@ -11,6 +11,7 @@ from lit_condense.inner.base import InnerLoop, TrainingMaterial
 from lit_condense.inner.network import BatchNormStatistics, InnerNetwork
 from lit_condense.matching.base import Progress
 from lit_condense.rng import RandomKey
+from lit_condense.transfer import sent
 
 PUBLISHED_LOOPS = {1: (1, 1), 10: (10, 50), 20: (20, 25), 30: (30, 20), 40: (40, 15), 50: (50, 10)}
 """Images per class -> (updates per network, epochs between them); Zhao et al., ICLR 2021, and their program."""
@@ -81,8 +82,8 @@ class TrainOnSynthetic(InnerLoop):
     def _train_epoch(self, inner: InnerNetwork, material: TrainingMaterial, key: RandomKey, epoch: int) -> None:
         order = torch.randperm(len(material.labels), generator=key.fold("order", epoch).generator())
         for step, chosen in enumerate(torch.split(order, self.batch_size)):
-            images = material.images[chosen.to(material.images.device)]
-            labels = material.labels[chosen.to(material.labels.device)]
+            images = material.images[sent(chosen, material.images.device)]
+            labels = material.labels[sent(chosen, material.labels.device)]
             draw = material.augmentation.draw(
                 key.fold("augment", epoch, step), (images.shape[-2], images.shape[-1]), samples=len(images)
             )
