@@ -13,6 +13,7 @@ from lit_condense.engine.forward import Forward
 from lit_condense.engine.quantities import observe
 from lit_condense.functional.gradients import trainable_parameters
 from lit_condense.matching.base import Need, Quantities
+from lit_condense.rng import RandomKey
 
 
 def observe_together(forward: Forward, images: Tensor, labels: Tensor, needs: frozenset[Need]) -> Quantities:
@@ -46,7 +47,7 @@ def observe_together(forward: Forward, images: Tensor, labels: Tensor, needs: fr
     )
 
 
-def goes_together(forward: Forward, image: Tensor) -> bool:
+def goes_together(forward: Forward, like: Tensor) -> bool:
     """Return whether a network can be observed so: whether both ways give the same second derivative.
 
     The derivatives are compared because a layer may be batched wrongly without complaint: the double backward of
@@ -54,10 +55,10 @@ def goes_together(forward: Forward, image: Tensor) -> bool:
 
     Args:
         forward: The network, in training mode.
-        image: One image ``(C, H, W)``; two blocks of two are made of it.
+        like: An image ``(C, H, W)``, for its shape, type and device; the trial is made on noise.
     """
-    images = torch.stack([image, image.flip(-1), image.flip(-2), -image]).view(2, 2, *image.shape).requires_grad_()
-    labels = torch.zeros(2, 2, dtype=torch.int64, device=image.device)
+    noise = torch.randn(2, 2, *like.shape, generator=RandomKey(0, ("together",)).generator())
+    images, labels = noise.to(like).requires_grad_(), torch.zeros(2, 2, dtype=torch.int64, device=like.device)
     needs: frozenset[Need] = frozenset({"gradients"} if forward.outputs is None else {"gradients", "features"})
     try:
         together = _derivative(observe_together(forward, images, labels, needs), images)

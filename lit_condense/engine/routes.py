@@ -22,8 +22,8 @@ CLASSES_TOGETHER = 16
 """Classes in a block where a block is light; more gain nothing."""
 
 CHUNK_BYTES = {"cpu": 16 * 2**20}
-"""Size of the largest feature map of a chunk of real images: so that it and its gradient stay in the last cache. A batch
-of 256 takes 1.2 times (width 128) to twice (width 32) as long as in such chunks, and more memory."""
+"""Size of the largest feature map of a chunk of real images: it and its gradient stay in the last cache. A batch of 256
+takes 1.2 times (width 128) to twice (width 32) as long as in such chunks, and more memory."""
 
 CHUNK_IMAGES = range(16, 65)
 """Sizes of such a chunk: fewer keep two cores waiting, more gain nothing."""

@@ -1,0 +1,114 @@
+"""The table that says what is computed how."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import pytest
+import torch
+from torch import nn
+
+from lit_condense.engine import Engine
+from lit_condense.engine.forward import images_are_independent, per_image
+from lit_condense.engine.routes import CLASSES_TOGETHER, Work, route_for
+from lit_condense.networks import ConvNet, build_network
+from lit_condense.rng import RandomKey
+
+CIFAR = Work("cpu", 256, 10, gflop=0.1, largest_map=128 * 32 * 32, independent=True)
+DIGITS = Work("cpu", 128, 1, gflop=0.00033, largest_map=32 * 8 * 8, independent=True)
+
+
+def changed(work, **fields):
+    return Work(**{**vars(work), **fields})
+
+
+def convnet(width=128, norm="instance"):
+    return build_network(partial(ConvNet, width=width, norm=norm), 3, (32, 32), 10, RandomKey(0))
+
+
+def test_heavy_runs_compile_and_take_bfloat16_in_the_fast_mode_only():
+    fast, exact = route_for(CIFAR, "fast", "auto"), route_for(CIFAR, "exact", "auto")
+    assert (fast.mode, fast.compiled) == ("fast", True)
+    assert (exact.mode, exact.compiled) == ("exact", True)
+
+
+def test_light_runs_stay_eager_in_float32_and_take_classes_together():
+    route = route_for(DIGITS, "fast", "auto")
+    assert (route.mode, route.compiled, route.compiled_twice) == ("exact", False, False)
+    assert route.together
+    assert route.classes_per_block == CLASSES_TOGETHER
+
+
+def test_what_is_asked_for_goes_before_the_table():
+    assert route_for(DIGITS, "fast", "always").mode == "fast"
+    assert not route_for(CIFAR, "fast", "never").compiled
+    assert route_for(CIFAR, "fast", "never").mode == "exact"
+    assert route_for(DIGITS, "fast", "auto", classes_per_block=3).classes_per_block == 3
+    assert route_for(CIFAR, "fast", "auto", real_chunk=100).real_chunk == 100
+
+
+@pytest.mark.parametrize("device", ["mps", "xpu"])
+def test_a_device_that_was_never_measured_gets_the_plain_route(device):
+    route = route_for(changed(CIFAR, device=device), "fast", "auto")
+    assert (route.compiled, route.together, route.classes_per_block, route.real_chunk) == (False, False, 1, None)
+
+
+def test_double_backward_is_compiled_where_this_torch_can(monkeypatch):
+    monkeypatch.setattr("lit_condense.engine.routes.DOUBLE_BACKWARD_COMPILES", True)
+    assert route_for(CIFAR, "fast", "auto").compiled_twice
+    monkeypatch.setattr("lit_condense.engine.routes.DOUBLE_BACKWARD_COMPILES", False)
+    older = route_for(CIFAR, "fast", "auto")
+    assert older.compiled
+    assert not older.compiled_twice
+
+
+@pytest.mark.parametrize(
+    ("images", "mode", "largest_map", "chunk"),
+    [
+        (256, "fast", 128 * 32 * 32, 64),  # 16 MiB of bfloat16
+        (256, "exact", 128 * 32 * 32, 32),
+        (256, "exact", 32 * 32 * 32, 64),  # more gains nothing
+        (100, "exact", 32 * 32 * 32, 50),  # equal chunks, or the last one would need a region of its own
+        (256, "exact", 128 * 64 * 64, 16),  # fewer would leave cores idle
+        (97, "fast", 128 * 32 * 32, None),  # a prime number
+        (64, "fast", 128 * 32 * 32, 64),
+    ],
+)
+def test_real_images_go_in_equal_chunks_whose_maps_fit_the_cache(images, mode, largest_map, chunk):
+    work = changed(CIFAR, real_images=images, largest_map=largest_map)
+    assert route_for(work, mode, "auto").real_chunk == chunk
+
+
+def test_batches_whose_images_depend_on_one_another_are_not_cut():
+    assert route_for(changed(CIFAR, independent=False), "fast", "auto").real_chunk is None
+    assert images_are_independent(convnet())
+    assert not images_are_independent(convnet(norm="batch"))
+    assert not images_are_independent(nn.Sequential(convnet(), nn.Dropout(0.1)))
+
+
+def test_the_arithmetic_of_the_published_network_is_the_known_one():
+    # 3.54 + 37.75 + 9.44 + 0.02 million multiply-adds
+    gflop, largest_map = per_image(convnet(), torch.zeros(3, 3, 32, 32))
+    assert gflop == pytest.approx(0.1015, rel=1e-3)
+    assert largest_map == 128 * 32 * 32
+
+
+def test_looking_at_a_network_leaves_it_as_it_was():
+    network = convnet(norm="batch")
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+    per_image(network, torch.randn(2, 3, 32, 32))
+    assert network.training
+    assert not any(module._forward_hooks for module in network.modules())
+    assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
+
+
+def test_the_route_is_said_in_words():
+    batch = torch.zeros(256, 3, 32, 32)
+    heavy = Engine().start(convnet(), batch, synthetic_images=10)
+    assert heavy.route == "real side and training: bfloat16, compiled; synthetic side: bfloat16, compiled"
+    exact = Engine("exact").start(convnet(), batch)
+    assert exact.route == "real side and training: float32, compiled; synthetic side: float32, compiled"
+    light = Engine().start(convnet(width=4), batch[:8])
+    assert light.route == "real side and training: float32, eager; synthetic side: float32, eager, 16 classes at once"
+    one_by_one = Engine(compile="never", classes_per_block=1).start(convnet(), batch)
+    assert one_by_one.route == "real side and training: float32, eager; synthetic side: float32, eager, class by class"
