@@ -134,12 +134,11 @@ class EvaluatedSet(LightningModule):
     def validation_step(self, batch: int, batch_idx: int) -> None:
         """Train a fresh network of the first architecture on the set and test it."""
         if not self.trainer.sanity_checking:
-            self._judge_one(0, int(batch), int(batch))
+            self._judge(int(batch), self.evaluation.quick_repeats, self.trainer.num_val_batches[0] - batch_idx)
 
     def test_step(self, batch: int, batch_idx: int) -> None:
         """Train a fresh network on the set and test it; indices run through the architectures one by one."""
-        architecture, repeat = divmod(int(batch), self.evaluation.repeats)
-        self._judge_one(architecture, repeat, int(batch))
+        self._judge(int(batch), self.evaluation.repeats, self.trainer.num_test_batches[0] - batch_idx)
 
     def on_validation_epoch_end(self) -> None:
         """Log the mean accuracy over the fresh networks and its spread."""
@@ -154,10 +153,17 @@ class EvaluatedSet(LightningModule):
         """Return the decoded set: images in [0, 1] pixel space ``(n, C, H, W)`` and labels ``(n,)``."""
         return {"images": self.pixels(), "labels": self.training_set().labels}
 
-    def _judge_one(self, architecture: int, repeat: int, index: int) -> None:
+    def _judge(self, index: int, repeats: int, batches_left: float) -> None:
+        """Train and test network ``index``, together with those that this rank is asked for next."""
+        if index in self._accuracies:  # with an earlier one
+            return
         started = time.perf_counter()
-        factory = self.evaluation_networks[architecture]
-        self._accuracies[index], _ = self.judge().accuracy(factory, repeat, self.training_set())
+        architecture, first = divmod(index, repeats)
+        together = range(first, repeats, self.share.world_size)
+        together = together[: min(len(together), int(min(batches_left, repeats)))]
+        current, factory = self.training_set(), self.evaluation_networks[architecture]
+        found, _ = self.judge().accuracies(factory, together, lambda _: current, repeats)
+        self._accuracies |= {architecture * repeats + i: value for i, value in zip(together, found, strict=True)}
         self._seconds += time.perf_counter() - started
 
     def _log_accuracies(self, prefix: str, repeats: int, architectures: int) -> None:

@@ -13,7 +13,7 @@ import yaml
 import lit_condense.selection
 from lit_condense import SyntheticSet, load_condensed
 from lit_condense.cli import main
-from lit_condense.evaluation import evaluation as evaluation_module
+from lit_condense.evaluation.several import Trainings
 from lit_condense.inner import InnerNetwork
 from lit_condense.selection import Selection
 from lit_condense.settings import flat
@@ -122,7 +122,7 @@ class Record:
     def __init__(self, monkeypatch):
         self.networks, self.steps, self.images, self.trained = [], 0, [], []
         renew, train_step, update = InnerNetwork.renew, InnerNetwork.train_step, SyntheticSet.training_step
-        train_network = evaluation_module.train_network
+        accuracies = Trainings.accuracies
 
         def recorded_renew(inner, index):
             self.networks.append(index)
@@ -136,14 +136,14 @@ class Record:
             self.images.append(module.images.detach().clone())
             return update(module, batch, batch_idx)
 
-        def recorded_training(network, data, recipe, key, max_steps=None):
-            self.trained.append((len(data.labels), max_steps))
-            return train_network(network, data, recipe, key, max_steps)
+        def recorded_accuracies(trainings, keys, sets):
+            self.trained += [(len(data.labels), trainings.max_steps) for data in sets]
+            return accuracies(trainings, keys, sets)
 
         monkeypatch.setattr(InnerNetwork, "renew", recorded_renew)
         monkeypatch.setattr(InnerNetwork, "train_step", recorded_step)
         monkeypatch.setattr(SyntheticSet, "training_step", recorded_update)
-        monkeypatch.setattr(evaluation_module, "train_network", recorded_training)
+        monkeypatch.setattr(Trainings, "accuracies", recorded_accuracies)
 
 
 @each(CONDENSING)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -15,7 +15,8 @@ from torch import nn
 from lit_condense.data.store import RealImages
 from lit_condense.errors import SettingsError
 from lit_condense.evaluation.protocols import PROTOCOLS, ProtocolName, Recipe, describe, recipe_for
-from lit_condense.evaluation.training import LabelledImages, test_accuracy, train_network
+from lit_condense.evaluation.several import Trainings
+from lit_condense.evaluation.training import LabelledImages
 from lit_condense.networks import NetworkFactory, build_network, network_name
 from lit_condense.networks.factory import single_precision
 from lit_condense.rng import RandomKey
@@ -150,8 +151,35 @@ class Judge:
         self, factory: NetworkFactory, index: int, data: LabelledImages, max_steps: int | None = None
     ) -> tuple[float, dict[str, Any]]:
         """Train fresh network ``index`` on ``data``; return its test accuracy and its recipe as plain data."""
+        accuracies, recipe = self.accuracies(factory, [index], lambda _: data, 1, max_steps)
+        return accuracies[0], recipe
+
+    def accuracies(
+        self,
+        factory: NetworkFactory,
+        indices: Sequence[int],
+        set_for: Callable[[int], LabelledImages],
+        networks: int,
+        max_steps: int | None = None,
+    ) -> tuple[list[float], dict[str, Any]]:
+        """Train fresh networks, several at once where that is faster, and test them.
+
+        Args:
+            factory: Their architecture.
+            indices: Which networks of that architecture.
+            set_for: Gives what network ``i`` is trained on; all of one size.
+            networks: How many the evaluation trains on all ranks: a fixed table reads it.
+            max_steps: Fewer steps than the recipe's.
+
+        Returns:
+            An accuracy a network, and the recipe as plain data.
+        """
         channels, height, width = self.test.image_shape
-        key = self.key.fold("evaluation", network_name(factory), index)
+
+        def build(key: RandomKey) -> nn.Module:
+            return build_network(factory, channels, (height, width), self.test.num_classes, key).to(self.device)
+
+        keys = [self.key.fold("evaluation", network_name(factory), index) for index in indices]
         # Validation runs in inference mode and possibly under autocast: a network is trained here in neither.
         with (
             torch.inference_mode(False),
@@ -159,10 +187,13 @@ class Judge:
             torch.autocast(self.device.type, enabled=False),
             single_precision(),
         ):
-            network = build_network(factory, channels, (height, width), self.test.num_classes, key).to(self.device)
-            recipe = self.recipe(network)
-            steps = train_network(network, data, recipe, key, max_steps)
-            return test_accuracy(network, self.test), {**describe(recipe), "steps": steps}
+            first = set_for(indices[0])
+            trainings = Trainings.planned(build, self.recipe, first, self.test, networks, max_steps)
+            found: list[float] = []
+            for group in trainings.groups(len(indices)):
+                sets = [set_for(indices[i]) if i > 0 else first for i in group]
+                found += trainings.accuracies([keys[i] for i in group], sets)
+        return found, {**describe(trainings.recipe), "steps": trainings.steps}
 
     def score(
         self,
@@ -180,8 +211,10 @@ class Judge:
         start = time.perf_counter()
         accuracies = torch.zeros(repeats, dtype=torch.float64)
         recipe: dict[str, Any] = {}
-        for index in share.take(range(repeats)):
-            accuracies[index], recipe = self.accuracy(factory, index, set_for(index), max_steps)
+        mine = share.take(range(repeats))
+        if mine:
+            found, recipe = self.accuracies(factory, mine, set_for, repeats, max_steps)
+            accuracies[mine] = torch.tensor(found, dtype=torch.float64)
         # float32 carries an accuracy to 1e-7; some accelerators cannot reduce float64
         gathered = share.sum(accuracies.to(self.device, torch.float32)).tolist() if share.world_size > 1 else None
         return Score(

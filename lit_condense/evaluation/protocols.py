@@ -9,6 +9,7 @@ nothing is ever chosen by test accuracy.
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
@@ -49,6 +50,17 @@ class Recipe:
     nesterov: bool = False
     final_lr: float | None = None
     """Where a cosine over all steps, each with its own rate, leads from ``lr``; None: the rate only drops."""
+
+    def rates(self, batches_per_pass: int, max_steps: int | None = None) -> Iterator[tuple[float, bool]]:
+        """Yield the learning rate of each step, and whether the step begins with a new optimizer.
+
+        Args:
+            batches_per_pass: Steps of a pass.
+            max_steps: Fewer steps than the recipe's, the schedule shrunk in proportion.
+        """
+        steps, drops = self.capped(batches_per_pass, max_steps)
+        for step in range(steps):
+            yield self.lr_at(step, steps, drops), self.restart and step in drops
 
     def lr_at(self, step: int, steps: int, drops: tuple[int, ...]) -> float:
         """Return the learning rate of step ``step`` of ``steps``, with the drops that ``capped`` returned."""

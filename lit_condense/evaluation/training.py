@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Protocol
 
 import torch
@@ -13,13 +15,11 @@ from torchmetrics.classification import MulticlassAccuracy
 from lit_condense.augmentation.cutmix import mixed
 from lit_condense.data.store import RealImages
 from lit_condense.engine.first_order import FirstOrderLoss
-from lit_condense.engine.forward import Forward, per_image
+from lit_condense.engine.forward import Forward
 from lit_condense.evaluation.protocols import Recipe
+from lit_condense.networks import evaluating
 from lit_condense.rng import RandomKey
 from lit_condense.transfer import sent
-
-COMPILE_FROM_RUN_GFLOP = 10_000.0
-"""Forward cost of a whole training from which compiling the step pays; below it, eager."""
 
 TEST_BATCH = 250
 
@@ -52,11 +52,17 @@ class SmallSet:
 
 
 def train_network(
-    network: nn.Module, data: LabelledImages, recipe: Recipe, key: RandomKey, max_steps: int | None = None
+    network: nn.Module,
+    data: LabelledImages,
+    recipe: Recipe,
+    key: RandomKey,
+    max_steps: int | None = None,
+    compiled: bool = False,
 ) -> int:
     """Train ``network`` in place on ``data`` and return the number of steps taken.
 
-    The loss of a batch is the mean cross-entropy, or ``sum(w * l) / sum(w)`` where the data have weights.
+    The loss of a batch is the mean cross-entropy, or ``sum(w * l) / sum(w)`` where the data have weights. Layers that
+    draw (dropout) do so from the global generators.
 
     Args:
         network: A fresh network on the data's device.
@@ -64,29 +70,65 @@ def train_network(
         recipe: Passes, schedule, augmentation.
         key: Names the network; every shuffle and augmentation is drawn from it.
         max_steps: Fewer steps than the recipe's, its schedule shrunk in proportion.
+        compiled: Whether to compile the loss.
     """
-    batches = -(-len(data.labels) // recipe.batch_size)
-    steps, drops = recipe.capped(batches, max_steps)
-    first = data.at(torch.arange(min(len(data.labels), recipe.batch_size)))
-    heavy = per_image(network, first)[0] * len(first) * steps >= COMPILE_FROM_RUN_GFLOP
-    with torch.no_grad():
-        num_classes = network.eval()(first[:1]).shape[-1]
-    loss = FirstOrderLoss(Forward(network, "exact"), compiled=heavy)
+    num_classes = classes_of(network, data)
+    loss = FirstOrderLoss(Forward(network, "exact"), compiled)
     network.train()
-    optimizer = _optimizer(network, recipe, recipe.lr)
-    with key.fold("layers").isolated():  # dropout and the like draw from the global generators
-        for step in range(steps):
-            lr = recipe.lr_at(step, steps, drops)
-            if recipe.restart and step in drops:
-                optimizer = _optimizer(network, recipe, lr)
-            for group in optimizer.param_groups:
-                group["lr"] = lr
-            images, labels, weights = _batch(data, recipe.batch_size, step, batches, key)
-            images, labels = _augmented(images, labels, recipe, num_classes, key.fold("step", step))
-            optimizer.zero_grad(set_to_none=True)
-            torch.autograd.backward(loss(images, labels if weights is None else weighted(labels, weights, num_classes)))
-            optimizer.step()
-    return steps
+    descent = Descent(list(network.parameters()), recipe)
+    rates = list(recipe.rates(batches_of(data, recipe), max_steps))
+    for step, (lr, restart) in enumerate(rates):
+        descent.step(loss(*training_batch(data, recipe, step, num_classes, key)), lr, restart)
+    return len(rates)
+
+
+class Descent:
+    """SGD by a recipe.
+
+    Args:
+        parameters: What is trained.
+        recipe: Momentum and weight decay.
+    """
+
+    def __init__(self, parameters: Sequence[Tensor], recipe: Recipe) -> None:
+        self._new = partial(
+            torch.optim.SGD,
+            parameters,
+            momentum=recipe.momentum,
+            nesterov=recipe.nesterov,
+            weight_decay=recipe.weight_decay,
+        )
+        self._optimizer = self._new(lr=recipe.lr)
+
+    def step(self, loss: Tensor, lr: float, restart: bool) -> None:
+        """Take one step down the loss, with a new optimizer if so wanted."""
+        if restart:
+            self._optimizer = self._new(lr=lr)
+        for group in self._optimizer.param_groups:
+            group["lr"] = lr
+        self._optimizer.zero_grad(set_to_none=True)
+        torch.autograd.backward(loss)
+        self._optimizer.step()
+
+
+def classes_of(network: nn.Module, data: LabelledImages) -> int:
+    """Return how many logits a network gives; in evaluation mode, so that no statistics move."""
+    with torch.no_grad(), evaluating(network):
+        return int(network(data.at(torch.arange(1))).shape[-1])
+
+
+def batches_of(data: LabelledImages, recipe: Recipe) -> int:
+    """Return the batches of a pass over the data."""
+    return -(-len(data.labels) // recipe.batch_size)
+
+
+def training_batch(
+    data: LabelledImages, recipe: Recipe, step: int, num_classes: int, key: RandomKey
+) -> tuple[Tensor, Tensor]:
+    """Return the augmented images of a step, with labels ``(n,)`` or soft ones ``(n, num_classes)``."""
+    images, labels, weights = _batch(data, recipe.batch_size, step, key)
+    images, labels = _augmented(images, labels, recipe, num_classes, key.fold("step", step))
+    return images, labels if weights is None else weighted(labels, weights, num_classes)
 
 
 def test_accuracy(network: nn.Module, test: RealImages) -> float:
@@ -101,21 +143,9 @@ def test_accuracy(network: nn.Module, test: RealImages) -> float:
     return float(accuracy.compute())
 
 
-def _optimizer(network: nn.Module, recipe: Recipe, lr: float) -> torch.optim.Optimizer:
-    return torch.optim.SGD(
-        network.parameters(),
-        lr=lr,
-        momentum=recipe.momentum,
-        nesterov=recipe.nesterov,
-        weight_decay=recipe.weight_decay,
-    )
-
-
-def _batch(
-    data: LabelledImages, size: int, step: int, batches: int, key: RandomKey
-) -> tuple[Tensor, Tensor, Tensor | None]:
+def _batch(data: LabelledImages, size: int, step: int, key: RandomKey) -> tuple[Tensor, Tensor, Tensor | None]:
     """Return images, labels and weights of batch ``step``: each pass over the set is one keyed shuffle, cut up."""
-    passed, position = divmod(step, batches)
+    passed, position = divmod(step, -(-len(data.labels) // size))
     order = torch.randperm(len(data.labels), generator=key.fold("order", passed).generator())
     chosen = order[position * size : (position + 1) * size]
     images = data.at(chosen)

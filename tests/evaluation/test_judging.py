@@ -104,7 +104,30 @@ def test_a_set_and_its_baseline_meet_networks_with_the_same_first_weights():
             return network
 
         judge().accuracy(factory, 0, data)
-    assert torch.equal(started[0][0], started[1][0])
+    assert not torch.equal(started[0][-1], started[0][-2])  # a trial network comes before
+    assert torch.equal(started[0][-1], started[1][-1])
+
+
+class Dropping(nn.Sequential):
+    def __init__(self, in_channels, image_size, num_classes):
+        cells = in_channels * image_size[0] * image_size[1]
+        super().__init__(nn.Flatten(), nn.Dropout(0.5), nn.Linear(cells, num_classes))
+
+
+@pytest.mark.parametrize("networks", [1, 9])
+def test_layers_that_draw_from_the_global_generators_follow_the_key_too(networks):
+    found = []
+    for _ in range(2):
+        torch.rand(3)  # moves the global generator between the two
+        kept = []
+
+        def factory(kept=kept, **shape):
+            kept.append(Dropping(**shape))
+            return kept[-1]
+
+        judge().accuracies(factory, range(networks), lambda _: small_set(), networks)
+        found.append(torch.cat([p.detach().flatten() for network in kept for p in network.parameters()]))
+    assert torch.equal(*found)
 
 
 def test_judging_works_the_same_inside_inference_mode():

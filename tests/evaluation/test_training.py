@@ -5,7 +5,6 @@ from dataclasses import replace
 
 import pytest
 import torch
-from torch import nn
 
 from lit_condense.augmentation import Augmentation, NoAugmentation
 from lit_condense.data import Normalization, RealImages
@@ -108,26 +107,6 @@ def test_the_key_alone_decides_the_training(protocol):
         results.append(weights(network))
     assert torch.equal(results[0], results[1])
     assert not torch.equal(results[0], results[2])
-
-
-class Dropping(nn.Module):
-    def __init__(self):
-        super().__init__()
-        self.layers = nn.Sequential(nn.Flatten(), nn.Dropout(0.5), nn.Linear(64, 5))
-
-    def forward(self, images):
-        return self.layers(images)
-
-
-def test_layers_that_draw_from_the_global_generators_follow_the_key_too():
-    start = Dropping().double()
-    results = []
-    for _ in range(2):
-        network = copy.deepcopy(start)
-        torch.rand(3)  # moves the global generator between the two
-        training.train_network(network, SET, plain("dc"), KEY)
-        results.append(weights(network))
-    assert torch.equal(*results)
 
 
 class Recording(Augmentation):

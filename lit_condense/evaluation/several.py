@@ -1,0 +1,156 @@
+"""How several evaluation networks are trained: which way, by a fixed table, and each way's loop."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Literal, TypeVar
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from lit_condense.data.store import RealImages
+from lit_condense.engine.forward import per_image
+from lit_condense.evaluation.protocols import Recipe
+from lit_condense.evaluation.stacked import can_be_stacked, train_stacked
+from lit_condense.evaluation.training import LabelledImages, batches_of, test_accuracy, train_network
+from lit_condense.rng import RandomKey
+
+Way = Literal["stacked", "threads", "compiled", "alone"]
+"""``stacked``: many in one; ``threads``: one on each core; ``compiled`` and ``alone``: one after the other."""
+
+COMPILE_FROM_GFLOP = 1_000.0
+"""Forward cost of all trainings from which compiling the loss pays."""
+
+STACK_BELOW_GFLOP = {"cpu": 0.006}
+"""Forward cost of a batch below which stacking wins: 3x faster than one after the other at 10 images of 8x8 pixels on
+two cores, no faster than threads at 30. Not measured on a GPU."""
+
+STACK_FROM = 4
+"""Networks from which stacking wins."""
+
+STACKED_AT_ONCE = 20
+
+
+def way_for(device: str, batch_gflop: float, steps: int, networks: int, cores: int) -> Way:
+    """Return the way for so many trainings, if the architecture allows it.
+
+    Args:
+        device: Type of the device.
+        batch_gflop: Forward cost of a training batch.
+        steps: Of each training.
+        networks: To be trained, on all ranks.
+        cores: Threads that PyTorch may use here.
+    """
+    if batch_gflop * steps * networks >= COMPILE_FROM_GFLOP:
+        return "compiled"
+    if networks >= STACK_FROM and batch_gflop < STACK_BELOW_GFLOP.get(device, 0.0):
+        return "stacked"
+    if device == "cpu" and networks > 1 and cores > 1:
+        return "threads"
+    return "alone"
+
+
+@dataclass(frozen=True)
+class Trainings:
+    """Fresh networks of one architecture, trained on sets of one size and tested."""
+
+    build: Callable[[RandomKey], nn.Module]
+    """Makes a network, on the device of the sets."""
+    recipe: Recipe
+    test: RealImages
+    max_steps: int | None
+    steps: int
+    """Of each training."""
+    way: Way
+
+    @classmethod
+    def planned(
+        cls,
+        build: Callable[[RandomKey], nn.Module],
+        recipe_of: Callable[[nn.Module], Recipe],
+        data: LabelledImages,
+        test: RealImages,
+        networks: int,
+        max_steps: int | None,
+    ) -> Trainings:
+        """Choose the way.
+
+        Args:
+            build: As above.
+            recipe_of: Gives the recipe for a network.
+            data: What a network is trained on.
+            test: As above.
+            networks: To be trained, on all ranks.
+            max_steps: Fewer steps than the recipe's.
+        """
+        one, other = (build(RandomKey(0, ("trial", i))) for i in range(2))
+        recipe = recipe_of(one)
+        steps, _ = recipe.capped(batches_of(data, recipe), max_steps)
+        images = data.at(torch.arange(min(len(data.labels), recipe.batch_size)))
+        gflop = per_image(one, images)[0] * len(images)
+        way = way_for(images.device.type, gflop, steps, networks, torch.get_num_threads())
+        if way == "stacked" and not can_be_stacked([one, other], images):
+            way = "threads"
+        if way == "threads" and _draws(other, images):
+            way = "alone"  # what draws shares the global generators
+        return cls(build, recipe, test, max_steps, steps, way)
+
+    def groups(self, count: int) -> list[range]:
+        """Return which of so many networks are trained at once."""
+        size = {"stacked": STACKED_AT_ONCE, "threads": torch.get_num_threads()}.get(self.way, 1)
+        return [range(start, min(start + size, count)) for start in range(0, count, size)]
+
+    def accuracies(self, keys: Sequence[RandomKey], sets: Sequence[LabelledImages]) -> list[float]:
+        """Return the test accuracies of the networks of a group.
+
+        Args:
+            keys: Names the networks.
+            sets: What each is trained on.
+        """
+        networks = [self.build(key) for key in keys]
+        if self.way == "stacked":
+            train_stacked(networks, sets, self.recipe, keys, self.max_steps)
+            return [test_accuracy(network, self.test) for network in networks]
+
+        def one(i: int) -> float:
+            train_network(networks[i], sets[i], self.recipe, keys[i], self.max_steps, self.way == "compiled")
+            return test_accuracy(networks[i], self.test)
+
+        if self.way == "threads":
+            return in_threads(one, len(networks))
+        with keys[0].fold("layers").isolated():  # dropout and the like draw from the global generators
+            return [one(0)]
+
+
+Result = TypeVar("Result")
+
+
+def in_threads(work: Callable[[int], Result], count: int) -> list[Result]:
+    """Return ``work(0)`` to ``work(count - 1)``, each computed by one thread of its own on one core.
+
+    Small networks keep one core busy, not several. The results do not depend on how many run beside each other. A
+    thread starts without Lightning's inference mode and autocast.
+    """
+    cores = torch.get_num_threads()
+    try:
+        with ThreadPoolExecutor(count, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+            return list(pool.map(work, range(count)))
+    finally:
+        torch.set_num_threads(cores)
+
+
+def _draws(network: nn.Module, images: Tensor) -> bool:
+    """Return whether a forward pass in training mode draws from a global generator."""
+    with RandomKey(0, ("draws",)).isolated(), torch.no_grad():
+        before = _generators()
+        network.train()(images)
+        return before != _generators()
+
+
+def _generators() -> tuple[list[int], object, str]:
+    numpy_state = repr(np.random.get_state(legacy=False))  # noqa: NPY002
+    return torch.get_rng_state().tolist(), random.getstate(), numpy_state
