@@ -115,7 +115,7 @@ def timed_methods(
             "config": FILES[name],
             "real_images": size,
             "published_real_images": published_batch(name),
-            "route": runs[label].module._engine.route,
+            "route": runs[label].module.running.route,
             "first_update_with_compiling": round(runs[label].first_update, 3),
             "gflop": gflop[label],
             "dc": dc,
@@ -175,7 +175,7 @@ def dream_blocks(ipc: int, width: int, image_size: int, data: Path) -> dict[str,
         "data": "cifar10" if on_files else "random",
         "real_images": sampling.batch_size,
         "updates_of_a_block": sampling.interval,
-        "route": run.module._engine.route,
+        "route": run.module.running.route,
         "bar": DREAM_BAR,
         "blocks": blocks,
     }
@@ -183,13 +183,18 @@ def dream_blocks(ipc: int, width: int, image_size: int, data: Path) -> dict[str,
 
 def start(config: dict[str, Any], data: CondenseDataModule) -> Run:
     """Return the run that a config describes, on other data."""
+    return Run(*made(config), data)
+
+
+def made(config: dict[str, Any]) -> tuple[SyntheticSet, list[MatchingLoss]]:
+    """Return the set and the losses that a config describes."""
     parser = ArgumentParser()
     parser.add_subclass_arguments(SyntheticSet, "model")
     parser.add_argument("--losses", type=list[MatchingLoss])
     # renamed in jsonargparse 4.49
     instantiate = getattr(parser, "instantiate", None) or parser.instantiate_classes
-    made = instantiate(parser.parse_object(config))
-    return Run(made.model, made.losses, data)
+    found = instantiate(parser.parse_object(config))
+    return found.model, found.losses
 
 
 def config_of(name: Name, real_images: int, ipc: int, width: int) -> dict[str, Any]:

@@ -1,55 +1,98 @@
 """Seconds an image update, straightforward loop and engine alternating in one run.
 
-``python -m benchmarks.update --ipc 1 --updates 5`` writes ``benchmarks/results/update_<device>_ipc<k>.json``.
-The engine runs as users run it, inside ``Trainer.fit`` with the default settings; a callback runs the straightforward
-update before each of the engine's. Both see 10 classes x 256 real images of 3x32x32 and ConvNet-3, width 128.
+``python -m benchmarks.update --method dc --ipc 1 --updates 5`` writes
+``benchmarks/results/update_<device>_<method>_ipc<k>_<mode>.json``. The engine runs as users run it, inside
+``Trainer.fit`` with the settings of the method's CIFAR-10 config; a callback runs the straightforward update before
+each of the engine's. Both see 10 classes of random 3x32x32 images, ConvNet-3 of width 128 and the published batches.
 """
 
 from __future__ import annotations
 
+import logging
 import time
-from functools import partial
+from collections.abc import Iterator
 from typing import Any, Literal
 
 import torch
 from jsonargparse import auto_cli
 from lightning.pytorch import Callback, Trainer
+from torch import Tensor
 
-from benchmarks.common import CLASSES, REAL, RESULTS, SHAPE, RandomImages, columns, machine, quiet_trainer, write
-from benchmarks.straightforward import match, train
+from benchmarks.common import CLASSES, RESULTS, SHAPE, RandomImages, columns, machine, quiet_trainer, write
+from benchmarks.methods import config_of, made, published_batch
+from benchmarks.straightforward import match, match_idc, train, train_on_real
 from lit_condense import SyntheticSet
+from lit_condense.augmentation.cutmix import mixed
 from lit_condense.engine import Engine
-from lit_condense.inner import TrainOnSynthetic, loops_for
-from lit_condense.matching import GradientMatching, Progress
+from lit_condense.engine.engine import needs_of
+from lit_condense.inner import loops_for
+from lit_condense.matching import Progress
+from lit_condense.memory import keep_freed_memory
 from lit_condense.networks import ConvNet
 from lit_condense.rng import RandomKey
+
+Method = Literal["dc", "idc", "dream"]
+RANDOM = {"class_path": "lit_condense.sampling.RandomSampling"}
 
 
 class Alternating(Callback):
     """Runs and times the straightforward update before each engine update."""
 
-    def __init__(self, ipc: int, epochs: int) -> None:
-        self.ipc, self.epochs = ipc, epochs
+    def __init__(self, module: SyntheticSet, method: Method, ipc: int) -> None:
+        self.module, self.method, self.ipc = module, method, ipc
         self.slow: list[dict[str, float]] = []
         self.fast: list[dict[str, float]] = []
-        self.images = torch.randn(CLASSES * ipc, *SHAPE).requires_grad_()
-        self.optimizer = torch.optim.SGD([self.images], lr=0.1, momentum=0.5)
+        # pixels, or what normalised images look like: one kind for both is enough here
+        self.images = torch.rand(CLASSES * ipc, *SHAPE).requires_grad_()
+        self.optimizer = torch.optim.SGD([self.images], lr=0.1 if method == "dc" else 0.005, momentum=0.5)
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: Any, batch: int, batch_idx: int) -> None:
-        real = pl_module.data.real
         network = ConvNet(SHAPE[0], SHAPE[1:], CLASSES)
-        weights = torch.optim.SGD(network.parameters(), lr=0.01)
-        labels = torch.arange(CLASSES).repeat_interleave(self.ipc)
         started = time.perf_counter()
-        chosen = [real.random_of_class(c, REAL, RandomKey(1, (batch, c))) for c in range(CLASSES)]
-        match(network, self.images, self.optimizer, [real.at(indices) for indices in chosen], self.ipc)
+        real = self._real_batches(RandomKey(1, (batch,)))
+        if self.method == "dc":
+            match(network, self.images, self.optimizer, real, self.ipc)
+        else:
+            match_idc(network, self.images, self.optimizer, real, self.ipc, self._decoded, self._augmented)
         matched = time.perf_counter()
-        train(network, self.images, labels, weights, self.epochs)
+        self._train(network, RandomKey(2, (batch,)))
         self.slow.append({"match": matched - started, "inner": time.perf_counter() - matched})
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: Any, outputs: Any, batch: int, batch_idx: int) -> None:
         logged = trainer.callback_metrics
         self.fast.append({"match": float(logged["time/match"]), "inner": float(logged["time/inner"])})
+
+    def _real_batches(self, key: RandomKey) -> list[Tensor]:
+        real, sampling = self.module.data.real, self.module.sampling
+        return [real.at(sampling.select(real, c, key.fold(c))) for c in range(CLASSES)]
+
+    def _decoded(self, stored: Tensor) -> Tensor:
+        return self.module.parametrization.decode(stored, self.module.data.real.normalization)
+
+    def _augmented(self, images: Tensor, c: int) -> Tensor:
+        augmentation = self.module.augmentation
+        return augmentation.apply(images, augmentation.draw(RandomKey(3, (c,)), SHAPE[1:], samples=1))
+
+    def _train(self, network: ConvNet, key: RandomKey) -> None:
+        if self.method == "dc":
+            labels = torch.arange(CLASSES).repeat_interleave(self.ipc)
+            train(network, self.images, labels, torch.optim.SGD(network.parameters(), lr=0.01), epochs_of(self.ipc))
+        else:
+            weights = torch.optim.SGD(network.parameters(), lr=0.01, momentum=0.9, weight_decay=5e-4)
+            train_on_real(network, weights, self._training_batches(key))
+
+    def _training_batches(self, key: RandomKey) -> Iterator[tuple[Tensor, Tensor]]:
+        real, inner = self.module.data.real, self.module.inner
+        for step in range(-(-inner.images // inner.batch_size)):  # type: ignore[attr-defined]
+            chosen, here = real.mixed(inner.batch_size, key.fold(step)), key.fold("draw", step)  # type: ignore[attr-defined]
+            draw = inner.augmentation.draw(here, SHAPE[1:], samples=len(chosen))  # type: ignore[attr-defined]
+            images = inner.augmentation.apply(real.at(chosen), draw)  # type: ignore[attr-defined]
+            yield mixed(images, real.labels_at(chosen), inner.cutmix, CLASSES, here.fold("cutmix"))  # type: ignore[attr-defined]
+
+
+def epochs_of(ipc: int) -> int:
+    """Return DC's epochs of inner training after an update: with one image a class, a network serves one."""
+    return 0 if ipc == 1 else loops_for(ipc)[1]
 
 
 def agreement(module: SyntheticSet) -> dict[str, float]:
@@ -59,7 +102,9 @@ def agreement(module: SyntheticSet) -> dict[str, float]:
     quick = module._match(progress)[0].double()
     engine, network = module._engine, module._inner.network
     module._inner.network = network.double()
-    module._engine = Engine("exact", "never").start(network, torch.zeros(REAL, *SHAPE, dtype=torch.float64))
+    example = torch.zeros(8, *SHAPE, dtype=torch.float64)
+    needs = needs_of(module.matching_losses) | module.sampling.needs
+    module._engine = Engine("exact", "never", 1).start(network, example, needs)
     module.images.data = module.images.data.double()
     exact = module._match(progress)[0]
     module.images.data, module._inner.network, module._engine = module.images.data.float(), network.float(), engine
@@ -69,26 +114,38 @@ def agreement(module: SyntheticSet) -> dict[str, float]:
     }
 
 
-def benchmark(ipc: int = 1, updates: int = 5, mode: Literal["exact", "fast"] = "fast", threads: int = 2) -> None:
+def benchmark(
+    method: Method = "dc",
+    ipc: int = 1,
+    updates: int = 5,
+    mode: Literal["exact", "fast"] = "fast",
+    threads: int = 2,
+    kept_memory: bool = False,
+) -> None:
     """Time both and write the JSON.
 
     Args:
+        method: DC; IDC; or DREAM without its k-means (random images on both sides), whose cost ``benchmarks.methods``
+            shows.
         ipc: Images per class.
         updates: Counted updates, after one that is not.
         mode: The engine's.
         threads: CPU threads.
+        kept_memory: Let the allocator keep what is freed, for both, as the command line does; glibc's default is what
+            makes the straightforward loop slow.
     """
     torch.set_num_threads(threads)
-    epochs = 0 if ipc == 1 else loops_for(ipc)[1]
-    alternating = Alternating(ipc, epochs)
-    inner = TrainOnSynthetic(updates=1) if ipc == 1 else TrainOnSynthetic(updates=updates + 2, epochs=epochs)
-    module = SyntheticSet(ipc, partial(ConvNet, width=128, depth=3), inner=inner, engine=Engine(mode))
-    trainer = quiet_trainer(updates + 1, [GradientMatching(), alternating])
-    trainer.fit(module, datamodule=RandomImages())
+    if kept_memory:
+        keep_freed_memory()
+    config = settings(method, ipc, updates, mode)
+    module, losses = made(config)
+    alternating = Alternating(module, method, ipc)
+    quiet_trainer(updates + 1, [*losses, alternating]).fit(module, datamodule=RandomImages())
     result = {
-        "what": f"DC image update at IPC {ipc}" + (f" plus {epochs} epochs of inner training" if epochs else ""),
+        "what": name_of(method, ipc),
         **machine(threads),
-        "route": module._engine.route,
+        "allocator": "keeps freed memory" if kept_memory else "glibc's default",
+        "route": module.running.route,
         "straightforward": columns(alternating.slow[1:]),
         "engine": columns(alternating.fast[1:]),
         "first_engine_update_with_compiling": round(sum(alternating.fast[0].values()), 2),
@@ -96,9 +153,33 @@ def benchmark(ipc: int = 1, updates: int = 5, mode: Literal["exact", "fast"] = "
     }
     slow, fast = result["straightforward"]["total"], result["engine"]["total"]
     result["speedup_of_medians"] = round(slow["median"] / fast["median"], 2)
-    path = write(RESULTS, f"update_cpu_ipc{ipc}_{mode}", result)
+    path = write(RESULTS, f"update_cpu_{method}_ipc{ipc}_{mode}{'_kept' if kept_memory else ''}", result)
     print(f"{path}: {result['speedup_of_medians']}x")
 
 
+def settings(method: Method, ipc: int, updates: int, mode: str) -> dict[str, Any]:
+    """Return model and losses of a method's config, with one network for the whole benchmark."""
+    config = config_of(method, published_batch(method), ipc, width=128)
+    model = config["model"]["init_args"]
+    model["engine"] = {"class_path": "lit_condense.engine.Engine", "init_args": {"mode": mode}}
+    if method == "dc":
+        one_each = {"updates": 1} if ipc == 1 else {"updates": updates + 2, "epochs": epochs_of(ipc)}
+        model["inner"] = {"class_path": "lit_condense.inner.TrainOnSynthetic", "init_args": one_each}
+    else:
+        model["init"] = {"class_path": "lit_condense.parametrization.RandomReal"}
+        model["sampling"] = {**RANDOM, "init_args": {"batch_size": published_batch(method)}}
+    return config
+
+
+def name_of(method: Method, ipc: int) -> str:
+    """Return what is timed, in words."""
+    if method == "dc":
+        training = f" plus {epochs_of(ipc)} epochs of inner training" if ipc > 1 else ""
+        return f"DC image update at IPC {ipc}{training}"
+    name = "IDC" if method == "idc" else "DREAM, its k-means apart:"
+    return f"{name} image update at IPC {ipc} plus its network training on real images"
+
+
 if __name__ == "__main__":
+    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     auto_cli(benchmark)

@@ -31,6 +31,7 @@ from lit_condense.data import CondenseDataModule
 from lit_condense.errors import CheckpointError, CondenseError, SettingsError
 from lit_condense.evaluated_set import EvaluatedSet
 from lit_condense.export.files import check_writable
+from lit_condense.memory import keep_freed_memory
 from lit_condense.selected_set import SelectedSet
 
 UPSTREAM_NOISE = (
@@ -165,6 +166,7 @@ def run(args: ArgsType = None) -> CondenseCLI:
 
 def main(args: ArgsType = None) -> None:
     """Entry point of ``lit-condense``: errors meant for the user end as one message and exit code 1, SIGTERM as 143."""
+    keep_freed_memory()
     try:
         run(args)
     except SIGTERMException:  # a SystemExit with code 0, as if the run were complete

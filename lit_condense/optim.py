@@ -1,13 +1,26 @@
-"""Optimizers of the images that published programs imply."""
+"""SGD of networks, in one call a step; optimizers of the images that published programs imply."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from lit_condense.errors import SettingsError
+
+FUSED_DEVICES = ("cpu", "cuda")
+"""Where PyTorch steps all tensors of an optimizer in one call: a tenth of a training step of a small network."""
+
+
+def sgd(
+    parameters: Sequence[Tensor], lr: float, momentum: float, weight_decay: float, nesterov: bool = False
+) -> torch.optim.SGD:
+    """Return SGD of a network's weights."""
+    fused = all(parameter.device.type in FUSED_DEVICES for parameter in parameters)
+    return torch.optim.SGD(
+        parameters, lr=lr, momentum=momentum, weight_decay=weight_decay, nesterov=nesterov, fused=fused
+    )
 
 
 class SharedTensorSGD(torch.optim.SGD):

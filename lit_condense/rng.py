@@ -9,6 +9,7 @@ cutting the work differently must not change the draws.
 from __future__ import annotations
 
 import contextlib
+import functools
 import hashlib
 import os
 import random
@@ -68,7 +69,7 @@ def _torch_generators_seeded(number: int) -> Iterator[None]:
     ``torch.manual_seed`` formats a stack trace for every kind of accelerator, also where there is none: a millisecond,
     a quarter of a small update. Without an accelerator the CPU's generator is all there is.
     """
-    if torch.accelerator.is_available():
+    if _accelerated():
         with torch.random.fork_rng(devices=list(range(torch.cuda.device_count()))):
             torch.manual_seed(number)
             yield
@@ -79,6 +80,12 @@ def _torch_generators_seeded(number: int) -> Iterator[None]:
         yield
     finally:
         torch.set_rng_state(state)
+
+
+@functools.cache
+def _accelerated() -> bool:
+    """Whether there is more than the CPU; asking takes as long as a small convolution."""
+    return torch.accelerator.is_available()
 
 
 def run_seed(seed: int | None) -> int:

@@ -18,6 +18,7 @@ from lit_condense.engine.first_order import FirstOrderLoss
 from lit_condense.engine.forward import Forward
 from lit_condense.evaluation.protocols import Recipe
 from lit_condense.networks import evaluating
+from lit_condense.optim import sgd
 from lit_condense.rng import RandomKey
 from lit_condense.transfer import sent
 
@@ -92,11 +93,7 @@ class Descent:
 
     def __init__(self, parameters: Sequence[Tensor], recipe: Recipe) -> None:
         self._new = partial(
-            torch.optim.SGD,
-            parameters,
-            momentum=recipe.momentum,
-            nesterov=recipe.nesterov,
-            weight_decay=recipe.weight_decay,
+            sgd, parameters, momentum=recipe.momentum, nesterov=recipe.nesterov, weight_decay=recipe.weight_decay
         )
         self._optimizer = self._new(lr=recipe.lr)
 

@@ -1,0 +1,89 @@
+"""Peak memory of an update, straightforward loop and engine each in a process of its own.
+
+``python -m benchmarks.memory`` writes ``benchmarks/results/memory_cpu.json``: the largest resident size of a process
+that does two updates, as ``benchmarks.update`` has them, one class at a time.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import resource
+import subprocess
+import sys
+from typing import Any, Literal
+
+import torch
+from jsonargparse import auto_cli
+from lightning.pytorch import Callback
+
+from benchmarks.common import RESULTS, RandomImages, machine, quiet_trainer, write
+from benchmarks.methods import made
+from benchmarks.update import Alternating, Method, name_of, settings
+
+Who = Literal["straightforward", "engine"]
+CASES: tuple[tuple[Method, int], ...] = (("dc", 1), ("dc", 10), ("idc", 10))
+UPDATES = 2
+
+
+def benchmark(
+    child: Who | None = None, method: Method = "dc", ipc: int = 1, mode: str = "fast", threads: int = 2
+) -> None:
+    """Measure all cases and write the JSON.
+
+    Args:
+        child: Be the process that is measured.
+        method: What the child does.
+        ipc: Images per class, for the child.
+        mode: The engine's, for the child.
+        threads: CPU threads.
+    """
+    torch.set_num_threads(threads)
+    if child is not None:
+        print(json.dumps({"mib": peak_of(child, method, ipc, mode)}))
+        return
+    rows: list[dict[str, Any]] = []
+    for name, images in CASES:
+        slow = measured("straightforward", name, images, "fast", threads)
+        for engine_mode in ("fast", "exact"):
+            fast = measured("engine", name, images, engine_mode, threads)
+            row = {"what": name_of(name, images), "mode": engine_mode, "straightforward_mib": slow, "engine_mib": fast}
+            rows.append({**row, "ratio": round(fast / slow, 3)})
+            print(rows[-1])
+    print(write(RESULTS, "memory_cpu", {**machine(threads), "cases": rows}))
+
+
+def measured(child: Who, method: Method, ipc: int, mode: str, threads: int) -> float:
+    """Return the peak of a process in MiB."""
+    options = {"child": child, "method": method, "ipc": ipc, "mode": mode, "threads": threads}
+    command = [sys.executable, "-m", "benchmarks.memory", *(f"--{key}={value}" for key, value in options.items())]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    return float(json.loads(done.stdout.strip().splitlines()[-1])["mib"])
+
+
+def peak_of(child: Who, method: Method, ipc: int, mode: str) -> float:
+    """Do the updates and return this process's peak in MiB."""
+    module, losses = made(settings(method, ipc, UPDATES, mode))
+    data = RandomImages()
+    if child == "engine":
+        quiet_trainer(UPDATES, losses).fit(module, datamodule=data)
+    else:
+        _straightforward(module, losses, data, Alternating(module, method, ipc))
+    return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, 1)
+
+
+def _straightforward(module: Any, losses: list[Any], data: RandomImages, alternating: Alternating) -> None:
+    """Set everything up as the engine's process does, and stop before the engine's first update."""
+
+    class Instead(Callback):
+        def on_train_batch_start(self, trainer: Any, pl_module: Any, batch: int, batch_idx: int) -> int:
+            alternating.on_train_batch_start(trainer, pl_module, batch, batch_idx)
+            trainer.should_stop = len(alternating.slow) == UPDATES
+            return -1  # skips the update
+
+    quiet_trainer(UPDATES, [*losses, Instead()]).fit(module, datamodule=data)
+
+
+if __name__ == "__main__":
+    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+    auto_cli(benchmark)
