@@ -66,7 +66,7 @@ class ImageStep:
         *values, bad_entries = summed.tolist()
         reason = _why_not_finite(
             dict(zip(losses, values, strict=True)),
-            int(bad_entries),
+            bad_entries > 0,
             update,
             lambda tag: bool(module.share.sum(_bad_entries(gradient_of(tag))) == 0),
         )
@@ -130,15 +130,18 @@ def _put_back(images: Tensor, optimizer: torch.optim.Optimizer, before: tuple[Te
         optimizer.load_state_dict(before[1])
 
 
-def _why_not_finite(losses: dict[str, float], bad_entries: int, update: int, is_finite: Callable[[str], bool]) -> str:
-    """Return why an update must not be taken, as a sentence; empty where all is finite."""
+def _why_not_finite(
+    losses: dict[str, float], bad_gradient: bool, update: int, is_finite: Callable[[str], bool]
+) -> str:
+    """Return why an update must not be taken, as a sentence; empty where all is finite.
+
+    It does not say how many entries are bad: that depends on how classes are cut into blocks, and so on the ranks.
+    """
     for tag, value in losses.items():
         if not math.isfinite(value):
             return f"Loss {tag} became {value} in update {update}. {ADVICE}"
-    if bad_entries == 0:
+    if not bad_gradient:
         return ""
     guilty = [tag for tag in losses if not is_finite(tag)] if len(losses) > 1 else list(losses)
-    return (
-        f"{bad_entries} entries of the image gradient of {' and '.join(guilty or losses)} became NaN or infinite in "
-        f"update {update}. {ADVICE}"
-    )
+    names = " and ".join(guilty or losses)
+    return f"The image gradient of {names} became NaN or infinite in update {update}. {ADVICE}"

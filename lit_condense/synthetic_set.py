@@ -257,7 +257,7 @@ class SyntheticSet(EvaluatedSet):
     def _log_update(self, progress: Progress, losses: dict[str, Tensor], grad_norm: Tensor, watch: Stopwatch) -> None:
         # Tensors, not numbers: Lightning reads them when it writes a line, and an update waits for no logger.
         weights = {loss.tag: loss.weight_at(progress) for loss in self.matching_losses}
-        total = torch.stack([weights[tag] * value for tag, value in losses.items()]).sum()
+        total = sum((weights[tag] * value for tag, value in losses.items()), torch.zeros_like(grad_norm))
         self.log("loss/total", total, prog_bar=True)
         # Lightning repeats the last value of what is not logged any more: a loss that is off now says NaN, not that.
         self.log_dict({f"loss/{tag}": losses.get(tag, torch.tensor(torch.nan)) for tag in weights})

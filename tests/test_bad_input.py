@@ -273,7 +273,7 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_saves_the_last_good_set(tmp
     def loss(self, real, synthetic):
         calls.append(1)
         total = sum(g.square().sum() for g in synthetic.gradients.values())
-        return total * (value if len(calls) > 50 else 1)  # 10 classes an update: update 5 is the first bad one
+        return total * (value if len(calls) > 5 else 1)  # all classes at once: update 5 is the first bad one
 
     monkeypatch.setattr(GradientMatching, "loss", loss)
     folder = stopped_run(tmp_path, capsys, ["GradientMatching", "update 5", str(value)])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from lit_condense import timing
+from lit_condense.engine import Engine
 from lit_condense.inner import TrainOnReal
 from lit_condense.matching import GradientMatching
 from lit_condense.sampling import RandomSampling
@@ -55,7 +56,9 @@ def test_sampling_matching_and_inner_training_are_logged_apart(clock, per_networ
             return super().loss(real, synthetic)
 
     loop = Loop(updates=per_network, early=1)
-    logged = fitted(Loss(), inner=loop, sampling=Slow(4), max_steps=updates).trainer.callback_metrics
+    one_by_one = Engine(classes_per_block=1)
+    module = fitted(Loss(), inner=loop, sampling=Slow(4), engine=one_by_one, max_steps=updates)
+    logged = module.trainer.callback_metrics
     assert logged["time/sampling"] == 1000.0
     assert logged["time/match"] == 2.5  # five classes
     assert logged["time/inner"] == inner
