@@ -170,7 +170,7 @@ model:
 {block("      ", *row.optimizer)}\
     engine:
       class_path: lit_condense.engine.Engine
-      init_args: {{mode: fast, compile: auto, classes_per_block: 1}}
+      init_args: {{mode: fast, compile: auto}}
     evaluation:
       class_path: lit_condense.evaluation.Evaluation
       init_args: {{protocol: {row.protocol}{row.judged}, repeats: 10, quick_repeats: 2, full_data_steps: 1000}}
