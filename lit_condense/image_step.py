@@ -130,9 +130,7 @@ def _put_back(images: Tensor, optimizer: torch.optim.Optimizer, before: tuple[Te
         optimizer.load_state_dict(before[1])
 
 
-def _why_not_finite(
-    losses: dict[str, float], bad_gradient: bool, update: int, is_finite: Callable[[str], bool]
-) -> str:
+def _why_not_finite(losses: dict[str, float], bad_gradient: bool, update: int, is_finite: Callable[[str], bool]) -> str:
     """Return why an update must not be taken, as a sentence; empty where all is finite.
 
     It does not say how many entries are bad: that depends on how classes are cut into blocks, and so on the ranks.
