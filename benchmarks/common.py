@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import json
 import platform
+import resource
 import statistics
+import subprocess
+import sys
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -25,24 +29,59 @@ class RandomImages(CondenseDataModule):
 
     dataset_name = "random"
 
-    def __init__(self, class_size: int = REAL + 10, shape: tuple[int, int, int] = SHAPE) -> None:
+    def __init__(
+        self, class_size: int = REAL + 10, shape: tuple[int, int, int] = SHAPE, num_classes: int = CLASSES
+    ) -> None:
         super().__init__()
         self.class_size = class_size
         self.shape = shape
+        self.num_classes = num_classes
 
     def load(self) -> Splits:
         generator = RandomKey(0, ("benchmark",)).generator()
-        labels = torch.arange(CLASSES).repeat_interleave(self.class_size)
+        labels = torch.arange(self.num_classes).repeat_interleave(self.class_size)
         images = torch.randint(0, 256, (len(labels), *self.shape), dtype=torch.uint8, generator=generator)
-        one_each = torch.arange(CLASSES) * self.class_size
-        return Splits(images, labels, images[one_each], labels[one_each], tuple("abcdefghij"))
+        one_each = torch.arange(self.num_classes) * self.class_size
+        names = tuple(f"class {c}" for c in range(self.num_classes))
+        return Splits(images, labels, images[one_each], labels[one_each], names)
 
 
-def quiet_trainer(updates: int, callbacks: Sequence[Callback]) -> Trainer:
+class Laps(Callback):
+    """Seconds of each update, and when the first one was over."""
+
+    def __init__(self) -> None:
+        self.seconds: list[float] = []
+        self.first_ended = 0.0
+
+    def on_train_batch_start(self, trainer: Trainer, pl_module: Any, batch: int, batch_idx: int) -> None:
+        self._started = time.perf_counter()
+
+    def on_train_batch_end(self, trainer: Trainer, pl_module: Any, outputs: Any, batch: int, batch_idx: int) -> None:
+        self.seconds.append(time.perf_counter() - self._started)
+        self.first_ended = self.first_ended or time.time()
+
+
+def child(module: str, **options: Any) -> dict[str, Any] | None:
+    """Run a benchmark module in a process of its own; return the JSON it prints last, or None where it died."""
+    command = [sys.executable, "-m", module, *(f"--{name}={value}" for name, value in options.items())]
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True)
+    if done.returncode != 0:
+        return None
+    found: dict[str, Any] = json.loads(done.stdout.strip().splitlines()[-1])
+    return found
+
+
+def peak_mib() -> float:
+    """Return the largest resident size of this process until now."""
+    return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, 1)
+
+
+def quiet_trainer(updates: int, callbacks: Sequence[Callback], processes: int = 1) -> Trainer:
     """Return a trainer of so many updates on the CPU that prints, logs and writes nothing."""
     return Trainer(
         accelerator="cpu",
-        devices=1,
+        devices=processes,
+        strategy="ddp" if processes > 1 else "auto",
         max_steps=updates,
         callbacks=list(callbacks),
         logger=False,

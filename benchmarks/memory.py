@@ -8,16 +8,13 @@ from __future__ import annotations
 
 import json
 import logging
-import resource
-import subprocess
-import sys
 from typing import Any, Literal
 
 import torch
 from jsonargparse import auto_cli
 from lightning.pytorch import Callback
 
-from benchmarks.common import RESULTS, RandomImages, machine, quiet_trainer, write
+from benchmarks.common import RESULTS, RandomImages, child, machine, peak_mib, quiet_trainer, write
 from benchmarks.methods import made
 from benchmarks.update import Alternating, Method, name_of, settings
 
@@ -27,20 +24,20 @@ UPDATES = 2
 
 
 def benchmark(
-    child: Who | None = None, method: Method = "dc", ipc: int = 1, mode: str = "fast", threads: int = 2
+    measure: Who | None = None, method: Method = "dc", ipc: int = 1, mode: str = "fast", threads: int = 2
 ) -> None:
     """Measure all cases and write the JSON.
 
     Args:
-        child: Be the process that is measured.
+        measure: Be the process that is measured.
         method: What the child does.
         ipc: Images per class, for the child.
         mode: The engine's, for the child.
         threads: CPU threads.
     """
     torch.set_num_threads(threads)
-    if child is not None:
-        print(json.dumps({"mib": peak_of(child, method, ipc, mode)}))
+    if measure is not None:
+        print(json.dumps({"mib": peak_of(measure, method, ipc, mode)}))
         return
     rows: list[dict[str, Any]] = []
     for name, images in CASES:
@@ -53,23 +50,23 @@ def benchmark(
     print(write(RESULTS, "memory_cpu", {**machine(threads), "cases": rows}))
 
 
-def measured(child: Who, method: Method, ipc: int, mode: str, threads: int) -> float:
+def measured(who: Who, method: Method, ipc: int, mode: str, threads: int) -> float:
     """Return the peak of a process in MiB."""
-    options = {"child": child, "method": method, "ipc": ipc, "mode": mode, "threads": threads}
-    command = [sys.executable, "-m", "benchmarks.memory", *(f"--{key}={value}" for key, value in options.items())]
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
-    return float(json.loads(done.stdout.strip().splitlines()[-1])["mib"])
+    found = child("benchmarks.memory", measure=who, method=method, ipc=ipc, mode=mode, threads=threads)
+    if found is None:
+        raise RuntimeError(f"The process of {who}, {method} at IPC {ipc}, died; see its message above.")
+    return float(found["mib"])
 
 
-def peak_of(child: Who, method: Method, ipc: int, mode: str) -> float:
+def peak_of(who: Who, method: Method, ipc: int, mode: str) -> float:
     """Do the updates and return this process's peak in MiB."""
     module, losses = made(settings(method, ipc, UPDATES, mode))
     data = RandomImages()
-    if child == "engine":
+    if who == "engine":
         quiet_trainer(UPDATES, losses).fit(module, datamodule=data)
     else:
         _straightforward(module, losses, data, Alternating(module, method, ipc))
-    return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, 1)
+    return peak_mib()
 
 
 def _straightforward(module: Any, losses: list[Any], data: RandomImages, alternating: Alternating) -> None:

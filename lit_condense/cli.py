@@ -10,6 +10,7 @@ import warnings
 from pathlib import Path
 from typing import Any, cast
 
+from jsonargparse import Namespace
 from lightning.fabric.plugins import CheckpointIO
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import LightningModule, Trainer
@@ -62,6 +63,9 @@ class CondenseCLI(LightningCLI):
 
     def instantiate_classes(self) -> None:
         """Make trainer, model and data; what a constructor refuses ends as its own message."""
+        options = self.config[self.subcommand].trainer
+        if not isinstance(options, Namespace):  # the parser lets a single value stand in place of all options
+            raise SettingsError(f"Expected trainer to be options of Lightning's Trainer by name, got {options!r}.")
         try:
             super().instantiate_classes()
         except (ValueError, TypeError, RuntimeError) as error:

@@ -6,6 +6,7 @@ import contextlib
 import copy
 import io
 import os
+import random
 import tempfile
 from pathlib import Path
 
@@ -90,12 +91,9 @@ def changed(config, place, how, value):
     """Apply a change, where an earlier one has left its place."""
     *parents, last = place
     node = config
-    for key in parents:
-        try:
-            node = node[key]
-        except (KeyError, IndexError, TypeError):
-            return
     with contextlib.suppress(KeyError, IndexError, TypeError):
+        for key in parents:
+            node = node[key]
         if how == "replace":
             node[last] = copy.deepcopy(value)
         elif how == "remove":
@@ -110,7 +108,7 @@ def ending(config, folder):
     path.write_text(yaml.safe_dump(config, sort_keys=False))
     out, error = io.StringIO(), io.StringIO()
     code = 0
-    home = os.getcwd()
+    home = Path.cwd()
     os.chdir(folder)  # where a config without folders writes
     try:
         with untouched_process(), contextlib.redirect_stdout(out), contextlib.redirect_stderr(error):
@@ -142,17 +140,20 @@ def test_a_wrong_config_ends_in_a_message(several):
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(3000)
+@pytest.mark.timeout(300)
 @pytest.mark.parametrize("value", HOSTILE, ids=repr)
 @pytest.mark.filterwarnings("ignore")
-def test_every_place_takes_every_hostile_value(value):
-    failures = []
-    for place in PLACES:
-        try:
-            check([(place, "replace", value)])
-        except Exception as error:
-            failures.append((place, f"{type(error).__name__}: {str(error)[:200]}"))
-    assert not failures, "\n".join(map(str, failures))
+def test_any_place_takes_any_hostile_value(value):
+    for place in random.Random(repr(value)).sample(PLACES, 30):
+        print(place)  # shown where it fails
+        check([(place, "replace", value)])
+
+
+@pytest.mark.parametrize("value", [0, -0.5, [], "quick"])
+def test_a_value_in_place_of_all_options_of_the_trainer_is_refused(tmp_path, value):
+    code, message = ending(config_in(tmp_path) | {"trainer": value}, tmp_path)
+    assert code not in (0, None)
+    assert "trainer" in message
 
 
 def test_the_config_itself_runs(tmp_path):

@@ -25,10 +25,12 @@ WANTED = {"trace_autograd_ops": True, "recompile_limit": MOST_VERSIONS, "cache_s
 
 
 class Clock:
-    """Counts the seconds of the calls in which something was compiled."""
+    """Counts the seconds of the calls in which something was compiled; one for all regions of a run."""
 
     def __init__(self) -> None:
         self.seconds = 0.0
+        self.warned = False
+        """Whether a region has said already that it goes on without."""
 
     def taken(self) -> float:
         """Return the seconds since the last time they were taken, and start from 0."""
@@ -39,7 +41,7 @@ class Clock:
 class Region(Generic[Arguments, Result]):
     """A function that is compiled at its first call, once for each shape of its arguments.
 
-    Where the platform or the code cannot be compiled, it goes on without, with one warning.
+    Where the platform or the code cannot be compiled, it goes on without, with one warning a run.
 
     Args:
         function: Pure tensor code.
@@ -68,16 +70,21 @@ class Region(Generic[Arguments, Result]):
             with _dynamo_settings():
                 return self._callable(*args, **kwargs)
         except torch._dynamo.exc.TorchDynamoException as error:
-            warnings.warn(
-                f"torch.compile does not work here ({type(error).__name__}: {_first_line(error)}); going on without "
-                "it, slower. model.engine.compile: never does the same without this warning.",
-                stacklevel=2,
-            )
+            self._warn(error)
             self.compiled, self._callable = False, self._function
             return self._callable(*args, **kwargs)
         finally:
             if _graphs() > graphs or not self.compiled:
                 self._clock.seconds += time.perf_counter() - started
+
+    def _warn(self, error: Exception) -> None:
+        if not self._clock.warned:
+            self._clock.warned = True
+            warnings.warn(
+                f"torch.compile does not work here ({type(error).__name__}: {_first_line(error)}); going on without "
+                "it, slower. model.engine.compile: never does the same without this warning.",
+                stacklevel=3,
+            )
 
 
 def _dynamo_settings() -> AbstractContextManager[Any]:
