@@ -71,6 +71,23 @@ def child(module: str, **options: Any) -> dict[str, Any] | None:
     return found
 
 
+def convolution_rates(repeats: int = 10) -> dict[str, float]:
+    """Return the GFLOP/s of the network's middle convolution alone, forward: what an update could reach at best."""
+    rates = {}
+    for dtype in (torch.float32, torch.bfloat16):
+        layer = torch.nn.Conv2d(128, 128, 3, padding=1).to(dtype)
+        images = torch.randn(64, 128, 16, 16).to(dtype)
+        with torch.inference_mode():
+            seconds = []
+            for _ in range(repeats + 1):  # the first one is not counted
+                started = time.perf_counter()
+                layer(images)
+                seconds.append(time.perf_counter() - started)
+        gflop = 2 * layer.weight.numel() * images[:, 0].numel() / 1e9
+        rates[str(dtype).removeprefix("torch.")] = round(gflop / statistics.median(seconds[1:]), 1)
+    return rates
+
+
 def peak_mib() -> float:
     """Return the largest resident size of this process until now."""
     return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, 1)

@@ -22,7 +22,7 @@ import yaml  # type: ignore[import-untyped]
 from jsonargparse import ArgumentParser, auto_cli
 
 from benchmarks.common import RESULTS, SHAPE, RandomImages, columns, machine, spread, write
-from benchmarks.timed import PARTS, Run
+from benchmarks.timed import PARTS, Run, gflop_of
 from lit_condense import SyntheticSet
 from lit_condense.data import CondenseDataModule, ImageFolder
 from lit_condense.matching import MatchingLoss
@@ -102,7 +102,7 @@ def timed_methods(
     class_size = max([size for _, size in cases.values()] + [ipc * MULTI_FORMATION]) + 10
     data = RandomImages(class_size, (SHAPE[0], image_size, image_size))
     runs = {label: start(config_of(*case, ipc, width), data) for label, case in cases.items()}
-    gflop = {label: run.gflop() for label, run in runs.items()}
+    gflop = {label: gflop_of(run.module) for label, run in runs.items()}
     rounds: dict[str, list[dict[str, float]]] = {label: [] for label in runs}
     for update in range(1, updates + 1):
         for label, run in runs.items():

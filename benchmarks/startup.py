@@ -1,7 +1,7 @@
 """Seconds from the start of a process to the end of its first update, without and with a warm compiler cache.
 
 ``python -m benchmarks.startup`` writes ``benchmarks/results/startup_cpu.json``. The cold run has an empty compiler
-cache of its own, the warm one has that of the cold run. Both import everything and make their data, as a first run does.
+cache of its own, the warm one has that of the cold run. Both import everything and make their data.
 """
 
 from __future__ import annotations

@@ -107,19 +107,19 @@ class Run:
         seconds = {"update": total - sum(self.parts.seconds.values()), **self.parts.seconds}
         return {part: round(value, 6) for part, value in seconds.items()}
 
-    def gflop(self) -> float:
-        """Return the arithmetic of a matching update: eager, float32, without augmentation; a multiply-add counts 2."""
-        module = self.module
-        kept = module._engine, module.augmentation
-        batch = torch.zeros(module.sampling.batch_size, *module.images.shape[1:])
-        needs = needs_of(module.matching_losses) | module.sampling.needs
-        module._engine = Engine("exact", "never").start(module._inner.network, batch, needs)
-        module.augmentation = NoAugmentation()
-        counter = FlopCounterMode(display=False)
-        with counter:
-            module._match(Progress(1, 0, 1))
-        module._engine, module.augmentation = kept
-        return round(counter.get_total_flops() / 1e9, 6)
+
+def gflop_of(module: SyntheticSet) -> float:
+    """Return the arithmetic of a matching update: eager, float32, without augmentation; a multiply-add counts 2."""
+    kept = module._engine, module.augmentation
+    batch = torch.zeros(module.sampling.batch_size, *module.images.shape[1:])
+    needs = needs_of(module.matching_losses) | module.sampling.needs
+    module._engine = Engine("exact", "never").start(module._inner.network, batch, needs)
+    module.augmentation = NoAugmentation()
+    counter = FlopCounterMode(display=False)
+    with counter:
+        module._match(Progress(1, 0, 1))
+    module._engine, module.augmentation = kept
+    return round(counter.get_total_flops() / 1e9, 6)
 
 
 def _no_log(*_: Any, **__: Any) -> None:

@@ -18,9 +18,20 @@ from jsonargparse import auto_cli
 from lightning.pytorch import Callback, Trainer
 from torch import Tensor
 
-from benchmarks.common import CLASSES, RESULTS, SHAPE, RandomImages, columns, machine, quiet_trainer, write
+from benchmarks.common import (
+    CLASSES,
+    RESULTS,
+    SHAPE,
+    RandomImages,
+    columns,
+    convolution_rates,
+    machine,
+    quiet_trainer,
+    write,
+)
 from benchmarks.methods import config_of, made, published_batch
 from benchmarks.straightforward import match, match_idc, train, train_on_real
+from benchmarks.timed import gflop_of
 from lit_condense import SyntheticSet
 from lit_condense.augmentation.cutmix import mixed
 from lit_condense.engine import Engine
@@ -152,6 +163,14 @@ def benchmark(
         "image_gradient_against_float64": agreement(module),
     }
     slow, fast = result["straightforward"]["total"], result["engine"]["total"]
+    gflop = gflop_of(module)
+    result["matching"] = {
+        "gflop": gflop,
+        "gflop_per_second": {
+            who: round(gflop / result[who]["match"]["median"], 1) for who in ("straightforward", "engine")
+        },
+        "convolution_gflop_per_second": convolution_rates(),
+    }
     result["speedup_of_medians"] = round(slow["median"] / fast["median"], 2)
     path = write(RESULTS, f"update_cpu_{method}_ipc{ipc}_{mode}{'_kept' if kept_memory else ''}", result)
     print(f"{path}: {result['speedup_of_medians']}x")

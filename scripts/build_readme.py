@@ -5,12 +5,25 @@ from __future__ import annotations
 import readme_tables
 import results_tables
 import scaling_table
+import speed_tables
 from tables import rebuild
 
 if __name__ == "__main__":
-    rebuild("README.md", {"results": readme_tables.results_table, "benchmarks": readme_tables.benchmark_table})
-    rebuild("docs/performance.md", {"methods": readme_tables.methods_table, "selection": readme_tables.selection_costs})
-    rebuild("docs/scaling.md", {"scaling": scaling_table.table})
+    rebuild("README.md", {"results": readme_tables.results_table, "benchmarks": speed_tables.updates})
+    rebuild(
+        "docs/performance.md",
+        {
+            "methods": readme_tables.methods_table,
+            "selection": readme_tables.selection_costs,
+            "arithmetic": speed_tables.arithmetic,
+            "allocator": speed_tables.allocator,
+            "parity": speed_tables.parity,
+            "memory": speed_tables.memory,
+            "startup": speed_tables.startup,
+            "growth": speed_tables.growth,
+        },
+    )
+    rebuild("docs/scaling.md", {"scaling": scaling_table.table, "processes": speed_tables.processes})
     rebuild(
         "docs/results.md",
         {

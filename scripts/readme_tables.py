@@ -28,12 +28,6 @@ def results_table() -> str:
     return markdown(header, [_row(card) for card in sorted(cards("dc_*").values(), key=_order)])
 
 
-def benchmark_table() -> str:
-    """Return the table of all timed updates."""
-    header = ("work", "route", "straightforward", "engine", "faster", "agreement: relative error, cosine")
-    return markdown(header, [_timing(file) for file in _timings("update_*.json")])
-
-
 def methods_table() -> str:
     """Return the table of the methods' matching updates beside DC's, and that of DREAM's blocks."""
     rows = [_method(file, method) for file in _timings("methods_ipc*.json") for method in file["methods"].values()]
@@ -99,19 +93,6 @@ def _row(card: dict[str, Any]) -> list[str]:
         f"{100 * full['accuracy_mean']:.1f} ({full['recipe']['steps']} steps)",
         published,
         f"{condensed['networks']} x {condensed['network']}, `{condensed['recipe']['protocol']}`",
-    ]
-
-
-def _timing(result: dict[str, Any]) -> list[str]:
-    slow, fast = result["straightforward"]["total"], result["engine"]["total"]
-    agreement = result["image_gradient_against_float64"]
-    return [
-        result["what"],
-        result["route"],
-        f"{slow['median']:.2f} s",
-        f"{fast['median']:.2f} s",
-        f"**{result['speedup_of_medians']}x**",
-        f"{agreement['relative_error']:.1e}, {agreement['cosine']:.6f}",
     ]
 
 

@@ -1,0 +1,176 @@
+"""The speed tables of README.md, docs/performance.md and docs/scaling.md, from the JSON files of the benchmarks."""
+
+from __future__ import annotations
+
+import json
+import statistics
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from tables import ROOT, cards, markdown
+
+MISSING = "Not measured yet: `python -m benchmarks.{}`."
+
+
+def updates() -> str:
+    """Return the table of all timed updates and evaluations, for the README."""
+    rows = [_update(file) for file in _results("update_*.json") if file["allocator"] == "glibc's default"]
+    rows += [_evaluation(file) for file in _results("evaluation_*.json")]
+    header = ("work", "engine's mode", "straightforward", "engine", "faster", "agreement: relative error, cosine")
+    return _table("update", header, rows)
+
+
+def allocator() -> str:
+    """Return the update at one image a class under both ways in which freed memory is treated."""
+    rows = [
+        [file["what"], file["allocator"], *_seconds(file["straightforward"]["total"], file["engine"]["total"])]
+        for file in _results("update_*_dc_ipc1_fast*.json")
+    ]
+    return _table("update", ("work", "allocator", "straightforward", "engine", "faster"), rows)
+
+
+def arithmetic() -> str:
+    """Return achieved and ideal GFLOP/s of the matching updates."""
+    rows = []
+    for file in _results("update_*.json"):
+        if file["allocator"] == "glibc's default" and "matching" in file:
+            matching = file["matching"]
+            ideal, achieved = matching["convolution_gflop_per_second"], matching["gflop_per_second"]
+            best = ideal["bfloat16" if _mode(file) == "fast" else "float32"]
+            rows.append(
+                [
+                    _matching(file["what"]),
+                    _mode(file),
+                    f"{matching['gflop']:.0f} GFLOP",
+                    f"{achieved['straightforward']:.0f} ({100 * achieved['straightforward'] / ideal['float32']:.0f} %)",
+                    f"{achieved['engine']:.0f} ({100 * achieved['engine'] / best:.0f} %)",
+                    f"{best:.0f}",
+                ]
+            )
+    header = (
+        "matching update",
+        "mode",
+        "arithmetic",
+        "straightforward, GFLOP/s",
+        "engine, GFLOP/s",
+        "a convolution alone",
+    )
+    return _table("update", header, rows)
+
+
+def memory() -> str:
+    """Return the peak memory of whole processes."""
+    rows = [
+        [
+            case["what"],
+            case["mode"],
+            f"{case['straightforward_mib']:.0f} MiB",
+            f"{case['engine_mib']:.0f} MiB",
+            f"**{case['ratio']:.2f}**",
+        ]
+        for file in _results("memory_*.json")
+        for case in file["cases"]
+    ]
+    return _table("memory", ("two updates", "mode", "straightforward", "engine", "ratio"), rows)
+
+
+def startup() -> str:
+    """Return the seconds from the start of a process to its first update."""
+    rows = [
+        [case["what"], case["compiler_cache"], f"**{case['seconds']:.0f} s**", f"{case['compiling']:.0f} s"]
+        for file in _results("startup_*.json")
+        for case in file["cases"]
+    ]
+    header = ("first update", "compiler cache", "from the start of the process", "of these in calls that compile")
+    return _table("startup", header, rows)
+
+
+def growth() -> str:
+    """Return seconds and memory as the work grows; one row for classes, image size and images per class."""
+    cells = [cell for file in _results("growth_*.json") for cell in file["cells"]]
+    places = list(dict.fromkeys((c["size"], c["classes"], c["ipc"], c["width"], c["real"]) for c in cells))
+    rows = []
+    for place in places:
+        size, classes, ipc, width, real = place
+        blocks = [c for c in cells if (c["size"], c["classes"], c["ipc"]) == (size, classes, ipc)]
+        shown = {c["block"]: _cell(c) for c in blocks}
+        smallest, *middle, largest = sorted(shown)
+        between = shown[middle[0]] + f" ({middle[0]})" if middle else "-"
+        rows.append(
+            [f"{size} px", str(classes), str(ipc), f"{width}, {real}", shown[smallest], between, shown[largest]]
+        )
+    header = ("images", "classes", "a class", "width, real images", "one class a block", "some (how many)", "all")
+    return _table("growth", header, rows)
+
+
+def processes() -> str:
+    """Return the seconds of one process and of two."""
+    rows = [
+        [
+            file["what"],
+            *(f"{file['seconds'][name]['median']:.2f} s" for name in ("one", "two", "side by side")),
+            f"**{file['speedup_of_two']:.2f}x**",
+            f"{file['ceiling']:.2f}x",
+        ]
+        for file in _results("processes_*.json")
+    ]
+    header = ("work", "one process", "two", "two that do one each", "two are faster by", "ceiling")
+    return _table("processes", header, rows)
+
+
+def parity() -> str:
+    """Return the accuracy of both modes of the engine: mean over seeds of each seed's mean over networks."""
+    found: dict[str, dict[str, list[float]]] = {}
+    for path, card in cards("parity/*/*").items():
+        dataset, mode = path.parent.name.split("_")
+        accuracy = 100 * card["evaluation"]["condensed"][0]["accuracy_mean"]
+        found.setdefault(dataset, {}).setdefault(mode, []).append(accuracy)
+    rows = [
+        [dataset, *(_over_seeds(modes.get(mode, [])) for mode in ("fast", "exact"))] for dataset, modes in found.items()
+    ]
+    return markdown(("data, 1 image a class, 50 updates", "fast", "exact"), rows)
+
+
+def _over_seeds(values: Sequence[float]) -> str:
+    if len(values) < 2:
+        return "-"
+    each = ", ".join(f"{value:.1f}" for value in values)
+    return f"{statistics.mean(values):.1f} +- {statistics.stdev(values):.1f} ({each})"
+
+
+def _update(file: dict[str, Any]) -> list[str]:
+    agreement = file["image_gradient_against_float64"]
+    digits = f"{agreement['relative_error']:.1e}, {agreement['cosine']:.6f}"
+    return [file["what"], _mode(file), *_seconds(file["straightforward"]["total"], file["engine"]["total"]), digits]
+
+
+def _evaluation(file: dict[str, Any]) -> list[str]:
+    return [file["what"], "-", *_seconds(file["straightforward"], file["judge"]), "-"]
+
+
+def _seconds(slow: dict[str, float], fast: dict[str, float]) -> list[str]:
+    faster = slow["median"] / fast["median"]
+    return [f"{slow['median']:.2f} s", f"{fast['median']:.2f} s", f"**{faster:.2f}x**"]
+
+
+def _mode(file: dict[str, Any]) -> str:
+    return "fast" if "bfloat16" in file["route"] else "exact"
+
+
+def _matching(what: str) -> str:
+    return what.split(" plus ")[0]
+
+
+def _cell(cell: dict[str, Any]) -> str:
+    if not cell["fits"]:
+        return "does not fit"
+    return f"{cell['seconds']['median']:.2f} s, {cell['peak_mib'] / 1024:.1f} GiB"
+
+
+def _results(pattern: str) -> list[dict[str, Any]]:
+    return [json.loads(path.read_text()) for path in sorted((ROOT / "benchmarks" / "results").glob(pattern))]
+
+
+def _table(command: str, header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    listed = list(rows)
+    return markdown(header, listed) if listed else MISSING.format(command)
