@@ -174,7 +174,7 @@ class RunningEngine:
     @property
     def features(self) -> Callable[[Tensor], Tensor] | None:
         """The inner network's features as a function of images, where the run reads features."""
-        return None if self.forward.outputs is None else self.first_order.features
+        return None if self.forward.outputs is None else self._features
 
     def run(
         self,
@@ -227,6 +227,12 @@ class RunningEngine:
         """Return what the losses need of the synthetic images, off the graph."""
         images, labels = block.views(block.stored.detach()), block.synthetic_labels
         return self._first_order(images, labels, needs, keys_of(block, "synthetic"), self.synthetic_batch)
+
+    def _features(self, images: Tensor) -> Tensor:
+        """Look through the network in chunks that fit the cache, all of one shape: the last one is filled up."""
+        size = min(self.table.real_chunk or len(images), len(images))
+        filled = torch.cat([images, images[: -len(images) % size]])
+        return torch.cat([self.first_order.features(chunk) for chunk in torch.split(filled, size)])[: len(images)]
 
     def _first_order(
         self,

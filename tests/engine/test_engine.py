@@ -161,6 +161,14 @@ def test_chunks_keep_features_logits_and_labels_in_order():
         torch.testing.assert_close(cut, whole, **PRECISION)
 
 
+@pytest.mark.parametrize("chunk", [None, 1, 4, 12, 100])
+def test_chunks_keep_the_features_of_all_images_in_order(chunk):
+    network, images = network_of("instance"), torch.cat(REAL[:2])
+    needs = frozenset({"gradients", "features"})
+    running = Engine("exact", compile="never", real_chunk=chunk).start(network, REAL[0], needs)
+    torch.testing.assert_close(running.features(images), network.features(images).detach(), **PRECISION)
+
+
 def test_a_chunk_of_no_images_is_refused():
     with pytest.raises(SettingsError, match="real_chunk to be 1 or more, got 0"):
         Engine(real_chunk=0)
