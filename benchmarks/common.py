@@ -35,14 +35,14 @@ class RandomImages(CondenseDataModule):
         super().__init__()
         self.class_size = class_size
         self.shape = shape
-        self.num_classes = num_classes
+        self.how_many = num_classes
 
     def load(self) -> Splits:
         generator = RandomKey(0, ("benchmark",)).generator()
-        labels = torch.arange(self.num_classes).repeat_interleave(self.class_size)
+        labels = torch.arange(self.how_many).repeat_interleave(self.class_size)
         images = torch.randint(0, 256, (len(labels), *self.shape), dtype=torch.uint8, generator=generator)
-        one_each = torch.arange(self.num_classes) * self.class_size
-        names = tuple(f"class {c}" for c in range(self.num_classes))
+        one_each = torch.arange(self.how_many) * self.class_size
+        names = tuple(f"class {c}" for c in range(self.how_many))
         return Splits(images, labels, images[one_each], labels[one_each], names)
 
 
@@ -61,12 +61,18 @@ class Laps(Callback):
         self.first_ended = self.first_ended or time.time()
 
 
+KILLED = (-9, 137)
+"""Exit codes of a process that the system killed, as it does where memory runs out."""
+
+
 def child(module: str, **options: Any) -> dict[str, Any] | None:
-    """Run a benchmark module in a process of its own; return the JSON it prints last, or None where it died."""
+    """Run a benchmark module in a process of its own; return the JSON it prints last, or None if memory ran out."""
     command = [sys.executable, "-m", module, *(f"--{name}={value}" for name, value in options.items())]
-    done = subprocess.run(command, stdout=subprocess.PIPE, text=True)
-    if done.returncode != 0:
+    done = subprocess.run(command, capture_output=True, text=True)
+    if done.returncode in KILLED or "can't allocate memory" in done.stderr or "MemoryError" in done.stderr:
         return None
+    if done.returncode != 0:
+        raise RuntimeError(f"Expected {' '.join(command[1:])} to end well, it said:\n{done.stderr[-2000:]}")
     found: dict[str, Any] = json.loads(done.stdout.strip().splitlines()[-1])
     return found
 

@@ -12,7 +12,6 @@ from typing import Any, Literal
 
 import torch
 from jsonargparse import auto_cli
-from lightning.pytorch import Callback
 
 from benchmarks.common import RESULTS, RandomImages, child, machine, peak_mib, quiet_trainer, write
 from benchmarks.methods import made
@@ -54,7 +53,7 @@ def measured(who: Who, method: Method, ipc: int, mode: str, threads: int) -> flo
     """Return the peak of a process in MiB."""
     found = child("benchmarks.memory", measure=who, method=method, ipc=ipc, mode=mode, threads=threads)
     if found is None:
-        raise RuntimeError(f"The process of {who}, {method} at IPC {ipc}, died; see its message above.")
+        raise RuntimeError(f"The process of {who}, {method} at IPC {ipc}, found no memory.")
     return float(found["mib"])
 
 
@@ -70,15 +69,16 @@ def peak_of(who: Who, method: Method, ipc: int, mode: str) -> float:
 
 
 def _straightforward(module: Any, losses: list[Any], data: RandomImages, alternating: Alternating) -> None:
-    """Set everything up as the engine's process does, and stop before the engine's first update."""
+    """Set everything up as the engine's process does, and do the other updates in place of the engine's."""
 
-    class Instead(Callback):
-        def on_train_batch_start(self, trainer: Any, pl_module: Any, batch: int, batch_idx: int) -> int:
-            alternating.on_train_batch_start(trainer, pl_module, batch, batch_idx)
-            trainer.should_stop = len(alternating.slow) == UPDATES
-            return -1  # skips the update
+    def training_step(batch: int, batch_idx: int) -> None:
+        alternating.on_train_batch_start(module.trainer, module, batch, batch_idx)
+        module.trainer.should_stop = len(alternating.slow) == UPDATES
 
-    quiet_trainer(UPDATES, [*losses, Instead()]).fit(module, datamodule=data)
+    module.training_step = training_step
+    quiet_trainer(UPDATES, losses).fit(module, datamodule=data)
+    if len(alternating.slow) != UPDATES or module.running.clock.seconds > 0:
+        raise RuntimeError("Expected the straightforward updates and nothing of the engine's.")
 
 
 if __name__ == "__main__":

@@ -218,6 +218,4 @@ def published_batch(name: Name) -> int:
 
 if __name__ == "__main__":
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
-    # One process runs all methods here, and the region compiled for each counts towards this limit.
-    torch._dynamo.config.cache_size_limit = 64
     auto_cli(benchmark)

@@ -46,7 +46,9 @@ def benchmark(
             for compiler in ("cold", "warm"):
                 options = {"method": case[0], "ipc": case[1], "mode": mode, "threads": threads}
                 found = child("benchmarks.startup", started=time.time(), **options)
-                rows.append({"what": name_of(*case), "compiler_cache": compiler, **(found or {})})
+                if found is None:
+                    raise RuntimeError(f"The process of {case} found no memory.")
+                rows.append({"what": name_of(*case), "compiler_cache": compiler, **found})
                 print(rows[-1], flush=True)
     print(write(RESULTS, "startup_cpu", {**machine(threads), "cases": rows}))
 

@@ -22,8 +22,8 @@ from lit_condense.sharding import Share
 class EvaluatedSet(LightningModule):
     """A small training set under ``validate``, ``test`` and ``predict``.
 
-    The validation and test loaders yield network indices: each step trains one fresh network on the set and tests it on
-    the whole test split. Ranks share out the indices.
+    The validation and test loaders yield network indices. A step trains its fresh network on the set and tests it on
+    the whole test split, together with the next ones where several at once are faster. Ranks share out the indices.
 
     Args:
         network: Architecture of the set, which is evaluated on too unless the evaluation lists others.
@@ -159,9 +159,10 @@ class EvaluatedSet(LightningModule):
             return
         started = time.perf_counter()
         architecture, first = divmod(index, repeats)
-        together = range(first, repeats, self.share.world_size)
-        together = together[: min(len(together), int(min(batches_left, repeats)))]
         current, factory = self.training_set(), self.evaluation_networks[architecture]
+        together = range(first, repeats, self.share.world_size)
+        at_once = self.judge().at_once(factory, current, repeats)
+        together = together[: min(len(together), at_once, int(min(batches_left, repeats)))]
         found, _ = self.judge().accuracies(factory, together, lambda _: current, repeats)
         self._accuracies |= {architecture * repeats + i: value for i, value in zip(together, found, strict=True)}
         self._seconds += time.perf_counter() - started

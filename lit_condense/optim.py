@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -13,14 +14,21 @@ FUSED_DEVICES = ("cpu", "cuda")
 """Where PyTorch steps all tensors of an optimizer in one call: a tenth of a training step of a small network."""
 
 
-def sgd(
-    parameters: Sequence[Tensor], lr: float, momentum: float, weight_decay: float, nesterov: bool = False
-) -> torch.optim.SGD:
-    """Return SGD of a network's weights."""
-    fused = all(parameter.device.type in FUSED_DEVICES for parameter in parameters)
-    return torch.optim.SGD(
-        parameters, lr=lr, momentum=momentum, weight_decay=weight_decay, nesterov=nesterov, fused=fused
-    )
+class NetworkSGD(torch.optim.SGD):
+    """SGD of a network's weights: all in one call, as long as every weight has a gradient in every step."""
+
+    def __init__(
+        self, params: Sequence[Tensor], lr: float, momentum: float, weight_decay: float, nesterov: bool = False
+    ) -> None:
+        fused = all(parameter.device.type in FUSED_DEVICES for parameter in params)
+        super().__init__(params, lr=lr, momentum=momentum, weight_decay=weight_decay, nesterov=nesterov, fused=fused)
+
+    def step(self, closure: Any = None) -> Any:
+        """Take one step. From the first missing gradient on (a layer skipped at random) weights go one by one."""
+        for group in self.param_groups:
+            # PyTorch's one call wants the momentum of all weights or of none
+            group["fused"] = group["fused"] and all(parameter.grad is not None for parameter in group["params"])
+        return super().step(closure)
 
 
 class SharedTensorSGD(torch.optim.SGD):

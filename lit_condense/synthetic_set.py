@@ -134,8 +134,9 @@ class SyntheticSet(EvaluatedSet):
         self._inner = InnerNetwork(
             self.network, real, self.key, self.inner.optimizer, self.images, needs_features=not needs <= {"gradients"}
         )
-        largest = max(range(real.num_classes), key=lambda c: self.sampling.size(real, c))
-        batch = real.at(self.sampling.select(real, largest, self.key.fold("shape"))).to(self.images.dtype)
+        sizes = [self.sampling.size(real, c) for c in range(real.num_classes)]
+        usual = sizes.index(Counter(sizes).most_common(1)[0][0])
+        batch = real.at(self.sampling.select(real, usual, self.key.fold("shape"))).to(self.images.dtype)
         shown = Counter(map(self.parametrization.matched_count, self.counts)).most_common(1)[0][0]
         self._engine = self.engine.start(self._inner.network, batch, needs, shown)
         if self._resumed is not None:

@@ -18,10 +18,18 @@ DOUBLE_BACKWARD_COMPILES = hasattr(torch._dynamo.config, "trace_autograd_ops")
 
 MOST_VERSIONS = 64
 """Compiled versions of one function in a process. PyTorch's own limit is 8, which a notebook with a few runs reaches:
-every shape and every kind of network counts, and beyond it all runs eager without an error."""
+every shape and every kind of network counts. Beyond it a region goes on eager; where it may break, without a word."""
 
 WANTED = {"trace_autograd_ops": True, "recompile_limit": MOST_VERSIONS, "cache_size_limit": MOST_VERSIONS}
 """Settings of Dynamo while our regions run; ``recompile_limit`` was called ``cache_size_limit`` once."""
+
+
+COMPILER_ERRORS: tuple[type[Exception], ...] = (
+    torch._dynamo.exc.TorchDynamoException,
+    # more versions than allowed, of a region that must be one graph; no such thing below torch 2.6
+    getattr(torch._dynamo.exc, "FailOnRecompileLimitHit", torch._dynamo.exc.TorchDynamoException),
+)
+"""What is raised where something cannot be compiled."""
 
 
 class Clock:
@@ -29,8 +37,8 @@ class Clock:
 
     def __init__(self) -> None:
         self.seconds = 0.0
-        self.warned = False
-        """Whether a region has said already that it goes on without."""
+        self.failed = False
+        """Whether a region could not be compiled: it has said so, and new ones do not try again."""
 
     def taken(self) -> float:
         """Return the seconds since the last time they were taken, and start from 0."""
@@ -46,19 +54,25 @@ class Region(Generic[Arguments, Result]):
     Args:
         function: Pure tensor code.
         compiled: False leaves it as it is.
-        clock: Counts what compiling takes.
+        clock: Counts what compiling takes, and remembers where it failed.
         whole: Whether it must become one graph, because both derivatives are taken inside. Otherwise what cannot be
             traced runs between two graphs.
+        otherwise: What is called where compiling fails, or is not wanted: by default the function itself.
     """
 
     def __init__(
-        self, function: Callable[Arguments, Result], compiled: bool, clock: Clock, whole: bool = False
+        self,
+        function: Callable[Arguments, Result],
+        compiled: bool,
+        clock: Clock,
+        whole: bool = False,
+        otherwise: Callable[Arguments, Result] | None = None,
     ) -> None:
-        self.compiled = compiled
-        self._function = function
+        self.compiled = compiled and not clock.failed
+        self._otherwise = otherwise or function
         self._clock = clock
         self._callable: Callable[Arguments, Result] = (
-            torch.compile(function, dynamic=False, fullgraph=whole) if compiled else function
+            torch.compile(function, dynamic=False, fullgraph=whole) if self.compiled else self._otherwise
         )
 
     def __call__(self, *args: Arguments.args, **kwargs: Arguments.kwargs) -> Result:
@@ -69,17 +83,17 @@ class Region(Generic[Arguments, Result]):
         try:
             with _dynamo_settings():
                 return self._callable(*args, **kwargs)
-        except torch._dynamo.exc.TorchDynamoException as error:
+        except COMPILER_ERRORS as error:
             self._warn(error)
-            self.compiled, self._callable = False, self._function
+            self.compiled, self._callable = False, self._otherwise
             return self._callable(*args, **kwargs)
         finally:
             if _graphs() > graphs or not self.compiled:
                 self._clock.seconds += time.perf_counter() - started
 
     def _warn(self, error: Exception) -> None:
-        if not self._clock.warned:
-            self._clock.warned = True
+        if not self._clock.failed:
+            self._clock.failed = True
             warnings.warn(
                 f"torch.compile does not work here ({type(error).__name__}: {_first_line(error)}); going on without "
                 "it, slower. model.engine.compile: never does the same without this warning.",

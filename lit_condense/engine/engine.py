@@ -21,7 +21,7 @@ from lit_condense.engine.first_order import FirstOrderLoss
 from lit_condense.engine.forward import Forward, Mode, images_are_independent, per_image
 from lit_condense.engine.image_gradient import ImageGradient
 from lit_condense.engine.quantities import isolation, observe, rejoined, stacked
-from lit_condense.engine.routes import Compile, Route, Work, route_for
+from lit_condense.engine.routes import Compile, Route, Workload, route_for
 from lit_condense.errors import SettingsError
 from lit_condense.matching.base import MatchingLoss, Need, Progress, Quantities
 from lit_condense.networks import CondensableNetwork, FeaturesAndLogits
@@ -73,8 +73,9 @@ class Engine:
         classes_per_block: Classes whose images are gathered and compared together. More costs memory; the result of
             an update does not depend on it. By default 1, and up to 16 where they are light.
         real_chunk: Real images of a class that go through the network at once, for images so large that a class batch
-            does not fit; by default all. The result is the same to rounding, unless layers draw (dropout) or normalise
-            by the statistics of their batch (batch norm under ``own_batch``).
+            does not fit. By default all; where a run is compiled on a CPU, as many as fit the cache, unless layers draw
+            (dropout) or use the statistics of their batch, which chunks would change. Else the result is the same to
+            rounding.
     """
 
     def __init__(
@@ -107,16 +108,16 @@ class Engine:
 
         Args:
             network: The inner network.
-            real_batch: ``(n, C, H, W)``, of the shape of a class's batch.
+            real_batch: ``(n, C, H, W)``, of the shape that most classes' batches have.
             needs: All quantities that the run's losses read.
             synthetic_images: Images that most classes show the network.
         """
-        work = Work(
+        work = Workload(
             real_batch.device.type,
             len(real_batch),
             synthetic_images,
             *per_image(network, real_batch),
-            independent=images_are_independent(network),
+            independent=images_are_independent(network, real_batch[0]),
         )
         route = route_for(work, self.mode, self.compile, self.classes_per_block, self.real_chunk)
         outputs = None
@@ -132,8 +133,8 @@ class RunningEngine:
         network: The inner network, the same object for the whole run.
         outputs: Its features and logits, where the run reads them.
         table: The route that the table gives.
-        real_batch: ``(n, C, H, W)``, a full real class batch; only full chunks of it take the compiled route, so that
-            the few smaller classes do not each compile their own.
+        real_batch: ``(n, C, H, W)``, a real class batch; only chunks of its full size take the compiled route, so that
+            classes of other sizes do not each compile their own. What is left of them runs eager in float32.
         synthetic_images: Images that most classes show the network; the same holds for them.
     """
 
@@ -168,7 +169,7 @@ class RunningEngine:
             synthetic = f"{forward}, compiled"
         elif self.image_gradient.together:
             synthetic = f"float32, eager, {self.table.classes_per_block} classes at once"
-        real = f"{forward}, {'compiled' if self.first_order.compiled else 'eager'}"
+        real = f"{forward}, compiled" if self.first_order.compiled else "float32, eager"
         return f"real side and training: {real}; synthetic side: {synthetic}"
 
     @property

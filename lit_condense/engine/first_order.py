@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import cast
 
 import torch
@@ -25,13 +26,17 @@ class FirstOrderLoss:
 
     Args:
         forward: The network in the run's precision.
-        compiled: Compile with ``torch.compile``; where the platform cannot, fall back to eager with one warning.
+        compiled: Compile with ``torch.compile``; where the platform cannot, fall back to eager, in the network's own
+            precision, with one warning.
         clock: Counts what compiling takes.
     """
 
     def __init__(self, forward: Forward, compiled: bool, clock: Clock | None = None) -> None:
         self.forward = forward
-        self._region = Region(self._loss, compiled, clock or Clock())
+        self._eager = Forward(forward.network, "exact", forward.outputs)
+        self._region = Region(
+            partial(_loss, forward), compiled, clock or Clock(), otherwise=partial(_loss, self._eager)
+        )
 
     @property
     def compiled(self) -> bool:
@@ -60,6 +65,7 @@ class FirstOrderLoss:
             labels = torch.zeros(len(images), dtype=torch.int64, device=images.device)
             return cast(Tensor, self._region(images, labels)[1])
 
-    def _loss(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor | None, Tensor]:
-        features, logits = self.forward(images)
-        return F.cross_entropy(logits, labels), features, logits
+
+def _loss(forward: Forward, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor | None, Tensor]:
+    features, logits = forward(images)
+    return F.cross_entropy(logits, labels), features, logits

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Any, Literal
 
 import torch
@@ -9,6 +10,7 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from lit_condense.networks import FeaturesAndLogits, evaluating
+from lit_condense.rng import RandomKey
 
 Mode = Literal["exact", "fast"]
 
@@ -67,7 +69,19 @@ def per_image(network: nn.Module, images: Tensor) -> tuple[float, int]:
     return counter.get_total_flops() / 1e9, largest
 
 
-def images_are_independent(network: nn.Module) -> bool:
-    """Return whether no known layer draws, or normalises by the statistics of a batch."""
+def images_are_independent(network: nn.Module, like: Tensor) -> bool:
+    """Return whether the outputs of a batch are those of its halves: no layer draws or uses the batch's statistics.
+
+    Args:
+        network: In training mode, which it keeps.
+        like: An image ``(C, H, W)``, for its shape, type and device; the trial is made on noise.
+    """
     mixing = (nn.modules.batchnorm._BatchNorm, nn.modules.dropout._DropoutNd)
-    return not any(isinstance(layer, mixing) for layer in network.modules())
+    if any(isinstance(layer, mixing) for layer in network.modules()):
+        return False
+    key = RandomKey(0, ("independent",))
+    noise = torch.randn(4, *like.shape, generator=key.generator()).to(like)
+    copied = copy.deepcopy(network).train()  # a layer may count what it sees
+    with key.isolated(), torch.no_grad():
+        whole, halves = copied(noise), torch.cat([copied(half) for half in torch.split(noise, 2)])
+    return torch.allclose(whole, halves, rtol=1e-3, atol=1e-3 * float(whole.abs().max()))

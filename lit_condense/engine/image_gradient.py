@@ -107,13 +107,20 @@ class ImageGradient:
         tags = tuple(loss.tag for loss in losses)
         if tags not in self._regions:
 
-            def region(
-                weights: Tensor, images: Tensor, labels: Tensor, real: Quantities, vectors: dict[str, Tensor]
+            def through(
+                forward: Forward,
+                weights: Tensor,
+                images: Tensor,
+                labels: Tensor,
+                real: Quantities,
+                vectors: dict[str, Tensor],
             ) -> Found:
-                observed = partial(observe, self.forward, create_graph=True, keys=[None])
+                observed = partial(observe, forward, create_graph=True, keys=[None])
                 return matched(observed, losses, weights, images, labels, real, vectors)
 
-            self._regions[tags] = Region(region, True, self._clock, whole=True)
+            self._regions[tags] = Region(
+                partial(through, self.forward), True, self._clock, whole=True, otherwise=partial(through, self.eager)
+            )
         return self._regions[tags]
 
 

@@ -46,7 +46,7 @@ class Route:
 
 
 @dataclass(frozen=True)
-class Work:
+class Workload:
     """What an update asks of the network, for the most common class."""
 
     device: str
@@ -61,7 +61,7 @@ class Work:
 
 
 def route_for(
-    work: Work, mode: Mode, compile: Compile, classes_per_block: int | None = None, real_chunk: int | None = None
+    work: Workload, mode: Mode, compile: Compile, classes_per_block: int | None = None, real_chunk: int | None = None
 ) -> Route:
     """Return the route of a run.
 
@@ -86,10 +86,14 @@ def route_for(
     )
 
 
-def chunk_for(work: Work, bytes_per_entry: int) -> int | None:
-    """Return the largest size of equal chunks whose feature maps stay in the cache, or None for the whole batch."""
+def chunk_for(work: Workload, bytes_per_entry: int) -> int | None:
+    """Return the largest size of chunks whose feature maps stay in the cache, equal if possible; None: the whole batch.
+
+    What does not fill a chunk runs eager.
+    """
     if not work.independent or work.device not in CHUNK_BYTES:
         return None
     fitting = CHUNK_BYTES[work.device] // (bytes_per_entry * work.largest_map)
-    sizes = [n for n in CHUNK_IMAGES if n <= max(fitting, CHUNK_IMAGES[0]) and work.real_images % n == 0]
-    return max(sizes, default=None)
+    sizes = [n for n in CHUNK_IMAGES if n <= min(max(fitting, CHUNK_IMAGES[0]), work.real_images)]
+    equal = [n for n in sizes if work.real_images % n == 0]
+    return max(equal or sizes, default=None)

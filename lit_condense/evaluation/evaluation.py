@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 import statistics
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -174,26 +175,41 @@ class Judge:
         Returns:
             An accuracy a network, and the recipe as plain data.
         """
+        keys = [self.key.fold("evaluation", network_name(factory), index) for index in indices]
+        with self._training():
+            first = set_for(indices[0])
+            trainings = self._planned(factory, first, networks, max_steps)
+            found: list[float] = []
+            for group in trainings.groups(len(indices)):
+                sets = [set_for(indices[i]) if i > 0 else first for i in group]
+                found += trainings.accuracies([keys[i] for i in group], sets)
+        return found, {**describe(trainings.recipe), "steps": trainings.steps}
+
+    def at_once(self, factory: NetworkFactory, data: LabelledImages, networks: int) -> int:
+        """Return how many of so many networks are trained at once, at most."""
+        with self._training():
+            return self._planned(factory, data, networks).at_once
+
+    def _planned(
+        self, factory: NetworkFactory, data: LabelledImages, networks: int, max_steps: int | None = None
+    ) -> Trainings:
         channels, height, width = self.test.image_shape
 
         def build(key: RandomKey) -> nn.Module:
             return build_network(factory, channels, (height, width), self.test.num_classes, key).to(self.device)
 
-        keys = [self.key.fold("evaluation", network_name(factory), index) for index in indices]
-        # Validation runs in inference mode and possibly under autocast: a network is trained here in neither.
+        return Trainings.planned(build, self.recipe, data, self.test, networks, max_steps)
+
+    @contextmanager
+    def _training(self) -> Iterator[None]:
+        """Validation runs in inference mode and possibly under autocast: a network is trained here in neither."""
         with (
             torch.inference_mode(False),
             torch.enable_grad(),
             torch.autocast(self.device.type, enabled=False),
             single_precision(),
         ):
-            first = set_for(indices[0])
-            trainings = Trainings.planned(build, self.recipe, first, self.test, networks, max_steps)
-            found: list[float] = []
-            for group in trainings.groups(len(indices)):
-                sets = [set_for(indices[i]) if i > 0 else first for i in group]
-                found += trainings.accuracies([keys[i] for i in group], sets)
-        return found, {**describe(trainings.recipe), "steps": trainings.steps}
+            yield
 
     def score(
         self,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal, TypeVar
 
 import numpy as np
@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from lit_condense.data.store import RealImages
+from lit_condense.engine.compilation import Clock
 from lit_condense.engine.forward import per_image
 from lit_condense.evaluation.protocols import Recipe
 from lit_condense.evaluation.stacked import can_be_stacked, train_stacked
@@ -66,6 +67,7 @@ class Trainings:
     steps: int
     """Of each training."""
     way: Way
+    clock: Clock = field(default_factory=Clock)
 
     @classmethod
     def planned(
@@ -99,10 +101,14 @@ class Trainings:
             way = "alone"  # what draws shares the global generators
         return cls(build, recipe, test, max_steps, steps, way)
 
+    @property
+    def at_once(self) -> int:
+        """How many networks are trained at once."""
+        return {"stacked": STACKED_AT_ONCE, "threads": torch.get_num_threads()}.get(self.way, 1)
+
     def groups(self, count: int) -> list[range]:
         """Return which of so many networks are trained at once."""
-        size = {"stacked": STACKED_AT_ONCE, "threads": torch.get_num_threads()}.get(self.way, 1)
-        return [range(start, min(start + size, count)) for start in range(0, count, size)]
+        return [range(start, min(start + self.at_once, count)) for start in range(0, count, self.at_once)]
 
     def accuracies(self, keys: Sequence[RandomKey], sets: Sequence[LabelledImages]) -> list[float]:
         """Return the test accuracies of the networks of a group.
@@ -117,7 +123,9 @@ class Trainings:
             return [test_accuracy(network, self.test) for network in networks]
 
         def one(i: int) -> float:
-            train_network(networks[i], sets[i], self.recipe, keys[i], self.max_steps, self.way == "compiled")
+            train_network(
+                networks[i], sets[i], self.recipe, keys[i], self.max_steps, self.way == "compiled", self.clock
+            )
             return test_accuracy(networks[i], self.test)
 
         if self.way == "threads":

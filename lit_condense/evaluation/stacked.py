@@ -53,6 +53,8 @@ def can_be_stacked(networks: Sequence[nn.Module], images: Tensor) -> bool:
         networks: Two networks of one architecture, in training mode.
         images: ``(n, C, H, W)``.
     """
+    if not all(parameter.requires_grad for parameter in networks[0].parameters()):
+        return False  # stacked weights would all be trained
     labels = torch.zeros(len(images), dtype=torch.int64, device=images.device)
     function, weights = _loss_of(networks[0]), _stacked(networks)
     try:

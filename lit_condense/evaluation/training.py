@@ -14,11 +14,12 @@ from torchmetrics.classification import MulticlassAccuracy
 
 from lit_condense.augmentation.cutmix import mixed
 from lit_condense.data.store import RealImages
+from lit_condense.engine.compilation import Clock
 from lit_condense.engine.first_order import FirstOrderLoss
 from lit_condense.engine.forward import Forward
 from lit_condense.evaluation.protocols import Recipe
 from lit_condense.networks import evaluating
-from lit_condense.optim import sgd
+from lit_condense.optim import NetworkSGD
 from lit_condense.rng import RandomKey
 from lit_condense.transfer import sent
 
@@ -59,6 +60,7 @@ def train_network(
     key: RandomKey,
     max_steps: int | None = None,
     compiled: bool = False,
+    clock: Clock | None = None,
 ) -> int:
     """Train ``network`` in place on ``data`` and return the number of steps taken.
 
@@ -72,9 +74,10 @@ def train_network(
         key: Names the network; every shuffle and augmentation is drawn from it.
         max_steps: Fewer steps than the recipe's, its schedule shrunk in proportion.
         compiled: Whether to compile the loss.
+        clock: Remembers for the next network whether that failed.
     """
     num_classes = classes_of(network, data)
-    loss = FirstOrderLoss(Forward(network, "exact"), compiled)
+    loss = FirstOrderLoss(Forward(network, "exact"), compiled, clock)
     network.train()
     descent = Descent(list(network.parameters()), recipe)
     rates = list(recipe.rates(batches_of(data, recipe), max_steps))
@@ -93,7 +96,7 @@ class Descent:
 
     def __init__(self, parameters: Sequence[Tensor], recipe: Recipe) -> None:
         self._new = partial(
-            sgd, parameters, momentum=recipe.momentum, nesterov=recipe.nesterov, weight_decay=recipe.weight_decay
+            NetworkSGD, parameters, momentum=recipe.momentum, nesterov=recipe.nesterov, weight_decay=recipe.weight_decay
         )
         self._optimizer = self._new(lr=recipe.lr)
 

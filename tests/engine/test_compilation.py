@@ -7,6 +7,7 @@ import warnings
 import pytest
 import torch
 
+from lit_condense.engine import compilation
 from lit_condense.engine.compilation import DOUBLE_BACKWARD_COMPILES, Clock, Region
 
 
@@ -87,3 +88,17 @@ def test_both_derivatives_fit_in_one_region():
     # d/dx of 3 w^2 x^3 is 9 w^2 x^2
     torch.testing.assert_close(region(x), 9 * weight.detach() ** 2 * x**2)
     assert region.compiled
+
+
+def test_more_versions_of_one_graph_than_allowed_go_on_without(monkeypatch):
+    monkeypatch.setattr(compilation, "WANTED", {**compilation.WANTED, "recompile_limit": 1, "cache_size_limit": 1})
+    clock = Clock()
+    region = Region(lambda x: 2 * x + 1, True, clock, whole=True, otherwise=lambda x: x - x)
+    with pytest.warns(UserWarning, match="going on without") as said:
+        found = [region(torch.ones(n)).sum().item() for n in range(2, 6)]
+    assert len(said) == 1
+    assert found[0] == 6
+    assert found[-1] == 0  # what is called instead
+    assert not region.compiled
+    assert clock.failed
+    assert not Region(lambda x: x, True, clock).compiled  # of the same run: it does not try again

@@ -10,16 +10,16 @@ from torch import nn
 
 from lit_condense.engine import Engine
 from lit_condense.engine.forward import images_are_independent, per_image
-from lit_condense.engine.routes import CLASSES_TOGETHER, Work, route_for
+from lit_condense.engine.routes import CLASSES_TOGETHER, Workload, route_for
 from lit_condense.networks import ConvNet, build_network
 from lit_condense.rng import RandomKey
 
-CIFAR = Work("cpu", 256, 10, gflop=0.1, largest_map=128 * 32 * 32, independent=True)
-DIGITS = Work("cpu", 128, 1, gflop=0.00033, largest_map=32 * 8 * 8, independent=True)
+CIFAR = Workload("cpu", 256, 10, gflop=0.1, largest_map=128 * 32 * 32, independent=True)
+DIGITS = Workload("cpu", 128, 1, gflop=0.00033, largest_map=32 * 8 * 8, independent=True)
 
 
 def changed(work, **fields):
-    return Work(**{**vars(work), **fields})
+    return Workload(**{**vars(work), **fields})
 
 
 def convnet(width=128, norm="instance"):
@@ -70,20 +70,42 @@ def test_double_backward_is_compiled_where_this_torch_can(monkeypatch):
         (256, "exact", 32 * 32 * 32, 64),  # more gains nothing
         (100, "exact", 32 * 32 * 32, 50),  # equal chunks, or the last one would need a region of its own
         (256, "exact", 128 * 64 * 64, 16),  # fewer would leave cores idle
-        (97, "fast", 128 * 32 * 32, None),  # a prime number
+        (97, "fast", 128 * 32 * 32, 64),  # a prime number: 33 are left over
+        (15, "fast", 128 * 32 * 32, None),
         (64, "fast", 128 * 32 * 32, 64),
     ],
 )
-def test_real_images_go_in_equal_chunks_whose_maps_fit_the_cache(images, mode, largest_map, chunk):
+def test_real_images_go_in_chunks_whose_maps_fit_the_cache(images, mode, largest_map, chunk):
     work = changed(CIFAR, real_images=images, largest_map=largest_map)
     assert route_for(work, mode, "auto").real_chunk == chunk
 
 
 def test_batches_whose_images_depend_on_one_another_are_not_cut():
     assert route_for(changed(CIFAR, independent=False), "fast", "auto").real_chunk is None
-    assert images_are_independent(convnet())
-    assert not images_are_independent(convnet(norm="batch"))
-    assert not images_are_independent(nn.Sequential(convnet(), nn.Dropout(0.1)))
+    image = torch.zeros(3, 32, 32)
+    assert images_are_independent(convnet(), image)
+    assert not images_are_independent(convnet(norm="batch"), image)
+    assert not images_are_independent(nn.Sequential(convnet(), nn.Dropout(0.1)), image)
+
+
+class Centred(nn.Module):
+    """Uses the batch, under no name that says so, and counts what it sees."""
+
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("seen", torch.zeros(()))
+
+    def forward(self, x):
+        self.seen += len(x)
+        return x - x.mean(0)
+
+
+def test_a_trial_finds_layers_that_use_the_batch_and_leaves_them_as_they_were():
+    network = nn.Sequential(Centred(), convnet())
+    state = torch.get_rng_state()
+    assert not images_are_independent(network, torch.zeros(3, 32, 32))
+    assert network[0].seen == 0
+    assert torch.equal(torch.get_rng_state(), state)
 
 
 def test_the_arithmetic_of_the_published_network_is_the_known_one():

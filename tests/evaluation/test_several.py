@@ -110,6 +110,14 @@ def test_what_can_be_stacked_is_found_out(factory, fits):
     assert all(torch.equal(weights(network), old) for network, old in zip(networks, before, strict=True))
 
 
+def test_frozen_weights_are_not_stacked_and_stay():
+    networks = [network_of(key) for key in KEYS[:2]]
+    for network in networks:
+        network.classifier.requires_grad_(False)
+    assert not can_be_stacked(networks, images_of(0))
+    assert not networks[0].classifier.weight.requires_grad
+
+
 # ------------------------------------------------------------------ threads
 
 

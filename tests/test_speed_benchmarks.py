@@ -1,0 +1,77 @@
+"""The speed benchmarks at a tiny size: who does the work that is measured, never how long it takes."""
+
+from __future__ import annotations
+
+import importlib
+
+import pytest
+
+from benchmarks import common, growth, memory, update
+from lit_condense.engine import RunningEngine
+from tests.cli_helpers import REPOSITORY
+
+
+@pytest.fixture
+def tiny(monkeypatch):
+    """Settings of a benchmark with a network that takes no time."""
+
+    def settings(method, ipc, updates, mode):
+        config = published(method, ipc, updates, mode)
+        model = config["model"]["init_args"]
+        model["network"]["init_args"]["width"] = 4
+        model["sampling"]["init_args"]["batch_size"] = 8
+        return config
+
+    published = update.settings
+    monkeypatch.setattr(memory, "settings", settings)
+    monkeypatch.setattr(update, "settings", settings)
+
+
+@pytest.fixture
+def engine_calls(monkeypatch):
+    """Written down: every call of the engine."""
+    calls, run = [], RunningEngine.run
+
+    def counted(self, *args, **kwargs):
+        calls.append(args[0])
+        return run(self, *args, **kwargs)
+
+    monkeypatch.setattr(RunningEngine, "run", counted)
+    return calls
+
+
+@pytest.mark.parametrize("method", ["dc", "idc"])
+def test_each_process_of_the_memory_benchmark_does_its_own_updates_only(tiny, engine_calls, monkeypatch, method):
+    slow = []
+    start = update.Alternating.on_train_batch_start
+    monkeypatch.setattr(
+        update.Alternating, "on_train_batch_start", lambda self, *args: (slow.append(args), start(self, *args))
+    )
+    assert memory.peak_of("straightforward", method, 1, "fast") > 0
+    assert (len(slow), len(engine_calls)) == (memory.UPDATES, 0)
+    assert memory.peak_of("engine", method, 1, "fast") > 0
+    assert len(slow) == memory.UPDATES
+    assert engine_calls
+
+
+def test_a_cell_of_the_growth_table_says_what_it_did(monkeypatch):
+    monkeypatch.setattr(growth, "network_of", lambda classes, size: {"width": 4, "real": 6})
+    found = growth.cell(2, 4, 16, 3, updates=2, mode="fast")
+    assert found["seconds"]["min"] > 0
+    assert found["peak_mib"] > 0
+    assert "eager" in found["route"]
+
+
+def test_a_process_that_fails_is_no_process_without_memory():
+    with pytest.raises(RuntimeError, match=r"benchmarks\.growth"):
+        common.child("benchmarks.growth", ipc=0)
+
+
+def test_every_table_of_speed_can_be_built(monkeypatch, tmp_path):
+    monkeypatch.syspath_prepend(str(REPOSITORY / "scripts"))
+    tables = importlib.import_module("speed_tables")
+    names = ("updates", "allocator", "arithmetic", "memory", "startup", "growth", "processes")
+    built = [getattr(tables, name)() for name in names]
+    assert all(len(text.splitlines()) > 2 for text in built)  # every benchmark has been run
+    monkeypatch.setattr(tables, "ROOT", tmp_path)
+    assert all("Not measured yet" in getattr(tables, name)() for name in names)
