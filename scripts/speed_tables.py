@@ -9,31 +9,51 @@ from typing import Any
 
 from tables import ROOT, cards, markdown
 
+DEFAULT = "glibc's default"
+"""The allocator of a benchmark that does not ask for another."""
 MISSING = "Not measured yet: `python -m benchmarks.{}`."
 
 
 def updates() -> str:
     """Return the table of all timed updates and evaluations, for the README."""
-    rows = [_update(file) for file in _results("update_*.json") if file["allocator"] == "glibc's default"]
+    kept = {(file["what"], _mode(file)): file for file in _results("update_*.json") if file["allocator"] != DEFAULT}
+    timed = [file for file in _results("update_*.json") if file["allocator"] == DEFAULT]
+    rows = [_update(file, kept.get((file["what"], _mode(file)))) for file in timed]
     rows += [_evaluation(file) for file in _results("evaluation_*.json")]
-    header = ("work", "engine's mode", "straightforward", "engine", "faster", "agreement: relative error, cosine")
+    header = (
+        "work",
+        "engine's mode",
+        "straightforward",
+        "engine",
+        "faster",
+        "faster where both keep freed memory",
+        "agreement: relative error, cosine",
+    )
     return _table("update", header, rows)
 
 
 def allocator() -> str:
-    """Return the update at one image a class under both ways in which freed memory is treated."""
+    """Return the updates that were timed under both ways in which freed memory is treated."""
+    files = _results("update_*.json")
+    twice = {(file["what"], _mode(file)) for file in files if file["allocator"] != DEFAULT}
     rows = [
-        [file["what"], file["allocator"], *_seconds(file["straightforward"]["total"], file["engine"]["total"])]
-        for file in _results("update_*_dc_ipc1_fast*.json")
+        [
+            file["what"],
+            _mode(file),
+            file["allocator"],
+            *_seconds(file["straightforward"]["total"], file["engine"]["total"]),
+        ]
+        for file in sorted(files, key=lambda file: (file["what"], _mode(file), file["allocator"]))
+        if (file["what"], _mode(file)) in twice
     ]
-    return _table("update", ("work", "allocator", "straightforward", "engine", "faster"), rows)
+    return _table("update", ("work", "engine's mode", "allocator", "straightforward", "engine", "faster"), rows)
 
 
 def arithmetic() -> str:
     """Return achieved and ideal GFLOP/s of the matching updates."""
     rows = []
     for file in _results("update_*.json"):
-        if file["allocator"] == "glibc's default" and "matching" in file:
+        if file["allocator"] == DEFAULT and "matching" in file:
             matching = file["matching"]
             ideal, achieved = matching["convolution_gflop_per_second"], matching["gflop_per_second"]
             best = ideal["bfloat16" if _mode(file) == "fast" else "float32"]
@@ -138,14 +158,16 @@ def _over_seeds(values: Sequence[float]) -> str:
     return f"{statistics.mean(values):.1f} +- {statistics.stdev(values):.1f} ({each})"
 
 
-def _update(file: dict[str, Any]) -> list[str]:
+def _update(file: dict[str, Any], kept: dict[str, Any] | None) -> list[str]:
     agreement = file["image_gradient_against_float64"]
     digits = f"{agreement['relative_error']:.1e}, {agreement['cosine']:.6f}"
-    return [file["what"], _mode(file), *_seconds(file["straightforward"]["total"], file["engine"]["total"]), digits]
+    other = f"{kept['speedup_of_medians']:.2f}x" if kept else "-"
+    seconds = _seconds(file["straightforward"]["total"], file["engine"]["total"])
+    return [file["what"], _mode(file), *seconds, other, digits]
 
 
 def _evaluation(file: dict[str, Any]) -> list[str]:
-    return [file["what"], "-", *_seconds(file["straightforward"], file["judge"]), "-"]
+    return [file["what"], "-", *_seconds(file["straightforward"], file["judge"]), "-", "-"]
 
 
 def _seconds(slow: dict[str, float], fast: dict[str, float]) -> list[str]:

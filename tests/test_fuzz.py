@@ -132,7 +132,7 @@ def check(several):
         assert "Traceback" not in message
 
 
-@settings(deadline=None, max_examples=15, derandomize=True)
+@settings(deadline=None, max_examples=8, derandomize=True)
 @given(changes())
 @pytest.mark.filterwarnings("ignore")
 def test_a_wrong_config_ends_in_a_message(several):
