@@ -114,12 +114,9 @@ def growth() -> str:
         size, classes, ipc, width, real = place
         blocks = [c for c in cells if (c["size"], c["classes"], c["ipc"]) == (size, classes, ipc)]
         shown = {c["block"]: _cell(c) for c in blocks}
-        smallest, *middle, largest = sorted(shown)
-        between = shown[middle[0]] + f" ({middle[0]})" if middle else "-"
-        rows.append(
-            [f"{size} px", str(classes), str(ipc), f"{width}, {real}", shown[smallest], between, shown[largest]]
-        )
-    header = ("images", "classes", "a class", "width, real images", "one class a block", "some (how many)", "all")
+        smallest, largest = min(shown), max(shown)
+        rows.append([f"{size} px", str(classes), str(ipc), f"{width}, {real}", shown[smallest], shown[largest]])
+    header = ("images", "classes", "a class", "width, real images", "one class a block", "all classes a block")
     return _table("growth", header, rows)
 
 
