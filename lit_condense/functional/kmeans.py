@@ -63,8 +63,36 @@ def kmeans(
     iterations: int = DEFAULT_ITERATIONS,
     tolerance: float = DEFAULT_TOLERANCE,
 ) -> Tensor:
-    """Return the ``(k, d)`` centres of the points ``(n, d)`` of one class; see :func:`kmeans_of_classes`."""
-    return kmeans_of_classes(points.unsqueeze(0), k, [generator], iterations, tolerance)[0]
+    """Return the ``(k, d)`` centres of Lloyd's algorithm from a k-means++ start.
+
+    A cluster that loses all its points takes the point that is farthest from its own centre.
+
+    Args:
+        points: ``(n, d)``.
+        k: Number of clusters, at most n.
+        generator: Of the start, on the CPU.
+        iterations: Most passes.
+        tolerance: It stops once the summed squared shift of the centres is at most this.
+
+    Raises:
+        ValueError: There are fewer points than clusters.
+    """
+    n = len(points)
+    if not 1 <= k <= n:
+        raise ValueError(f"Expected 1 to {n} clusters for {n} points, got {k}.")
+    centres = points[plus_plus(points, k, generator).to(points.device)]
+    norms = points.square().sum(-1)
+    distances = squared_distances(points, centres, norms)
+    for _ in range(iterations):
+        moved = _means(points, *distances.min(dim=1), k)
+        shifts = (moved - centres).square().sum(dim=1)
+        centres = moved
+        if not bool(shifts.sum() > tolerance):
+            break
+        # a cluster that keeps its points keeps its centre, and towards the end most do
+        changed = shifts.nonzero().squeeze(1)
+        distances[:, changed] = squared_distances(points, centres[changed], norms)
+    return centres
 
 
 def kmeans_of_classes(
@@ -74,50 +102,30 @@ def kmeans_of_classes(
     iterations: int = DEFAULT_ITERATIONS,
     tolerance: float = DEFAULT_TOLERANCE,
 ) -> Tensor:
-    """Return the ``(b, k, d)`` centres of Lloyd's algorithm from a k-means++ start, for several classes at once.
+    """Return the ``(b, k, d)`` centres of several classes, each as :func:`kmeans` gives them alone.
 
-    A cluster that loses all its points takes the point that is farthest from its own centre. A class stops on its own:
-    what is clustered beside it makes no difference.
+    One after the other: a class is work enough, and what is clustered beside it must not make a difference, not even to
+    rounding, because ranks share out the classes.
 
     Args:
         points: ``(b, n, d)``.
         k: Number of clusters of each class, at most n.
         generators: Of the start of each class, on the CPU.
-        iterations: Most passes.
-        tolerance: A class stops once the summed squared shift of its centres is at most this.
-
-    Raises:
-        ValueError: There are fewer points than clusters.
+        iterations: As for :func:`kmeans`, and so the rest.
+        tolerance: As above.
     """
-    n = points.shape[1]
-    if not 1 <= k <= n:
-        raise ValueError(f"Expected 1 to {n} clusters for {n} points, got {k}.")
-    starts = [plus_plus(x, k, generator) for x, generator in zip(points, generators, strict=True)]
-    centres = torch.stack([x[start.to(x.device)] for x, start in zip(points, starts, strict=True)])
-    running = torch.arange(len(points), device=points.device)
-    moving, norms = points, points.square().sum(-1)
-    for _ in range(iterations):
-        moved = _means(moving, *squared_distances(moving, centres[running], norms).min(dim=2), k)
-        shifts = (moved - centres[running]).square().sum(dim=(1, 2))
-        centres[running] = moved
-        going = shifts > tolerance
-        if not bool(going.any()):
-            break
-        if not bool(going.all()):
-            running, moving, norms = running[going], moving[going], norms[going]
-    return centres
+    each = zip(points, generators, strict=True)
+    return torch.stack([kmeans(x, k, generator, iterations, tolerance) for x, generator in each])
 
 
 def _means(points: Tensor, distances: Tensor, owners: Tensor, k: int) -> Tensor:
-    """Return the mean ``(b, k, d)`` of each cluster's points; an empty one gets a point far from its own centre."""
-    b, n, d = points.shape
-    cells = (owners + k * torch.arange(b, device=points.device).unsqueeze(1)).flatten()
-    sizes = torch.bincount(cells, minlength=b * k).view(b, k)
-    sums = points.new_zeros(b * k, d).index_add_(0, cells, points.reshape(b * n, d)).view(b, k, d)
-    means = sums / sizes.clamp(min=1).unsqueeze(2).to(points.dtype)
-    for c in (sizes == 0).any(dim=1).nonzero().flatten().tolist():
-        empty = (sizes[c] == 0).nonzero().squeeze(1)
-        means[c, empty] = points[c, distances[c].argsort(descending=True, stable=True)[: len(empty)]]
+    """Return the mean ``(k, d)`` of each cluster's points; an empty one gets a point far from its own centre."""
+    sizes = torch.bincount(owners, minlength=k)
+    sums = points.new_zeros(k, points.shape[1]).index_add_(0, owners, points)
+    means = sums / sizes.clamp(min=1).unsqueeze(1).to(points.dtype)
+    empty = (sizes == 0).nonzero().squeeze(1)
+    if len(empty):
+        means[empty] = points[distances.argsort(descending=True, stable=True)[: len(empty)]]
     return means
 
 
