@@ -113,11 +113,12 @@ def settings(arm: str, seed: int | str, folder: str) -> dict[str, Any]:
 
 
 def timed_again() -> dict[str, Any]:
-    """Replace the seconds of the curve that stands in results/ by those of new timed runs; the accuracies stay."""
+    """Replace the seconds of the curve in results/ by those of timed runs, made if missing; the accuracies stay."""
     path = ROOT / "results" / "dream_curve.json"
     found: dict[str, Any] = json.loads(path.read_text())
     for arm, seeds in found["arms"].items():
-        condense(arm, TIMED, folder_of(arm, TIMED))
+        if not (folder_of(arm, TIMED) / "card.json").exists():
+            condense(arm, TIMED, folder_of(arm, TIMED))
         clock = seconds(folder_of(arm, TIMED) / "log" / "metrics.csv")
         for point in (point for points_of_seed in seeds.values() for point in points_of_seed):
             point["seconds"] = round(clock[point["updates"] - 1], 2)
@@ -147,11 +148,12 @@ def points(path: Path, clock: list[float]) -> list[dict[str, float]]:
 
 
 def seconds(path: Path) -> list[float]:
-    """Return the seconds of condensing up to and with each update."""
+    """Return the seconds of condensing up to and with each update, without those spent compiling: once for all runs."""
     with path.open() as file:
         rows = [row for row in csv.DictReader(file) if row["time/match"]]
     parts = ("time/sampling", "time/match", "time/inner")
-    return list(itertools.accumulate(sum(float(row[part]) for part in parts) for row in rows))
+    spent = (sum(float(row[part]) for part in parts) - float(row["time/compile"]) for row in rows)
+    return list(itertools.accumulate(spent))
 
 
 def draw(found: dict[str, Any]) -> None:

@@ -76,7 +76,7 @@ class Clustered(Initialization):
         pixels: What the network is given: ``normalized``, or ``raw`` pixels in [0, 1] as DREAM's program does.
     """
 
-    def __init__(self, chunk: int = 500, pixels: PixelRange = "normalized") -> None:
+    def __init__(self, chunk: int = 512, pixels: PixelRange = "normalized") -> None:
         if chunk < 1:
             raise SettingsError(f"Expected Clustered.chunk to be 1 or more, got {chunk}.")
         if pixels not in ("normalized", "raw"):

@@ -20,7 +20,7 @@ from lit_condense.sharding import Share
 PixelRange = Literal["normalized", "raw"]
 
 LARGEST_GROUP = 50_000
-"""Images whose features are held and clustered together; classes beyond that wait for their turn."""
+"""Images whose features are held at once; classes beyond that wait for their turn."""
 
 
 class Representative(Sampling):
@@ -33,7 +33,7 @@ class Representative(Sampling):
         interval: Updates of a network between two choices (published: 10).
         per_cluster: Images taken from each cluster (published: 1); there are ``batch_size // per_cluster`` clusters.
         subset: Cluster a keyed random subset of so many images of each class; by default the whole class.
-        chunk: Images that go through the network at once.
+        chunk: Images that are gathered and given to the network at once; the engine may cut them further.
         pixels: What the network is given when images are clustered: ``normalized`` as in training, or ``raw`` pixels in
             [0, 1] as DREAM's program does, though it trains the network on normalised ones.
         every_network: Whether a new network always chooses. Where networks serve fewer updates than the interval (DM:
@@ -48,7 +48,7 @@ class Representative(Sampling):
         interval: int = 10,
         per_cluster: int = 1,
         subset: int | None = None,
-        chunk: int = 500,
+        chunk: int = 512,
         pixels: PixelRange = "normalized",
         every_network: bool = True,
     ) -> None:
@@ -116,7 +116,7 @@ class Representative(Sampling):
     def _choose(
         self, real: RealImages, features: Features, candidates: dict[int, Tensor], key: RandomKey
     ) -> dict[int, Tensor]:
-        """Return the chosen images of each class, clustering classes with as many candidates together."""
+        """Return the chosen images of each class; classes with as many candidates go through the network together."""
         chosen = {c: found for c, found in candidates.items() if len(found) <= self.batch_size}
         sizes = {c: len(found) for c, found in candidates.items() if c not in chosen}
         for size in sorted(set(sizes.values())):
@@ -139,7 +139,7 @@ def representatives(
     count: int,
     keys: Sequence[RandomKey],
     per_cluster: int = 1,
-    chunk: int = 500,
+    chunk: int = 512,
     pixels: PixelRange = "normalized",
 ) -> Tensor:
     """Return ``count`` different images among the candidates of each class: those nearest to their clusters' centres.
@@ -151,7 +151,7 @@ def representatives(
         count: How many of each class, a multiple of ``per_cluster``.
         keys: One a class: names the start of k-means.
         per_cluster: Images taken from each cluster.
-        chunk: Images that go through the network at once.
+        chunk: Images that are gathered and given to the network at once; the engine may cut them further.
         pixels: What the network is given.
 
     Returns:
