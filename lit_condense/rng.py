@@ -82,6 +82,12 @@ def _torch_generators_seeded(number: int) -> Iterator[None]:
         torch.set_rng_state(state)
 
 
+def global_state() -> tuple[list[int], object, str]:
+    """Return the state of every global generator of the CPU, to see whether something has drawn."""
+    numpy_state = repr(np.random.get_state(legacy=False))  # noqa: NPY002
+    return torch.get_rng_state().tolist(), random.getstate(), numpy_state
+
+
 @functools.cache
 def _accelerated() -> bool:
     """Whether there is more than the CPU; asking takes as long as a small convolution."""

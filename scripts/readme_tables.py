@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
-from tables import ROOT, cards, markdown, percent
+from tables import ROOT, cards, markdown, measurements, percent
 
 PUBLISHED = {  # data set, ipc -> accuracy in the DC authors' readme, spread from arXiv 2107.13034, Table 1
     ("mnist", 1): "91.7 +- 0.5",
@@ -30,8 +29,12 @@ def results_table() -> str:
 
 def methods_table() -> str:
     """Return the table of the methods' matching updates beside DC's, and that of DREAM's blocks."""
-    rows = [_method(file, method) for file in _timings("methods_ipc*.json") for method in file["methods"].values()]
-    blocks = [_block(file, *block) for file in _timings("dream_ipc*.json") for block in file["blocks"].items()]
+    rows = [
+        _method(file, method) for file in measurements(ROOT, "methods_ipc*.json") for method in file["methods"].values()
+    ]
+    blocks = [
+        _block(file, *block) for file in measurements(ROOT, "dream_ipc*.json") for block in file["blocks"].items()
+    ]
     header = (
         "method",
         "images per class",
@@ -51,7 +54,11 @@ def methods_table() -> str:
 
 def selection_costs() -> str:
     """Return what choosing costs each selection, beside a direct dense implementation on one class."""
-    rows = [_selection(tag, method) for file in _timings("selection_*.json") for tag, method in file["methods"].items()]
+    rows = [
+        _selection(tag, method)
+        for file in measurements(ROOT, "selection_*.json")
+        for tag, method in file["methods"].items()
+    ]
     header = (
         "method",
         "all classes",
@@ -94,10 +101,6 @@ def _row(card: dict[str, Any]) -> list[str]:
         published,
         f"{condensed['networks']} x {condensed['network']}, `{condensed['recipe']['protocol']}`",
     ]
-
-
-def _timings(pattern: str) -> list[dict[str, Any]]:
-    return [json.loads(path.read_text()) for path in sorted((ROOT / "benchmarks" / "results").glob(pattern))]
 
 
 def _method(file: dict[str, Any], method: dict[str, Any]) -> list[str]:

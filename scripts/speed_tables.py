@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import statistics
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from tables import ROOT, cards, markdown
+from tables import ROOT, cards, markdown, measurements
 
 DEFAULT = "glibc's default"
 """The allocator of a benchmark that does not ask for another."""
@@ -16,10 +15,10 @@ MISSING = "Not measured yet: `python -m benchmarks.{}`."
 
 def updates() -> str:
     """Return the table of all timed updates and evaluations, for the README."""
-    kept = {(file["what"], _mode(file)): file for file in _results("update_*.json") if file["allocator"] != DEFAULT}
-    timed = [file for file in _results("update_*.json") if file["allocator"] == DEFAULT]
-    rows = [_update(file, kept.get((file["what"], _mode(file)))) for file in timed]
-    rows += [_evaluation(file) for file in _results("evaluation_*.json")]
+    files = measurements(ROOT, "update_*.json")
+    kept = {_work(file): file for file in files if file["allocator"] != DEFAULT}
+    rows = [_update(file, kept.get(_work(file))) for file in files if file["allocator"] == DEFAULT]
+    rows += [_evaluation(file) for file in measurements(ROOT, "evaluation_*.json")]
     header = (
         "work",
         "engine's mode",
@@ -34,17 +33,12 @@ def updates() -> str:
 
 def allocator() -> str:
     """Return the updates that were timed under both ways in which freed memory is treated."""
-    files = _results("update_*.json")
-    twice = {(file["what"], _mode(file)) for file in files if file["allocator"] != DEFAULT}
+    files = measurements(ROOT, "update_*.json")
+    twice = {_work(file) for file in files if file["allocator"] != DEFAULT}
     rows = [
-        [
-            file["what"],
-            _mode(file),
-            file["allocator"],
-            *_seconds(file["straightforward"]["total"], file["engine"]["total"]),
-        ]
-        for file in sorted(files, key=lambda file: (file["what"], _mode(file), file["allocator"]))
-        if (file["what"], _mode(file)) in twice
+        [*_work(file), file["allocator"], *_seconds(file["straightforward"]["total"], file["engine"]["total"])]
+        for file in sorted(files, key=lambda file: (*_work(file), file["allocator"]))
+        if _work(file) in twice
     ]
     return _table("update", ("work", "engine's mode", "allocator", "straightforward", "engine", "faster"), rows)
 
@@ -52,8 +46,8 @@ def allocator() -> str:
 def arithmetic() -> str:
     """Return achieved and ideal GFLOP/s of the matching updates."""
     rows = []
-    for file in _results("update_*.json"):
-        if file["allocator"] == DEFAULT and "matching" in file:
+    for file in measurements(ROOT, "update_*.json"):
+        if file["allocator"] == DEFAULT:
             matching = file["matching"]
             ideal, achieved = matching["convolution_gflop_per_second"], matching["gflop_per_second"]
             best = ideal["bfloat16" if _mode(file) == "fast" else "float32"]
@@ -88,7 +82,7 @@ def memory() -> str:
             f"{case['engine_mib']:.0f} MiB",
             f"**{case['ratio']:.2f}**",
         ]
-        for file in _results("memory_*.json")
+        for file in measurements(ROOT, "memory_*.json")
         for case in file["cases"]
     ]
     return _table("memory", ("two updates", "mode", "straightforward", "engine", "ratio"), rows)
@@ -98,7 +92,7 @@ def startup() -> str:
     """Return the seconds from the start of a process to its first update."""
     rows = [
         [case["what"], case["compiler_cache"], f"**{case['seconds']:.0f} s**", f"{case['compiling']:.0f} s"]
-        for file in _results("startup_*.json")
+        for file in measurements(ROOT, "startup_*.json")
         for case in file["cases"]
     ]
     header = ("first update", "compiler cache", "from the start of the process", "of these in calls that compile")
@@ -107,7 +101,7 @@ def startup() -> str:
 
 def growth() -> str:
     """Return seconds and memory as the work grows; one row for classes, image size and images per class."""
-    cells = [cell for file in _results("growth_*.json") for cell in file["cells"]]
+    cells = [cell for file in measurements(ROOT, "growth_*.json") for cell in file["cells"]]
     places = list(dict.fromkeys((c["size"], c["classes"], c["ipc"], c["width"], c["real"]) for c in cells))
     rows = []
     for place in places:
@@ -129,7 +123,7 @@ def processes() -> str:
             f"**{file['speedup_of_two']:.2f}x**",
             f"{file['ceiling']:.2f}x",
         ]
-        for file in _results("processes_*.json")
+        for file in measurements(ROOT, "processes_*.json")
     ]
     header = ("work", "one process", "two", "two that do one each", "two are faster by", "ceiling")
     return _table("processes", header, rows)
@@ -160,7 +154,7 @@ def _update(file: dict[str, Any], kept: dict[str, Any] | None) -> list[str]:
     digits = f"{agreement['relative_error']:.1e}, {agreement['cosine']:.6f}"
     other = f"{kept['speedup_of_medians']:.2f}x" if kept else "-"
     seconds = _seconds(file["straightforward"]["total"], file["engine"]["total"])
-    return [file["what"], _mode(file), *seconds, other, digits]
+    return [*_work(file), *seconds, other, digits]
 
 
 def _evaluation(file: dict[str, Any]) -> list[str]:
@@ -170,6 +164,10 @@ def _evaluation(file: dict[str, Any]) -> list[str]:
 def _seconds(slow: dict[str, float], fast: dict[str, float]) -> list[str]:
     faster = slow["median"] / fast["median"]
     return [f"{slow['median']:.2f} s", f"{fast['median']:.2f} s", f"**{faster:.2f}x**"]
+
+
+def _work(file: dict[str, Any]) -> tuple[str, str]:
+    return file["what"], _mode(file)
 
 
 def _mode(file: dict[str, Any]) -> str:
@@ -184,10 +182,6 @@ def _cell(cell: dict[str, Any]) -> str:
     if not cell["fits"]:
         return "does not fit"
     return f"{cell['seconds']['median']:.2f} s, {cell['peak_mib'] / 1024:.1f} GiB"
-
-
-def _results(pattern: str) -> list[dict[str, Any]]:
-    return [json.loads(path.read_text()) for path in sorted((ROOT / "benchmarks" / "results").glob(pattern))]
 
 
 def _table(command: str, header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:

@@ -32,6 +32,11 @@ def cards(pattern: str) -> dict[Path, dict[str, Any]]:
     return {path.parent.relative_to(RESULTS): json.loads(path.read_text()) for path in found}
 
 
+def measurements(root: Path, pattern: str) -> list[dict[str, Any]]:
+    """Return the JSON files that the benchmarks of a checkout wrote under such names."""
+    return [json.loads(path.read_text()) for path in sorted((root / "benchmarks" / "results").glob(pattern))]
+
+
 def markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """Return a table."""
     lines = [header, ["---"] * len(header), *rows]

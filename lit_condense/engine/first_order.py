@@ -33,10 +33,8 @@ class FirstOrderLoss:
 
     def __init__(self, forward: Forward, compiled: bool, clock: Clock | None = None) -> None:
         self.forward = forward
-        self._eager = Forward(forward.network, "exact", forward.outputs)
-        self._region = Region(
-            partial(_loss, forward), compiled, clock or Clock(), otherwise=partial(_loss, self._eager)
-        )
+        eager = Forward(forward.network, "exact", forward.outputs)
+        self._region = Region(partial(_loss, forward), compiled, clock or Clock(), otherwise=partial(_loss, eager))
 
     @property
     def compiled(self) -> bool:

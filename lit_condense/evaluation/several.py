@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import random
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Literal, TypeVar
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -18,7 +16,7 @@ from lit_condense.engine.forward import per_image
 from lit_condense.evaluation.protocols import Recipe
 from lit_condense.evaluation.stacked import can_be_stacked, train_stacked
 from lit_condense.evaluation.training import LabelledImages, batches_of, test_accuracy, train_network
-from lit_condense.rng import RandomKey
+from lit_condense.rng import RandomKey, global_state
 
 Way = Literal["stacked", "threads", "compiled", "alone"]
 """``stacked``: many in one; ``threads``: one on each core; ``compiled`` and ``alone``: one after the other."""
@@ -154,11 +152,6 @@ def in_threads(work: Callable[[int], Result], count: int) -> list[Result]:
 def _draws(network: nn.Module, images: Tensor) -> bool:
     """Return whether a forward pass in training mode draws from a global generator."""
     with RandomKey(0, ("draws",)).isolated(), torch.no_grad():
-        before = _generators()
+        before = global_state()
         network.train()(images)
-        return before != _generators()
-
-
-def _generators() -> tuple[list[int], object, str]:
-    numpy_state = repr(np.random.get_state(legacy=False))  # noqa: NPY002
-    return torch.get_rng_state().tolist(), random.getstate(), numpy_state
+        return before != global_state()
