@@ -14,8 +14,8 @@ from lit_condense.memory import keep_freed_memory
 if sys.argv[1] == "kept":
     assert keep_freed_memory()
 def use():
-    torch.ones(2**22).add(1)  # two blocks of 16 MiB
-for _ in range(3):
+    torch.ones(2**24).add(1)  # two blocks of 64 MiB: glibc learns to keep blocks of up to 32 MiB by itself
+for _ in range(10):
     use()
 before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
 for _ in range(20):
