@@ -160,11 +160,9 @@ class EvaluatedSet(LightningModule):
         started = time.perf_counter()
         architecture, first = divmod(index, repeats)
         current, factory = self.training_set(), self.evaluation_networks[architecture]
-        together = range(first, repeats, self.share.world_size)
-        at_once = self.judge().at_once(factory, current, repeats)
-        together = together[: min(len(together), at_once, int(min(batches_left, repeats)))]
-        found, _ = self.judge().accuracies(factory, together, lambda _: current, repeats)
-        self._accuracies |= {architecture * repeats + i: value for i, value in zip(together, found, strict=True)}
+        mine = range(first, repeats, self.share.world_size)[: int(min(batches_left, repeats))]
+        found = self.judge().first_accuracies(factory, mine, current, repeats)
+        self._accuracies |= {architecture * repeats + i: value for i, value in zip(mine, found, strict=False)}
         self._seconds += time.perf_counter() - started
 
     def _log_accuracies(self, prefix: str, repeats: int, architectures: int) -> None:

@@ -9,16 +9,15 @@ Usage: python scripts/run_comparison.py [GROUP [METHOD ...]], GROUP cifar10_ipc1
 
 from __future__ import annotations
 
-import os
 import shutil
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
 import yaml
+from fitting import fit
+from tables import ROOT
 
-ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "results" / "comparison"
 TIME_LIMIT = "00:00:03:00"
 WIDTH = 32
@@ -62,8 +61,7 @@ def condense(group: str, method: str) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     config = folder / "comparison.yaml"
     config.write_text(yaml.safe_dump(row(group, method, str(folder)), sort_keys=False))
-    command = [sys.executable, "-m", "lit_condense", "fit", "--config", str(config)]
-    subprocess.run(command, cwd=ROOT, check=True, env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"})
+    fit("--config", str(config))
     kept = RESULTS / group / method
     kept.mkdir(parents=True, exist_ok=True)
     for name in ("card.json", "grid.png"):

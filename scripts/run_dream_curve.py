@@ -14,16 +14,15 @@ from __future__ import annotations
 import csv
 import itertools
 import json
-import os
 import shutil
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
 import yaml
+from fitting import fit
+from tables import ROOT
 
-ROOT = Path(__file__).resolve().parent.parent
 RUNS = ROOT / "runs" / "dream_curve"
 UPDATES, POINTS = 100, 5
 SEEDS = (0, 1, 2)
@@ -67,8 +66,7 @@ def condense(arm: str, seed: int | str, folder: Path) -> None:
     folder.mkdir(parents=True)
     config = folder / "curve.yaml"
     config.write_text(yaml.safe_dump(settings(arm, seed, str(folder)), sort_keys=False))
-    command = [sys.executable, "-m", "lit_condense", "fit", "--config", str(config)]
-    subprocess.run(command, cwd=ROOT, check=True, env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"})
+    fit("--config", str(config))
 
 
 def settings(arm: str, seed: int | str, folder: str) -> dict[str, Any]:

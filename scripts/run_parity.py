@@ -8,13 +8,13 @@ Usage: python scripts/run_parity.py [DATASET], mnist or cifar10.
 
 from __future__ import annotations
 
-import os
 import shutil
-import subprocess
 import sys
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parent.parent
+from fitting import fit
+from tables import ROOT
+
 RESULTS = ROOT / "results" / "parity"
 UPDATES = 50
 SEEDS = (0, 1, 2)
@@ -38,7 +38,6 @@ def main(datasets: list[str]) -> None:
 def condense(dataset: str, mode: str, seed: int, kept: Path) -> None:
     """Run one and keep its card."""
     folder = ROOT / "runs" / "parity" / f"{dataset}_{mode}" / str(seed)
-    command = [sys.executable, "-m", "lit_condense", "fit", "--config", f"configs/dc/{dataset}_ipc1.yaml"]
     changes = {
         "seed_everything": seed,
         "model.engine.mode": mode,
@@ -53,12 +52,7 @@ def condense(dataset: str, mode: str, seed: int, kept: Path) -> None:
     }
     options = [part for name, value in changes.items() for part in (f"--{name}", str(value))]
     report = "[GradientMatching,{class_path: FinalReport, init_args: {folder: '" + str(folder) + "'}}]"
-    subprocess.run(
-        [*command, *options, "--trainer.callbacks", report, *DATA[dataset]],
-        cwd=ROOT,
-        check=True,
-        env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
-    )
+    fit("--config", f"configs/dc/{dataset}_ipc1.yaml", *options, "--trainer.callbacks", report, *DATA[dataset])
     kept.mkdir(parents=True, exist_ok=True)
     shutil.copy(folder / "card.json", kept / "card.json")
 

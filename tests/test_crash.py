@@ -10,23 +10,29 @@ import sys
 import pytest
 import torch
 import yaml
+from lightning.pytorch.callbacks import ModelCheckpoint
 
+from lit_condense import SyntheticSet
 from lit_condense.cli import main
+from lit_condense.export.condensed_set import save_condensed
+from lit_condense.export.files import write_atomically
+from lit_condense.inner import TrainOnSynthetic
 from lit_condense.rng import RandomKey
 from tests.cli_helpers import card_of, checkpoint_of, tiny_config
 from tests.processes import ended, process, wait_for
 from tests.test_resume import same, tensor_bytes
 
 MOMENTS = {
-    "training_step": 3000,  # an update
-    "_train_epoch": 400,  # training of the inner network
-    "_judge_one": 1500,  # an evaluation
-    "write_atomically": 60,  # a checkpoint, until it is renamed
-    "_save_topk_checkpoint": 900,  # the checkpoints of one update: one is written, one removed, last is written
-    "save_condensed": 200,  # the result
+    SyntheticSet.training_step.__name__: 3000,  # an update
+    TrainOnSynthetic._train_epoch.__name__: 400,  # training of the inner network
+    SyntheticSet._judge.__name__: 1500,  # an evaluation
+    write_atomically.__name__: 60,  # a checkpoint, until it is renamed
+    # the checkpoints of one update: one is written, one removed, last is written
+    ModelCheckpoint._save_topk_checkpoint.__name__: 900,
+    save_condensed.__name__: 200,  # the result
     "any": 0,  # whatever goes on, the start of the process too
 }
-"""Function -> calls (of any function) after which a random moment in it or shortly after it lies."""
+"""Name of a function -> calls (of any function) after which a random moment in it or shortly after it lies."""
 
 
 def die_in(function, times, calls):

@@ -175,7 +175,7 @@ class Judge:
         Returns:
             An accuracy a network, and the recipe as plain data.
         """
-        keys = [self.key.fold("evaluation", network_name(factory), index) for index in indices]
+        keys = self._keys(factory, indices)
         with self._training():
             first = set_for(indices[0])
             trainings = self._planned(factory, first, networks, max_steps)
@@ -185,10 +185,27 @@ class Judge:
                 found += trainings.accuracies([keys[i] for i in group], sets)
         return found, {**describe(trainings.recipe), "steps": trainings.steps}
 
-    def at_once(self, factory: NetworkFactory, data: LabelledImages, networks: int) -> int:
-        """Return how many of so many networks are trained at once, at most."""
+    def first_accuracies(
+        self, factory: NetworkFactory, indices: Sequence[int], data: LabelledImages, networks: int
+    ) -> list[float]:
+        """Train the first of some fresh networks, as many as are trained at once, and test them.
+
+        Args:
+            factory: Their architecture.
+            indices: Which networks of that architecture.
+            data: What they are trained on.
+            networks: How many the evaluation trains on all ranks.
+
+        Returns:
+            An accuracy for each of ``indices``, or for the first of them.
+        """
         with self._training():
-            return self._planned(factory, data, networks).at_once
+            trainings = self._planned(factory, data, networks)
+            keys = self._keys(factory, indices[: trainings.at_once])
+            return trainings.accuracies(keys, [data] * len(keys))
+
+    def _keys(self, factory: NetworkFactory, indices: Sequence[int]) -> list[RandomKey]:
+        return [self.key.fold("evaluation", network_name(factory), index) for index in indices]
 
     def _planned(
         self, factory: NetworkFactory, data: LabelledImages, networks: int, max_steps: int | None = None
