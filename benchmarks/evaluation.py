@@ -1,54 +1,100 @@
-"""Seconds to judge a set of digits by fresh networks, straightforward loop and judge alternating in one run.
+"""Seconds to judge a set of digits by fresh networks: straightforward loop and judge alternate, a process each.
 
-``python -m benchmarks.evaluation --ipc 1`` writes ``benchmarks/results/evaluation_<device>_ipc<k>.json``: 20 networks
-(ConvNet-2, width 32) trained by protocol ``dc`` on real digits, k a class, and tested on all test digits.
+``python -m benchmarks.evaluation --ipc 1`` writes ``benchmarks/results/evaluation_cpu_ipc<k>.json``: 20 networks
+(ConvNet-2, width 32) trained by protocol ``dc`` on real digits, k a class, and tested on all test digits. A second file
+has the times where both processes keep freed memory. They are processes because how memory is kept is for a whole
+process, and judging small networks changes it.
 """
 
 from __future__ import annotations
 
+import json
 import logging
 import time
 from functools import partial
+from typing import Any, Literal
 
 import torch
 from jsonargparse import auto_cli
 
-from benchmarks.common import RESULTS, machine, spread, write
+from benchmarks.common import RESULTS, child, machine, spread, write
 from benchmarks.straightforward import evaluate
 from lit_condense.data import Digits
 from lit_condense.evaluation import Evaluation, Judge, SmallSet
+from lit_condense.memory import keep_freed_memory
 from lit_condense.networks import ConvNet
 from lit_condense.rng import RandomKey
 from lit_condense.sharding import Share
 
 NETWORK = {"width": 32, "depth": 2}
+WHO = ("straightforward", "judge")
+ALLOCATORS = {"glibc's default": "", "keeps freed memory": "_kept"}
+"""How freed memory is treated -> what is added to the file's name."""
 
 
-def benchmark(ipc: int = 1, networks: int = 20, epochs: int = 300, rounds: int = 5, threads: int = 2) -> None:
+def benchmark(
+    ipc: int = 1,
+    networks: int = 20,
+    epochs: int = 300,
+    rounds: int = 5,
+    threads: int = 2,
+    who: Literal["straightforward", "judge"] | None = None,
+    kept_memory: bool = False,
+) -> None:
     """Time both and write the JSON.
 
     Args:
         ipc: Images per class.
         networks: Fresh networks of an evaluation.
         epochs: Of each training.
-        rounds: Counted evaluations, after a short one that is not.
+        rounds: Counted evaluations of each, under each way to treat freed memory.
         threads: CPU threads.
+        who: Be the process of one evaluation by the one or the other.
+        kept_memory: Let that process keep what it frees, as the command line does.
     """
-    torch.set_num_threads(threads)
+    if who is not None:
+        torch.set_num_threads(threads)
+        if kept_memory:
+            keep_freed_memory()
+        print(json.dumps(judged_by(who, ipc, networks, epochs)))
+        return
+    options = {"ipc": ipc, "networks": networks, "epochs": epochs, "threads": threads}
+    for allocator, ending in ALLOCATORS.items():
+        found: dict[str, list[dict[str, Any]]] = {one: [] for one in WHO}
+        for _ in range(rounds):
+            for one in WHO:
+                done = child("benchmarks.evaluation", **options, who=one, kept_memory=bool(ending))
+                assert done is not None, "a digit network fits everywhere"
+                found[one].append(done)
+        seconds = {one: spread([done["seconds"] for done in found[one]]) for one in WHO}
+        accuracies = [done["accuracy"] for one in WHO for done in found[one]]
+        faster = round(seconds["straightforward"]["median"] / seconds["judge"]["median"], 2)
+        result = {
+            "what": f"evaluation of {networks} networks on {10 * ipc} digits, {epochs} epochs",
+            "allocator": allocator,
+            **machine(threads),
+            **seconds,
+            "accuracies": dict(zip(WHO, (accuracies[0], accuracies[-1]), strict=True)),
+            "speedup_of_medians": faster,
+        }
+        print(f"{write(RESULTS, f'evaluation_cpu_ipc{ipc}{ending}', result)}: {faster}x, {result['accuracies']}")
+
+
+def judged_by(who: str, ipc: int, networks: int, epochs: int) -> dict[str, float]:
+    """Evaluate in this process, after a short evaluation that is not timed; return seconds and mean accuracy."""
     data = Digits()
     data.prepare_data()
     data.setup("test")
     real, test = data.real, data.test
     chosen = torch.cat([real.random_of_class(c, ipc, RandomKey(0, (c,))) for c in range(real.num_classes)])
     small = SmallSet(real.at(chosen), real.labels_at(chosen))
-    everything = torch.arange(len(test.labels))
-    test_images, test_labels = test.at(everything), test.labels
-    channels, height, width = real.image_shape
+    test_images, test_labels = test.at(torch.arange(len(test.labels))), test.labels
+    factory = partial(ConvNet, **NETWORK)
 
     def straightforward(epochs: int) -> list[float]:
         return [
             evaluate(
-                ConvNet(channels, (height, width), real.num_classes, **NETWORK),
+                factory(real.image_shape[0], real.image_shape[1:], real.num_classes),
                 small.images,
                 small.labels,
                 test_images,
@@ -58,30 +104,15 @@ def benchmark(ipc: int = 1, networks: int = 20, epochs: int = 300, rounds: int =
             for _ in range(networks)
         ]
 
-    def judged(epochs: int) -> list[float]:
+    def judge(epochs: int) -> list[float]:
         judge = Judge(Evaluation(epochs=epochs), test, "digits", RandomKey(0), test.device)
-        factory = partial(ConvNet, **NETWORK)
         return list(judge.score(factory, lambda _: small, networks, Share()).accuracies)
 
-    seconds: dict[str, list[float]] = {"straightforward": [], "judge": []}
-    accuracies: dict[str, float] = {}
-    for turn in range(rounds + 1):
-        for name, run in (("straightforward", straightforward), ("judge", judged)):
-            started = time.perf_counter()
-            found = run(epochs if turn else 2)
-            if turn:
-                seconds[name].append(time.perf_counter() - started)
-                accuracies[name] = round(sum(found) / len(found), 4)
-    result = {
-        "what": f"evaluation of {networks} networks on {len(chosen)} digits, {epochs} epochs",
-        **machine(threads),
-        **{name: spread(values) for name, values in seconds.items()},
-        "accuracies": accuracies,
-    }
-    slow, fast = result["straightforward"]["median"], result["judge"]["median"]
-    result["speedup_of_medians"] = round(slow / fast, 2)
-    path = write(RESULTS, f"evaluation_cpu_ipc{ipc}", result)
-    print(f"{path}: {result['speedup_of_medians']}x, accuracies {accuracies}")
+    run = {"straightforward": straightforward, "judge": judge}[who]
+    run(2)
+    started = time.perf_counter()
+    found = run(epochs)
+    return {"seconds": time.perf_counter() - started, "accuracy": round(sum(found) / len(found), 4)}
 
 
 if __name__ == "__main__":

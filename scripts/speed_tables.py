@@ -18,7 +18,9 @@ def updates() -> str:
     files = measurements(ROOT, "update_*.json")
     kept = {_work(file): file for file in files if file["allocator"] != DEFAULT}
     rows = [_update(file, kept.get(_work(file))) for file in files if file["allocator"] == DEFAULT]
-    rows += [_evaluation(file) for file in measurements(ROOT, "evaluation_*.json")]
+    files = measurements(ROOT, "evaluation_*.json")
+    kept = {file["what"]: file for file in files if file["allocator"] != DEFAULT}
+    rows += [_evaluation(file, kept.get(file["what"])) for file in files if file["allocator"] == DEFAULT]
     header = (
         "work",
         "engine's mode",
@@ -152,13 +154,16 @@ def _over_seeds(values: Sequence[float]) -> str:
 def _update(file: dict[str, Any], kept: dict[str, Any] | None) -> list[str]:
     agreement = file["image_gradient_against_float64"]
     digits = f"{agreement['relative_error']:.1e}, {agreement['cosine']:.6f}"
-    other = f"{kept['speedup_of_medians']:.2f}x" if kept else "-"
     seconds = _seconds(file["straightforward"]["total"], file["engine"]["total"])
-    return [*_work(file), *seconds, other, digits]
+    return [*_work(file), *seconds, _faster(kept), digits]
 
 
-def _evaluation(file: dict[str, Any]) -> list[str]:
-    return [file["what"], "-", *_seconds(file["straightforward"], file["judge"]), "-", "-"]
+def _evaluation(file: dict[str, Any], kept: dict[str, Any] | None) -> list[str]:
+    return [file["what"], "-", *_seconds(file["straightforward"], file["judge"]), _faster(kept), "-"]
+
+
+def _faster(kept: dict[str, Any] | None) -> str:
+    return f"{kept['speedup_of_medians']:.2f}x" if kept else "-"
 
 
 def _seconds(slow: dict[str, float], fast: dict[str, float]) -> list[str]:

@@ -6,8 +6,9 @@ import importlib
 
 import pytest
 
-from benchmarks import common, growth, memory, update
+from benchmarks import common, evaluation, growth, memory, update
 from lit_condense.engine import RunningEngine
+from lit_condense.evaluation import several
 from tests.cli_helpers import REPOSITORY
 
 
@@ -76,3 +77,16 @@ def test_every_table_of_speed_can_be_built_and_says_what_was_not_measured(monkey
         assert "Not measured yet" in text or len(text.splitlines()) > 2
     monkeypatch.setattr(tables, "ROOT", tmp_path)
     assert all("Not measured yet" in getattr(tables, name)() for name in names)
+
+
+@pytest.mark.parametrize("who", evaluation.WHO)
+def test_each_process_of_the_evaluation_benchmark_evaluates_its_own_way(monkeypatch, who):
+    calls = []
+    for name in ("train_network", "evaluate"):
+        home = several if name == "train_network" else evaluation
+        real = getattr(home, name)
+        monkeypatch.setattr(home, name, lambda *a, name=name, real=real: (calls.append(name), real(*a))[1])
+    found = evaluation.judged_by(who, ipc=10, networks=2, epochs=3)
+    assert 0 < found["accuracy"] <= 1
+    assert found["seconds"] > 0
+    assert set(calls) == {"evaluate" if who == "straightforward" else "train_network"}

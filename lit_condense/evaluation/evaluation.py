@@ -188,7 +188,7 @@ class Judge:
     def first_accuracies(
         self, factory: NetworkFactory, indices: Sequence[int], data: LabelledImages, networks: int
     ) -> list[float]:
-        """Train the first of some fresh networks, as many as are trained at once, and test them.
+        """Train the first of some fresh networks, as many as make a group, and test them.
 
         Args:
             factory: Their architecture.

@@ -16,6 +16,7 @@ from lit_condense.engine.forward import per_image
 from lit_condense.evaluation.protocols import Recipe
 from lit_condense.evaluation.stacked import can_be_stacked, train_stacked
 from lit_condense.evaluation.training import LabelledImages, batches_of, test_accuracy, train_network
+from lit_condense.memory import keep_small_blocks
 from lit_condense.rng import RandomKey, global_state
 
 Way = Literal["stacked", "threads", "compiled", "alone"]
@@ -32,6 +33,9 @@ STACK_FROM = 4
 """Networks from which stacking wins."""
 
 STACKED_AT_ONCE = 20
+
+THREADED_AT_ONCE = 4
+"""Networks of a group for each core: at the end of a group, cores wait for the last network."""
 
 
 def way_for(device: str, batch_gflop: float, steps: int, networks: int, cores: int) -> Way:
@@ -101,11 +105,12 @@ class Trainings:
 
     @property
     def at_once(self) -> int:
-        """How many networks are trained at once."""
-        return {"stacked": STACKED_AT_ONCE, "threads": torch.get_num_threads()}.get(self.way, 1)
+        """How many networks make a group."""
+        threaded = THREADED_AT_ONCE * torch.get_num_threads()
+        return {"stacked": STACKED_AT_ONCE, "threads": threaded}.get(self.way, 1)
 
     def groups(self, count: int) -> list[range]:
-        """Return which of so many networks are trained at once."""
+        """Return which of so many networks are trained together."""
         return [range(start, min(start + self.at_once, count)) for start in range(0, count, self.at_once)]
 
     def accuracies(self, keys: Sequence[RandomKey], sets: Sequence[LabelledImages]) -> list[float]:
@@ -136,14 +141,15 @@ Result = TypeVar("Result")
 
 
 def in_threads(work: Callable[[int], Result], count: int) -> list[Result]:
-    """Return ``work(0)`` to ``work(count - 1)``, each computed by one thread of its own on one core.
+    """Return ``work(0)`` to ``work(count - 1)``, each computed by one thread on one core.
 
     Small networks keep one core busy, not several. The results do not depend on how many run beside each other. A
     thread starts without Lightning's inference mode and autocast.
     """
     cores = torch.get_num_threads()
+    keep_small_blocks()
     try:
-        with ThreadPoolExecutor(count, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+        with ThreadPoolExecutor(min(count, cores), initializer=torch.set_num_threads, initargs=(1,)) as pool:
             return list(pool.map(work, range(count)))
     finally:
         torch.set_num_threads(cores)
