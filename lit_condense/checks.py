@@ -132,6 +132,16 @@ def network(losses: Sequence[MatchingLoss], factory: NetworkFactory, real: RealI
         loss.check_network(built)
 
 
+def validations(trainer: Trainer) -> None:
+    """Refuse a validation every 0 updates or epochs, by which Lightning would divide."""
+    for name in ("val_check_interval", "check_val_every_n_epoch"):
+        if getattr(trainer, name, None) == 0:  # an interval of time is kept elsewhere
+            raise SettingsError(
+                f"Expected trainer.{name} to be above 0, got 0. Set trainer.val_check_interval to the updates between "
+                "two validations, or trainer.limit_val_batches to 0 for none."
+            )
+
+
 def length_of_run(trainer: Trainer, updates_per_network: int) -> None:
     """Refuse a run without an end; warn where it ends in the middle of a network's life."""
     if trainer.max_steps < 1:

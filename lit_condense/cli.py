@@ -15,7 +15,7 @@ from lightning.fabric.plugins import CheckpointIO
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
-from lightning.pytorch.cli import ArgsType, LightningCLI, SaveConfigCallback
+from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI, SaveConfigCallback
 from lightning.pytorch.utilities import rank_zero_only, rank_zero_warn
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
@@ -33,6 +33,7 @@ from lit_condense.errors import CheckpointError, CondenseError, SettingsError
 from lit_condense.evaluated_set import EvaluatedSet
 from lit_condense.export.files import check_writable
 from lit_condense.memory import keep_freed_memory
+from lit_condense.nulls import null_options
 from lit_condense.selected_set import SelectedSet
 
 UPSTREAM_NOISE = (
@@ -61,11 +62,26 @@ class SaveFitConfig(SaveConfigCallback):
 class CondenseCLI(LightningCLI):
     """LightningCLI with atomic checkpoints, and checks of them and of the output folders before a run."""
 
+    def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
+        """Parse; refuse a seed that the global generators do not take, before they are seeded."""
+        super().parse_arguments(parser, args)
+        seed = self.config[self.config.subcommand].seed_everything
+        if seed is not None and not 0 <= seed < 2**32:
+            raise SettingsError(f"Expected seed_everything to be a whole number from 0 to 4294967295, got {seed}.")
+
     def instantiate_classes(self) -> None:
         """Make trainer, model and data; what a constructor refuses ends as its own message."""
-        options = self.config[self.subcommand].trainer
-        if not isinstance(options, Namespace):  # the parser lets a single value stand in place of all options
-            raise SettingsError(f"Expected trainer to be options of Lightning's Trainer by name, got {options!r}.")
+        config = self.config[self.subcommand]
+        if not isinstance(config.trainer, Namespace):  # the parser lets a single value stand in place of all options
+            raise SettingsError(
+                f"Expected trainer to be options of Lightning's Trainer by name, got {config.trainer!r}."
+            )
+        nulls = [*null_options(config.trainer, "trainer", Trainer), *null_options(config.model, "model")]
+        nulls += null_options(config.data, "data")
+        if nulls:
+            raise SettingsError(
+                f"Expected a value for {', '.join(nulls)}, got null. Give one, or leave the option out."
+            )
         try:
             super().instantiate_classes()
         except (ValueError, TypeError, RuntimeError) as error:

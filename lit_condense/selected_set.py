@@ -105,6 +105,7 @@ class SelectedSet(EvaluatedSet):
             raise SettingsError(
                 f"Expected trainer.precision 32-true for a selection, got {self.trainer.precision}. Leave it out."
             )
+        checks.validations(self.trainer)
         checks.enough_classes(self.data.real)
         self.budget.groups(self.data.real)
         if stage == "fit":

@@ -110,6 +110,7 @@ class SyntheticSet(EvaluatedSet):
     def setup(self, stage: str) -> None:
         """Check the settings against the data and make the first images, unless a checkpoint brought them."""
         checks.precision(self.trainer)
+        checks.validations(self.trainer)
         real = self.data.real
         self.parametrization.check_size((real.image_shape[1], real.image_shape[2]))
         if self.images.numel() == 0:
