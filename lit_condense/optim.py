@@ -28,7 +28,21 @@ class NetworkSGD(torch.optim.SGD):
         for group in self.param_groups:
             # PyTorch's one call wants the momentum of all weights or of none
             group["fused"] = group["fused"] and all(parameter.grad is not None for parameter in group["params"])
+            if group["fused"]:
+                _arrange(group["params"])
         return super().step(closure)
+
+
+def _arrange(parameters: Sequence[Tensor]) -> None:
+    """Lay gradients out in memory as their weights are.
+
+    PyTorch's one call on a CPU goes through the memory of both in order, whatever their strides: it would give each
+    weight the slope of another. Compiled convolutions return gradients with the channels last.
+    """
+    for parameter in parameters:
+        gradient = parameter.grad
+        if gradient is not None and gradient.stride() != parameter.stride():
+            parameter.grad = torch.empty_like(parameter).copy_(gradient)
 
 
 class SharedTensorSGD(torch.optim.SGD):

@@ -153,3 +153,18 @@ def test_weights_without_a_gradient_are_skipped_and_all_others_take_the_plain_st
             optimizer.step()
     for found, wanted in zip(ours, plain, strict=True):
         torch.testing.assert_close(found, wanted, rtol=1e-13, atol=1e-15)
+
+
+@pytest.mark.parametrize("momentum", [0.0, 0.9])
+def test_a_gradient_laid_out_otherwise_in_memory_is_stepped_down_all_the_same(momentum):
+    start = noise(4, 3, 3, 3, seed=0).float()
+    found, wanted = (torch.nn.Parameter(start.clone()) for _ in range(2))
+    fused = NetworkSGD([found], lr=0.1, momentum=momentum, weight_decay=0.01)
+    literal = torch.optim.SGD([wanted], lr=0.1, momentum=momentum, weight_decay=0.01, foreach=False)
+    for update in range(3):
+        gradient = noise(4, 3, 3, 3, seed=1 + update).float()
+        found.grad = gradient.to(memory_format=torch.channels_last)  # as a compiled convolution returns it
+        wanted.grad = gradient
+        fused.step()
+        literal.step()
+    torch.testing.assert_close(found, wanted)

@@ -11,7 +11,7 @@ from lightning.pytorch import Callback
 
 from lit_condense.engine import Engine
 from lit_condense.engine.compilation import DOUBLE_BACKWARD_COMPILES
-from lit_condense.inner import TrainOnSynthetic
+from lit_condense.inner import TrainOnReal, TrainOnSynthetic
 from lit_condense.matching import GradientMatching
 from tests.cli_helpers import REPOSITORY, new_process
 from tests.helpers import fitted
@@ -40,6 +40,18 @@ def test_a_run_compiles_for_its_first_network_and_never_again(mode):
     assert module.running.image_gradient.compiled == DOUBLE_BACKWARD_COMPILES
     assert compiling.seconds[0] > 0
     assert compiling.seconds[2:] == [0.0] * 6
+
+
+def test_a_compiled_run_trains_its_network_as_an_eager_one_does():
+    def weights_after(compile):
+        inner = TrainOnReal(updates=4, images=32, batch_size=8)
+        module = fitted(GradientMatching(), inner=inner, engine=Engine("exact", compile), max_steps=3)
+        return module.images.detach(), {n: p.detach() for n, p in module._inner.network.named_parameters()}
+
+    (eager_images, eager), (images, compiled) = weights_after("never"), weights_after("always")
+    for name, weight in eager.items():
+        torch.testing.assert_close(compiled[name], weight, rtol=1e-3, atol=1e-5, msg=lambda m, n=name: f"{n}: {m}")
+    torch.testing.assert_close(images, eager_images, rtol=1e-3, atol=1e-3)
 
 
 WITHOUT_COMPILER = """
