@@ -67,14 +67,13 @@ def benchmark(
                 assert done is not None, "a digit network fits everywhere"
                 found[one].append(done)
         seconds = {one: spread([done["seconds"] for done in found[one]]) for one in WHO}
-        accuracies = [done["accuracy"] for one in WHO for done in found[one]]
         faster = round(seconds["straightforward"]["median"] / seconds["judge"]["median"], 2)
         result = {
             "what": f"evaluation of {networks} networks on {10 * ipc} digits, {epochs} epochs",
             "allocator": allocator,
             **machine(threads),
             **seconds,
-            "accuracies": dict(zip(WHO, (accuracies[0], accuracies[-1]), strict=True)),
+            "accuracies": {one: found[one][-1]["accuracy"] for one in WHO},
             "speedup_of_medians": faster,
         }
         print(f"{write(RESULTS, f'evaluation_cpu_ipc{ipc}{ending}', result)}: {faster}x, {result['accuracies']}")

@@ -201,7 +201,7 @@ class Judge:
         """
         with self._training():
             trainings = self._planned(factory, data, networks)
-            keys = self._keys(factory, indices[: trainings.at_once])
+            keys = self._keys(factory, indices[: trainings.group_size])
             return trainings.accuracies(keys, [data] * len(keys))
 
     def _keys(self, factory: NetworkFactory, indices: Sequence[int]) -> list[RandomKey]:

@@ -104,14 +104,14 @@ class Trainings:
         return cls(build, recipe, test, max_steps, steps, way)
 
     @property
-    def at_once(self) -> int:
+    def group_size(self) -> int:
         """How many networks make a group."""
         threaded = THREADED_AT_ONCE * torch.get_num_threads()
         return {"stacked": STACKED_AT_ONCE, "threads": threaded}.get(self.way, 1)
 
     def groups(self, count: int) -> list[range]:
         """Return which of so many networks are trained together."""
-        return [range(start, min(start + self.at_once, count)) for start in range(0, count, self.at_once)]
+        return [range(start, min(start + self.group_size, count)) for start in range(0, count, self.group_size)]
 
     def accuracies(self, keys: Sequence[RandomKey], sets: Sequence[LabelledImages]) -> list[float]:
         """Return the test accuracies of the networks of a group.
