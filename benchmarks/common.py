@@ -77,18 +77,31 @@ def child(module: str, **options: Any) -> dict[str, Any] | None:
     return found
 
 
-def convolution_rates(repeats: int = 10) -> dict[str, float]:
+DEVICES = {"cpu": "cpu", "cuda": "gpu"}
+"""PyTorch's name of a device -> Lightning's."""
+CONVOLVED = {"cpu": 64, "cuda": 256}
+"""Images of the convolution that is timed alone."""
+
+
+def now(device: str) -> float:
+    """Return seconds on a clock, after all that a GPU has been told to do."""
+    if device == "cuda":
+        torch.cuda.synchronize()
+    return time.perf_counter()
+
+
+def convolution_rates(repeats: int = 10, device: str = "cpu") -> dict[str, float]:
     """Return the GFLOP/s of the network's middle convolution alone, forward: what an update could reach at best."""
     rates = {}
     for dtype in (torch.float32, torch.bfloat16):
-        layer = torch.nn.Conv2d(128, 128, 3, padding=1).to(dtype)
-        images = torch.randn(64, 128, 16, 16).to(dtype)
+        layer = torch.nn.Conv2d(128, 128, 3, padding=1).to(device, dtype)
+        images = torch.randn(CONVOLVED[device], 128, 16, 16).to(device, dtype)
         with torch.inference_mode():
             seconds = []
             for _ in range(repeats + 1):  # the first one is not counted
-                started = time.perf_counter()
+                started = now(device)
                 layer(images)
-                seconds.append(time.perf_counter() - started)
+                seconds.append(now(device) - started)
         gflop = 2 * layer.weight.numel() * images[:, 0].numel() / 1e9
         rates[str(dtype).removeprefix("torch.")] = round(gflop / statistics.median(seconds[1:]), 1)
     return rates
@@ -99,10 +112,10 @@ def peak_mib() -> float:
     return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, 1)
 
 
-def quiet_trainer(updates: int, callbacks: Sequence[Callback], processes: int = 1) -> Trainer:
-    """Return a trainer of so many updates on the CPU that prints, logs and writes nothing."""
+def quiet_trainer(updates: int, callbacks: Sequence[Callback], processes: int = 1, device: str = "cpu") -> Trainer:
+    """Return a trainer of so many updates that prints, logs and writes nothing."""
     return Trainer(
-        accelerator="cpu",
+        accelerator=DEVICES[device],
         devices=processes,
         strategy="ddp" if processes > 1 else "auto",
         max_steps=updates,
@@ -116,9 +129,10 @@ def quiet_trainer(updates: int, callbacks: Sequence[Callback], processes: int = 
     )
 
 
-def machine(threads: int) -> dict[str, Any]:
+def machine(threads: int, device: str = "cpu") -> dict[str, Any]:
     """Return what a timing depends on besides the code."""
-    return {"device": f"cpu, {threads} threads, {platform.machine()}", "versions": versions()}
+    name = f"cpu, {threads} threads, {platform.machine()}" if device == "cpu" else torch.cuda.get_device_name()
+    return {"device": name, "versions": versions()}
 
 
 def spread(values: Sequence[float]) -> dict[str, float]:

@@ -1,7 +1,8 @@
 """Peak memory of an update, straightforward loop and engine each in a process of its own.
 
-``python -m benchmarks.memory`` writes ``benchmarks/results/memory_cpu.json``: the largest resident size of a process
-that does two updates, as ``benchmarks.update`` has them, one class at a time.
+``python -m benchmarks.memory`` writes ``benchmarks/results/memory_<device>.json``: the largest resident size of a
+process that does two updates, as ``benchmarks.update`` has them, one class at a time; on a GPU the most that was
+allocated there.
 """
 
 from __future__ import annotations
@@ -23,7 +24,12 @@ UPDATES = 2
 
 
 def benchmark(
-    measure: Who | None = None, method: Method = "dc", ipc: int = 1, mode: str = "fast", threads: int = 2
+    measure: Who | None = None,
+    method: Method = "dc",
+    ipc: int = 1,
+    mode: str = "fast",
+    threads: int = 2,
+    device: Literal["cpu", "cuda"] = "cpu",
 ) -> None:
     """Measure all cases and write the JSON.
 
@@ -33,39 +39,41 @@ def benchmark(
         ipc: Images per class, for the child.
         mode: The engine's, for the child.
         threads: CPU threads.
+        device: Where.
     """
     torch.set_num_threads(threads)
     if measure is not None:
-        print(json.dumps({"mib": peak_of(measure, method, ipc, mode)}))
+        print(json.dumps({"mib": peak_of(measure, method, ipc, mode, device)}))
         return
     rows: list[dict[str, Any]] = []
     for name, images in CASES:
-        slow = measured("straightforward", name, images, "fast", threads)
+        slow = measured("straightforward", name, images, "fast", threads, device)
         for engine_mode in ("fast", "exact"):
-            fast = measured("engine", name, images, engine_mode, threads)
+            fast = measured("engine", name, images, engine_mode, threads, device)
             row = {"what": name_of(name, images), "mode": engine_mode, "straightforward_mib": slow, "engine_mib": fast}
             rows.append({**row, "ratio": round(fast / slow, 3)})
             print(rows[-1])
-    print(write(RESULTS, "memory_cpu", {**machine(threads), "cases": rows}))
+    print(write(RESULTS, f"memory_{device}", {**machine(threads, device), "cases": rows}))
 
 
-def measured(who: Who, method: Method, ipc: int, mode: str, threads: int) -> float:
+def measured(who: Who, method: Method, ipc: int, mode: str, threads: int, device: str) -> float:
     """Return the peak of a process in MiB."""
-    found = child("benchmarks.memory", measure=who, method=method, ipc=ipc, mode=mode, threads=threads)
+    options = {"method": method, "ipc": ipc, "mode": mode, "threads": threads, "device": device}
+    found = child("benchmarks.memory", measure=who, **options)
     if found is None:
         raise RuntimeError(f"The process of {who}, {method} at IPC {ipc}, found no memory.")
     return float(found["mib"])
 
 
-def peak_of(who: Who, method: Method, ipc: int, mode: str) -> float:
-    """Do the updates and return this process's peak in MiB."""
+def peak_of(who: Who, method: Method, ipc: int, mode: str, device: str = "cpu") -> float:
+    """Do the updates and return the peak in MiB, of this process or of what it has on the GPU."""
     module, losses = made(settings(method, ipc, UPDATES, mode))
     data = RandomImages()
     if who == "engine":
-        quiet_trainer(UPDATES, losses).fit(module, datamodule=data)
+        quiet_trainer(UPDATES, losses, device=device).fit(module, datamodule=data)
     else:
-        _straightforward(module, losses, data, Alternating(module, method, ipc))
-    return peak_mib()
+        _straightforward(module, losses, data, Alternating(module, method, ipc, device))
+    return round(torch.cuda.max_memory_allocated() / 2**20, 1) if device == "cuda" else peak_mib()
 
 
 def _straightforward(module: Any, losses: list[Any], data: RandomImages, alternating: Alternating) -> None:
@@ -76,7 +84,7 @@ def _straightforward(module: Any, losses: list[Any], data: RandomImages, alterna
         module.trainer.should_stop = len(alternating.slow) == UPDATES
 
     module.training_step = training_step
-    quiet_trainer(UPDATES, losses).fit(module, datamodule=data)
+    quiet_trainer(UPDATES, losses, device=alternating.device).fit(module, datamodule=data)
     if len(alternating.slow) != UPDATES or module.running.clock.seconds > 0:
         raise RuntimeError("Expected the straightforward updates and nothing of the engine's.")
 

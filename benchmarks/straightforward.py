@@ -16,7 +16,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 
 def row_cosine(real: tuple[Tensor, ...], synthetic: tuple[Tensor, ...]) -> Tensor:
-    total = torch.zeros(())
+    total = torch.zeros((), device=real[0].device)
     for a, b in zip(real, synthetic, strict=True):
         if a.ndim < 2:
             continue
@@ -34,11 +34,11 @@ def match(
 ) -> float:
     """One image update: ``real_batches[c]`` are the normalised real images of class ``c``."""
     parameters = list(network.parameters())
-    loss = torch.zeros(())
+    loss = torch.zeros((), device=images.device)
     for c, real in enumerate(real_batches):
-        real_loss = F.cross_entropy(network(real), torch.full((len(real),), c))
+        real_loss = F.cross_entropy(network(real), torch.full((len(real),), c, device=images.device))
         real_gradient = tuple(g.detach().clone() for g in torch.autograd.grad(real_loss, parameters))
-        labels = torch.full((ipc,), c)
+        labels = torch.full((ipc,), c, device=images.device)
         synthetic_loss = F.cross_entropy(network(images[c * ipc : (c + 1) * ipc]), labels)
         synthetic_gradient = torch.autograd.grad(synthetic_loss, parameters, create_graph=True)
         loss = loss + row_cosine(real_gradient, synthetic_gradient)
@@ -73,9 +73,10 @@ def match_idc(
     for c, real in enumerate(real_batches):
         decoded = decode(images[c * ipc : (c + 1) * ipc])
         both = augment(torch.cat([real, decoded]), c)
-        real_loss = F.cross_entropy(network(both[: len(real)]), torch.full((len(real),), c))
+        real_loss = F.cross_entropy(network(both[: len(real)]), torch.full((len(real),), c, device=images.device))
         real_gradient = tuple(g.detach().clone() for g in torch.autograd.grad(real_loss, parameters))
-        synthetic_loss = F.cross_entropy(network(both[len(real) :]), torch.full((len(decoded),), c))
+        labels = torch.full((len(decoded),), c, device=images.device)
+        synthetic_loss = F.cross_entropy(network(both[len(real) :]), labels)
         synthetic_gradient = torch.autograd.grad(synthetic_loss, parameters, create_graph=True)
         pairs = zip(real_gradient, synthetic_gradient, strict=True)
         loss = torch.stack([(a - b).square().sum() for a, b in pairs if a.ndim == 4]).sum()
@@ -102,7 +103,7 @@ def train(network: nn.Module, images: Tensor, labels: Tensor, optimizer: torch.o
     """Train the network on the synthetic set: shuffled batches of at most 256."""
     images = images.detach().clone()
     for _ in range(epochs):
-        for chosen in torch.split(torch.randperm(len(labels)), 256):
+        for chosen in torch.split(torch.randperm(len(labels), device=labels.device), 256):
             optimizer.zero_grad()
             F.cross_entropy(network(images[chosen]), labels[chosen]).backward()
             optimizer.step()
@@ -133,11 +134,13 @@ def _pass(
 ) -> float:
     """One pass over a loader; counts loss and accuracy of every batch, as the published program does."""
     seen, right, total = 0, 0, 0.0
-    for images, labels in loader:
+    device = next(network.parameters()).device
+    for batch in loader:
+        images, labels = (part.to(device) for part in batch)
         logits = network(images)
         loss = criterion(logits, labels)
         total += loss.item() * len(labels)
-        right += int((logits.detach().numpy().argmax(1) == labels.numpy()).sum())
+        right += int((logits.detach().cpu().numpy().argmax(1) == labels.cpu().numpy()).sum())
         seen += len(labels)
         if optimizer is not None:
             optimizer.zero_grad()

@@ -8,7 +8,6 @@ from contextlib import contextmanager
 from functools import wraps
 from typing import Any
 
-import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.common import quiet_trainer
@@ -111,9 +110,9 @@ class Run:
 def gflop_of(module: SyntheticSet) -> float:
     """Return the arithmetic of a matching update: eager, float32, without augmentation; a multiply-add counts 2."""
     kept = module._engine, module.augmentation
-    batch = torch.zeros(module.sampling.batch_size, *module.images.shape[1:])
+    batch = module.images.new_zeros(module.sampling.batch_size, *module.images.shape[1:])
     needs = needs_of(module.matching_losses) | module.sampling.needs
-    module._engine = Engine("exact", "never").start(module._inner.network, batch, needs)
+    module._engine = Engine("exact", "never", record=False).start(module._inner.network, batch, needs)
     module.augmentation = NoAugmentation()
     counter = FlopCounterMode(display=False)
     with counter:

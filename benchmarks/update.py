@@ -9,7 +9,6 @@ each of the engine's. Both see 10 classes of random 3x32x32 images, ConvNet-3 of
 from __future__ import annotations
 
 import logging
-import time
 from collections.abc import Iterator
 from typing import Any, Literal
 
@@ -26,6 +25,7 @@ from benchmarks.common import (
     columns,
     convolution_rates,
     machine,
+    now,
     quiet_trainer,
     write,
 )
@@ -36,6 +36,7 @@ from lit_condense import SyntheticSet
 from lit_condense.augmentation.cutmix import mixed
 from lit_condense.engine import Engine
 from lit_condense.engine.engine import needs_of
+from lit_condense.engine.routes import Compile
 from lit_condense.inner import loops_for
 from lit_condense.matching import Progress
 from lit_condense.memory import keep_freed_memory
@@ -49,29 +50,33 @@ RANDOM = {"class_path": "lit_condense.sampling.RandomSampling"}
 class Alternating(Callback):
     """Runs and times the straightforward update before each engine update."""
 
-    def __init__(self, module: SyntheticSet, method: Method, ipc: int) -> None:
-        self.module, self.method, self.ipc = module, method, ipc
+    def __init__(self, module: SyntheticSet, method: Method, ipc: int, device: str = "cpu") -> None:
+        self.module, self.method, self.ipc, self.device = module, method, ipc, device
         self.slow: list[dict[str, float]] = []
         self.fast: list[dict[str, float]] = []
         # pixels, or what normalised images look like: one kind for both is enough here
-        self.images = torch.rand(CLASSES * ipc, *SHAPE).requires_grad_()
+        self.images = torch.rand(CLASSES * ipc, *SHAPE).to(device).requires_grad_()
         self.optimizer = torch.optim.SGD([self.images], lr=0.1 if method == "dc" else 0.005, momentum=0.5)
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: Any, batch: int, batch_idx: int) -> None:
-        network = ConvNet(SHAPE[0], SHAPE[1:], CLASSES)
-        started = time.perf_counter()
+        network = ConvNet(SHAPE[0], SHAPE[1:], CLASSES).to(self.device)
+        started = now(self.device)
         real = self._real_batches(RandomKey(1, (batch,)))
         if self.method == "dc":
             match(network, self.images, self.optimizer, real, self.ipc)
         else:
             match_idc(network, self.images, self.optimizer, real, self.ipc, self._decoded, self._augmented)
-        matched = time.perf_counter()
+        matched = now(self.device)
         self._train(network, RandomKey(2, (batch,)))
-        self.slow.append({"match": matched - started, "inner": time.perf_counter() - matched})
+        self._ended = now(self.device)
+        self.slow.append({"match": matched - started, "inner": self._ended - matched})
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: Any, outputs: Any, batch: int, batch_idx: int) -> None:
-        logged = trainer.callback_metrics
-        self.fast.append({"match": float(logged["time/match"]), "inner": float(logged["time/inner"])})
+        logged = {part: float(trainer.callback_metrics[f"time/{part}"]) for part in ("match", "inner")}
+        if self.device != "cpu":
+            # what is logged is when a GPU was told: all of the update is counted, and matching, which ends with a wait
+            logged["inner"] = now(self.device) - self._ended - logged["match"]
+        self.fast.append(logged)
 
     def _real_batches(self, key: RandomKey) -> list[Tensor]:
         real, sampling = self.module.data.real, self.module.sampling
@@ -86,7 +91,7 @@ class Alternating(Callback):
 
     def _train(self, network: ConvNet, key: RandomKey) -> None:
         if self.method == "dc":
-            labels = torch.arange(CLASSES).repeat_interleave(self.ipc)
+            labels = torch.arange(CLASSES, device=self.device).repeat_interleave(self.ipc)
             train(network, self.images, labels, torch.optim.SGD(network.parameters(), lr=0.01), epochs_of(self.ipc))
         else:
             weights = torch.optim.SGD(network.parameters(), lr=0.01, momentum=0.9, weight_decay=5e-4)
@@ -113,9 +118,9 @@ def agreement(module: SyntheticSet) -> dict[str, float]:
     quick = module._match(progress)[0].double()
     engine, network = module._engine, module._inner.network
     module._inner.network = network.double()
-    example = torch.zeros(8, *SHAPE, dtype=torch.float64)
+    example = torch.zeros(8, *SHAPE, dtype=torch.float64, device=module.device)
     needs = needs_of(module.matching_losses) | module.sampling.needs
-    module._engine = Engine("exact", "never", 1).start(network, example, needs)
+    module._engine = Engine("exact", "never", 1, record=False).start(network, example, needs)
     module.images.data = module.images.data.double()
     exact = module._match(progress)[0]
     module.images.data, module._inner.network, module._engine = module.images.data.float(), network.float(), engine
@@ -132,6 +137,9 @@ def benchmark(
     mode: Literal["exact", "fast"] = "fast",
     threads: int = 2,
     kept_memory: bool = False,
+    device: Literal["cpu", "cuda"] = "cpu",
+    record: bool = True,
+    compile: Compile = "auto",
 ) -> None:
     """Time both and write the JSON.
 
@@ -144,17 +152,21 @@ def benchmark(
         threads: CPU threads.
         kept_memory: Let the allocator keep what is freed, for both, as the command line does; glibc's default is what
             makes the straightforward loop slow.
+        device: Where.
+        record: The engine's.
+        compile: The engine's.
     """
     torch.set_num_threads(threads)
     if kept_memory:
         keep_freed_memory()
-    config = settings(method, ipc, updates, mode)
+    config = settings(method, ipc, updates, mode, record, compile)
     module, losses = made(config)
-    alternating = Alternating(module, method, ipc)
-    quiet_trainer(updates + 1, [*losses, alternating]).fit(module, datamodule=RandomImages())
+    alternating = Alternating(module, method, ipc, device)
+    quiet_trainer(updates + 1, [*losses, alternating], device=device).fit(module, datamodule=RandomImages())
+    module.to(device)  # Lightning takes it back to the CPU
     result = {
         "what": name_of(method, ipc),
-        **machine(threads),
+        **machine(threads, device),
         "allocator": "keeps freed memory" if kept_memory else "glibc's default",
         "route": module.running.route,
         "straightforward": columns(alternating.slow[1:]),
@@ -169,18 +181,23 @@ def benchmark(
         "gflop_per_second": {
             who: round(gflop / result[who]["match"]["median"], 1) for who in ("straightforward", "engine")
         },
-        "convolution_gflop_per_second": convolution_rates(),
+        "convolution_gflop_per_second": convolution_rates(device=device),
     }
     result["speedup_of_medians"] = round(slow["median"] / fast["median"], 2)
-    path = write(RESULTS, f"update_cpu_{method}_ipc{ipc}_{mode}{'_kept' if kept_memory else ''}", result)
+    variant = {"_kept": kept_memory, "_unrecorded": not record, f"_compile_{compile}": compile != "auto"}
+    ending = "".join(name for name, wanted in variant.items() if wanted)
+    path = write(RESULTS, f"update_{device}_{method}_ipc{ipc}_{mode}{ending}", result)
     print(f"{path}: {result['speedup_of_medians']}x")
 
 
-def settings(method: Method, ipc: int, updates: int, mode: str) -> dict[str, Any]:
+def settings(
+    method: Method, ipc: int, updates: int, mode: str, record: bool = True, compile: Compile = "auto"
+) -> dict[str, Any]:
     """Return model and losses of a method's config, with one network for the whole benchmark."""
     config = config_of(method, published_batch(method), ipc, width=128)
     model = config["model"]["init_args"]
-    model["engine"] = {"class_path": "lit_condense.engine.Engine", "init_args": {"mode": mode}}
+    engine = {"mode": mode, "record": record, "compile": compile}
+    model["engine"] = {"class_path": "lit_condense.engine.Engine", "init_args": engine}
     if method == "dc":
         one_each = {"updates": 1} if ipc == 1 else {"updates": updates + 2, "epochs": epochs_of(ipc)}
         model["inner"] = {"class_path": "lit_condense.inner.TrainOnSynthetic", "init_args": one_each}

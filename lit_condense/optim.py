@@ -40,9 +40,13 @@ def _arrange(parameters: Sequence[Tensor]) -> None:
     weight the slope of another. Compiled convolutions return gradients with the channels last.
     """
     for parameter in parameters:
-        gradient = parameter.grad
-        if gradient is not None and gradient.stride() != parameter.stride():
-            parameter.grad = torch.empty_like(parameter).copy_(gradient)
+        if parameter.grad is not None:
+            parameter.grad = laid_out_as(parameter, parameter.grad)
+
+
+def laid_out_as(parameter: Tensor, gradient: Tensor) -> Tensor:
+    """Return a gradient with the strides of its parameter."""
+    return gradient if gradient.stride() == parameter.stride() else torch.empty_like(parameter).copy_(gradient)
 
 
 class SharedTensorSGD(torch.optim.SGD):

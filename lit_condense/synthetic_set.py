@@ -200,7 +200,7 @@ class SyntheticSet(EvaluatedSet):
         progress = Progress(update, network_index, match_index)
         watch = Stopwatch("sampling", "match", "inner")
         # Foreign layers may draw from the global generators (dropout): give them this update's own.
-        with self.key.fold("update", update).isolated():
+        with self.running.precision(), self.key.fold("update", update).isolated():
             if match_index == 0:
                 with watch.part("inner"):
                     self._renew(network_index)

@@ -28,6 +28,7 @@ if __name__ == "__main__":
         "docs/results.md",
         {
             "comparison": results_tables.comparison,
+            "published": results_tables.published,
             "dream_curve": results_tables.dream_curve,
             "selection": results_tables.selection,
         },

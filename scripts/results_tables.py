@@ -6,7 +6,19 @@ import json
 import statistics
 from typing import Any
 
+from run_published import ROWS
 from tables import RESULTS, cards, markdown, percent
+
+PUBLISHED = {  # row -> accuracy in the paper (configs say where), by its own protocol after all updates
+    "dc_ipc1": "28.3 +- 0.5",
+    "dc_ipc10": "44.9 +- 0.5",
+    "dm_ipc10": "48.9 +- 0.6",
+    "egm_mda_ipc10": "not verified",
+    "dsa_ipc10": "52.1 +- 0.5",
+    "idc_i_ipc10": "58.3",
+    "dream_ipc10": "not verified",
+    "lcmat_c_ipc10": "56.8 +- 0.2",
+}
 
 METHODS = {
     "dc": "DC",
@@ -49,6 +61,32 @@ def _condensed(group: dict[str, Any], method: str) -> str:
     best = max((b["accuracy_mean"] for b in _baselines(group).values()), default=0.0)
     cell = f"{percent(score)} ({card['update']:,})"
     return f"**{cell}**" if score["accuracy_mean"] > best else f"{cell} *not above the baselines*"
+
+
+def published() -> str:
+    """Return one row a method: updates that fitted, seconds, accuracy, the paper's, and the curve on the way."""
+    rows = []
+    for row, (name, _) in ROWS.items():
+        folder = RESULTS / "published" / row
+        if (folder / "curve.json").exists():
+            card = json.loads((folder / "card.json").read_text()) if (folder / "card.json").exists() else None
+            curve = json.loads((folder / "curve.json").read_text())
+            rows.append([f"`configs/{name}.yaml`", *_published(row, card), _points(curve)])
+    header = ("config", "updates", "of the published", "accuracy", "published, after all updates", "judged by", "curve")
+    return markdown(header, rows) if rows else "Not measured yet."
+
+
+def _published(row: str, card: dict[str, Any] | None) -> list[str]:
+    if card is None:
+        return ["-", "-", "-", PUBLISHED[row], "-"]
+    score, recipe = card["evaluation"]["condensed"][0], card["evaluation"]["condensed"][0]["recipe"]
+    share = f"{100 * card['update'] / card['max_updates']:.2g} %"
+    judged = f"{score['networks']} networks, `{recipe['protocol']}`, {recipe['passes']} passes"
+    return [f"{card['update']:,}", share, f"**{percent(score)}**", PUBLISHED[row], judged]
+
+
+def _points(curve: list[dict[str, float]]) -> str:
+    return ", ".join(f"{100 * point['accuracy']:.1f} ({point['updates']:.0f})" for point in curve)
 
 
 def selection() -> str:

@@ -23,6 +23,7 @@ def updates() -> str:
     rows += [_evaluation(file, kept.get(file["what"])) for file in files if file["allocator"] == DEFAULT]
     header = (
         "work",
+        "on",
         "engine's mode",
         "straightforward",
         "engine",
@@ -42,7 +43,7 @@ def allocator() -> str:
         for file in sorted(files, key=lambda file: (*_work(file), file["allocator"]))
         if _work(file) in twice
     ]
-    return _table("update", ("work", "engine's mode", "allocator", "straightforward", "engine", "faster"), rows)
+    return _table("update", ("work", "on", "engine's mode", "allocator", "straightforward", "engine", "faster"), rows)
 
 
 def arithmetic() -> str:
@@ -56,6 +57,7 @@ def arithmetic() -> str:
             rows.append(
                 [
                     _matching(file["what"]),
+                    _place(file),
                     _mode(file),
                     f"{matching['gflop']:.0f} GFLOP",
                     f"{achieved['straightforward']:.0f} ({100 * achieved['straightforward'] / ideal['float32']:.0f} %)",
@@ -65,6 +67,7 @@ def arithmetic() -> str:
             )
     header = (
         "matching update",
+        "on",
         "mode",
         "arithmetic",
         "straightforward, GFLOP/s",
@@ -159,7 +162,8 @@ def _update(file: dict[str, Any], kept: dict[str, Any] | None) -> list[str]:
 
 
 def _evaluation(file: dict[str, Any], kept: dict[str, Any] | None) -> list[str]:
-    return [file["what"], "-", *_seconds(file["straightforward"], file["judge"]), _faster(kept), "-"]
+    seconds = _seconds(file["straightforward"], file["judge"])
+    return [file["what"], _place(file), "-", *seconds, _faster(kept), "-"]
 
 
 def _faster(kept: dict[str, Any] | None) -> str:
@@ -168,11 +172,21 @@ def _faster(kept: dict[str, Any] | None) -> str:
 
 def _seconds(slow: dict[str, float], fast: dict[str, float]) -> list[str]:
     faster = slow["median"] / fast["median"]
-    return [f"{slow['median']:.2f} s", f"{fast['median']:.2f} s", f"**{faster:.2f}x**"]
+    return [_duration(slow["median"]), _duration(fast["median"]), f"**{faster:.2f}x**"]
 
 
-def _work(file: dict[str, Any]) -> tuple[str, str]:
-    return file["what"], _mode(file)
+def _duration(seconds: float) -> str:
+    return f"{seconds:.2f} s" if seconds >= 1 else f"{1000 * seconds:.0f} ms"
+
+
+def _work(file: dict[str, Any]) -> tuple[str, str, str]:
+    return file["what"], _place(file), _mode(file)
+
+
+def _place(file: dict[str, Any]) -> str:
+    """Return where it was measured: so many CPU threads, or the name of the GPU."""
+    device: str = file["device"]
+    return f"CPU, {device.split(', ')[1]}" if device.startswith("cpu") else device
 
 
 def _mode(file: dict[str, Any]) -> str:

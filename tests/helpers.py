@@ -9,6 +9,8 @@ from lightning.pytorch import Callback, Trainer
 
 from lit_condense import SyntheticSet
 from lit_condense.data import CondenseDataModule, Splits
+from lit_condense.engine.first_order import FirstOrderLoss
+from lit_condense.engine.forward import Forward
 from lit_condense.evaluation import Evaluation
 from lit_condense.inner import InnerNetwork, TrainOnSynthetic
 from lit_condense.matching import GradientMatching, MatchingLoss
@@ -61,6 +63,19 @@ def fresh_inner_network(loop, real, factory=None, key=RandomKey(1), dtype=torch.
     inner = InnerNetwork(factory or tiny_convnet(), real, key, loop.optimizer, like=torch.zeros((), dtype=dtype))
     inner.renew(0)
     return inner
+
+
+class WatchedLoss(FirstOrderLoss):
+    """A network's loss, eager; shows each batch that the network is trained on to ``watch(images, labels)``."""
+
+    def __init__(self, network, watch=None):
+        super().__init__(Forward(network, "exact"), compiled=False)
+        self.watch = watch
+
+    def gradients(self, images, labels):
+        if self.watch is not None:
+            self.watch(images.detach().clone(), labels.clone())
+        return super().gradients(images, labels)
 
 
 def quiet_trainer(*callbacks, **settings):

@@ -9,6 +9,7 @@ are differentiated no further, are in :mod:`lit_condense.engine.first_order`, th
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from typing import cast
 
@@ -18,7 +19,7 @@ from torch import Tensor, nn
 from lit_condense.engine.class_batched import goes_together
 from lit_condense.engine.compilation import Clock
 from lit_condense.engine.first_order import FirstOrderLoss
-from lit_condense.engine.forward import Forward, Mode, images_are_independent, per_image
+from lit_condense.engine.forward import Forward, Mode, full_float32, images_are_independent, per_image
 from lit_condense.engine.image_gradient import ImageGradient
 from lit_condense.engine.quantities import isolation, observe, rejoined, stacked
 from lit_condense.engine.routes import Compile, Route, Workload, route_for
@@ -76,6 +77,8 @@ class Engine:
             does not fit. By default all; where a run is compiled on a CPU, as many as fit the cache, unless layers draw
             (dropout) or use the statistics of their batch, which chunks would change. Else the result is the same to
             rounding.
+        record: Whether a GPU replays its work (:mod:`lit_condense.engine.recording`) where layers neither draw nor use
+            the statistics of their batch. The result is the same.
     """
 
     def __init__(
@@ -84,6 +87,7 @@ class Engine:
         compile: Compile = "auto",
         classes_per_block: int | None = None,
         real_chunk: int | None = None,
+        record: bool = True,
     ) -> None:
         if mode not in ("exact", "fast"):
             raise SettingsError(f"Expected Engine.mode to be 'exact' or 'fast', got {mode!r}.")
@@ -96,6 +100,7 @@ class Engine:
         self.compile = compile
         self.classes_per_block = classes_per_block
         self.real_chunk = real_chunk
+        self.record = record
 
     def start(
         self,
@@ -117,9 +122,10 @@ class Engine:
             len(real_batch),
             synthetic_images,
             *per_image(network, real_batch),
+            pixels=real_batch[0].numel(),
             independent=images_are_independent(network, real_batch[0]),
         )
-        route = route_for(work, self.mode, self.compile, self.classes_per_block, self.real_chunk)
+        route = route_for(work, self.mode, self.compile, self.classes_per_block, self.real_chunk, self.record)
         outputs = None
         if not needs <= GRADIENTS:
             outputs = FeaturesAndLogits(cast(CondensableNetwork, network))
@@ -152,11 +158,17 @@ class RunningEngine:
         self.full_chunk = tuple(real_batch[: table.real_chunk].shape)
         self.synthetic_batch = (synthetic_images, *real_batch.shape[1:])
         self.forward = Forward(network, table.mode, outputs)
-        self.first_order = FirstOrderLoss(self.forward, table.compiled, self.clock)
+        self.first_order = FirstOrderLoss(self.forward, table.compiled, self.clock, table.recorded)
         self.eager = Forward(network, "exact", outputs)
         together = table.together and table.classes_per_block > 1 and goes_together(self.eager, real_batch[0])
         self.image_gradient = ImageGradient(
-            self.forward, self.eager, table.compiled_twice, self.synthetic_batch, together, self.clock
+            self.forward,
+            self.eager,
+            table.compiled_twice,
+            self.synthetic_batch,
+            together,
+            self.clock,
+            table.recorded,
         )
         self._weights: dict[tuple[float, ...], Tensor] = {}
 
@@ -170,7 +182,12 @@ class RunningEngine:
         elif self.image_gradient.together:
             synthetic = f"float32, eager, {self.table.classes_per_block} classes at once"
         real = f"{forward}, compiled" if self.first_order.compiled else "float32, eager"
-        return f"real side and training: {real}; synthetic side: {synthetic}"
+        replayed = ", replayed" if self.table.recorded else ""
+        return f"real side and training: {real}{replayed}; synthetic side: {synthetic}{replayed}"
+
+    def precision(self) -> AbstractContextManager[None]:
+        """Return the surroundings in which everything of an update is to be computed."""
+        return full_float32() if self.table.mode == "exact" else nullcontext()
 
     @property
     def features(self) -> Callable[[Tensor], Tensor] | None:
@@ -248,7 +265,7 @@ class RunningEngine:
                 return observe(self.eager, images, labels, needs, False, keys).detached()
         parts = []
         for x, y, key in zip(images, labels, keys, strict=True):
-            with isolation(key):
+            with isolation(None if self.table.recorded else key):  # what is recorded does not draw
                 parts.append(self.first_order.observe(x, y, needs))
         return stacked(parts)
 

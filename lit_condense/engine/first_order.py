@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Sequence
 from functools import partial
 from typing import cast
 
@@ -13,12 +13,11 @@ from torch.nn import functional as F
 from lit_condense.engine.compilation import Clock, Region
 from lit_condense.engine.forward import Forward
 from lit_condense.engine.quantities import one_block
-from lit_condense.functional.gradients import gradients_of
+from lit_condense.engine.recording import Outputs, Recorded, kept
+from lit_condense.functional.gradients import trainable_parameters
 from lit_condense.matching.base import Need, Quantities
 from lit_condense.networks import evaluating
-
-LossFunction = Callable[[Tensor, Tensor], Tensor]
-"""From images and labels to their mean cross-entropy."""
+from lit_condense.optim import laid_out_as
 
 
 class FirstOrderLoss:
@@ -29,41 +28,84 @@ class FirstOrderLoss:
         compiled: Compile with ``torch.compile``; where the platform cannot, fall back to eager, in the network's own
             precision, with one warning.
         clock: Counts what compiling takes.
+        recorded: Replay gradients and outputs as recordings of the GPU (:mod:`lit_condense.engine.recording`), for a
+            network whose layers neither draw nor keep statistics.
     """
 
-    def __init__(self, forward: Forward, compiled: bool, clock: Clock | None = None) -> None:
+    def __init__(self, forward: Forward, compiled: bool, clock: Clock | None = None, recorded: bool = False) -> None:
         self.forward = forward
         eager = Forward(forward.network, "exact", forward.outputs)
         self._region = Region(partial(_loss, forward), compiled, clock or Clock(), otherwise=partial(_loss, eager))
+        self._parameters = trainable_parameters(forward.network)
+        read = [*forward.network.parameters(), *forward.network.buffers()]
+        self._slopes = Recorded(self._slopes_of, read, recorded)
+        self._outputs = Recorded(self._outputs_of, read, recorded)
 
     @property
     def compiled(self) -> bool:
         """Whether it is compiled (still: a platform that cannot is found out at the first call)."""
         return self._region.compiled
 
+    @property
+    def recorded(self) -> bool:
+        """Whether it is replayed (still)."""
+        return self._slopes.recorded and self._outputs.recorded
+
     def __call__(self, images: Tensor, labels: Tensor) -> Tensor:
         """Return the mean cross-entropy of ``(n, C, H, W)`` images with ``(n,)`` or soft ``(n, classes)`` labels."""
         return self._region(images, labels)[0]
 
+    def gradients(self, images: Tensor, labels: Tensor) -> Sequence[Tensor | None]:
+        """Return its gradient in each trainable parameter, for one optimizer step: the next call may overwrite it.
+
+        None where it does not depend on the parameter (a layer skipped at random).
+        """
+        return self._slopes(images, labels)[2:]
+
     def observe(self, images: Tensor, labels: Tensor, needs: frozenset[Need]) -> Quantities:
         """Return what is needed of one block ``(n, C, H, W)``, as quantities with k = 1, off the graph."""
-        if "gradients" not in needs:
-            with torch.no_grad():
-                _, features, logits = self._region(images, labels)
-            return one_block({}, features, logits, labels, needs)
-        loss, features, logits = self._region(images, labels)
-        return one_block(gradients_of(loss, self.forward.network), features, logits, labels, needs).detached()
+        slopes: Sequence[Tensor | None] = ()
+        if "gradients" in needs:
+            features, logits, *slopes = self._lasting(self._slopes, images, labels)
+        else:
+            features, logits = self._lasting(self._outputs, images, labels)
+        gradients = {
+            name: torch.zeros_like(parameter) if slope is None else slope
+            for (name, parameter), slope in zip(self._parameters.items(), slopes, strict=False)
+        }
+        return one_block(gradients, features, cast(Tensor, logits), labels, needs)
 
     def features(self, images: Tensor) -> Tensor:
         """Return the features ``(n, d)`` of ``(n, C, H, W)`` images: evaluation mode, no graph, same precision."""
         network = self.forward.network
         images = images.to(next(network.parameters()).dtype)
-        with evaluating(network), torch.no_grad():
+        with evaluating(network):
             # labels only complete the call: the compiled region is one for everything first order
             labels = torch.zeros(len(images), dtype=torch.int64, device=images.device)
-            return cast(Tensor, self._region(images, labels)[1])
+            return cast(Tensor, self._lasting(self._outputs, images, labels)[0])
+
+    def _lasting(self, of: Recorded, images: Tensor, labels: Tensor) -> Sequence[Tensor | None]:
+        found = of(images, labels)
+        return kept(found) if of.recorded else found  # the next call overwrites what was replayed
+
+    def _slopes_of(self, images: Tensor, labels: Tensor) -> Outputs:
+        loss, features, logits = self._region(images, labels)
+        parameters = list(self._parameters.values())
+        slopes = torch.autograd.grad(loss, parameters, allow_unused=True)
+        if self._slopes.recorded:  # within the recording, an optimizer finds them laid out for free
+            each = zip(parameters, slopes, strict=True)
+            slopes = tuple(None if slope is None else laid_out_as(parameter, slope) for parameter, slope in each)
+        return (_off(features), logits.detach(), *slopes)
+
+    def _outputs_of(self, images: Tensor, labels: Tensor) -> Outputs:
+        with torch.no_grad():
+            return self._region(images, labels)[1:]
 
 
 def _loss(forward: Forward, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor | None, Tensor]:
     features, logits = forward(images)
     return F.cross_entropy(logits, labels), features, logits
+
+
+def _off(tensor: Tensor | None) -> Tensor | None:
+    return None if tensor is None else tensor.detach()

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
+from collections.abc import Iterator
 from typing import Any, Literal
 
 import torch
@@ -42,6 +44,17 @@ class Forward:
                 features, logits = self.outputs(images)
                 features = features.to(images.dtype)
         return features, logits.to(images.dtype)
+
+
+@contextlib.contextmanager
+def full_float32() -> Iterator[None]:
+    """Keep convolutions on a GPU from rounding to TF32, which PyTorch lets them do; matrix products it does not."""
+    allowed = torch.backends.cudnn.allow_tf32
+    torch.backends.cudnn.allow_tf32 = False
+    try:
+        yield
+    finally:
+        torch.backends.cudnn.allow_tf32 = allowed
 
 
 def per_image(network: nn.Module, images: Tensor) -> tuple[float, int]:

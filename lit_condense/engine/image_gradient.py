@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import TypeAlias
+from typing import TypeAlias, cast
 
 import torch
 from torch import Tensor
@@ -13,6 +13,7 @@ from lit_condense.engine.class_batched import observe_together
 from lit_condense.engine.compilation import Clock, Region
 from lit_condense.engine.forward import Forward
 from lit_condense.engine.quantities import isolation, observe
+from lit_condense.engine.recording import Outputs, Recorded, kept
 from lit_condense.matching.base import MatchingLoss, Need, Quantities
 from lit_condense.rng import RandomKey
 
@@ -31,6 +32,8 @@ class ImageGradient:
         shape: Of a class's images, ``(n, C, H, W)``; others run eager, so that no few small classes compile their own.
         together: Whether eager blocks go through the network at once (:mod:`lit_condense.engine.class_batched`).
         clock: Counts what compiling takes.
+        recorded: Whether blocks of ``shape`` are replayed, class by class, as recordings of the GPU
+            (:mod:`lit_condense.engine.recording`); for a network whose layers neither draw nor keep statistics.
     """
 
     def __init__(
@@ -41,19 +44,28 @@ class ImageGradient:
         shape: tuple[int, ...],
         together: bool,
         clock: Clock,
+        recorded: bool = False,
     ) -> None:
         self.forward = forward
         self.eager = eager
         self.shape = shape
         self.together = together
         self._compile = compiled
+        self._record = recorded
         self._clock = clock
+        self._read = [*forward.network.parameters(), *forward.network.buffers()]
         self._regions: dict[tuple[str, ...], Region[..., Found]] = {}
+        self._recordings: dict[tuple[object, ...], Recorded] = {}
 
     @property
     def compiled(self) -> bool:
         """Whether it is compiled (still: a platform that cannot is found out at the first call)."""
         return self._compile and all(region.compiled for region in self._regions.values())
+
+    @property
+    def recorded(self) -> bool:
+        """Whether it is replayed (still)."""
+        return self._record and all(recording.recorded for recording in self._recordings.values())
 
     def __call__(
         self,
@@ -77,12 +89,12 @@ class ImageGradient:
             keys: k, for layers that draw.
         """
         images = images.detach()
-        if self._compile and images.shape[1:] == self.shape:
+        if (self._compile or self._record) and images.shape[1:] == self.shape:
             return self._class_by_class(losses, weights, images, labels, real, vectors, keys)
         observed = partial(observe, self.eager, create_graph=True, keys=keys)
         if self.together and len(images) > 1:
             observed = partial(observe_together, self.eager)
-        return matched(observed, losses, weights, images, labels, real, vectors)
+        return matched(observed, losses, weights, images.requires_grad_(), labels, real, vectors)
 
     def _class_by_class(
         self,
@@ -97,8 +109,13 @@ class ImageGradient:
         region = self._region(losses)
         found = []
         for i, key in enumerate(keys):
+            leaf = images[i : i + 1].detach().requires_grad_()  # not in the region: torch 2.11 cannot trace it
+            one = (weights, leaf, labels[i : i + 1], real.block(i), dict(vectors))
+            if self._record:
+                found.append(self._replayed(losses, region, *one))
+                continue
             with isolation(key):
-                found.append(region(weights, images[i : i + 1], labels[i : i + 1], real.block(i), dict(vectors)))
+                found.append(region(*one))
         gradients, values = zip(*found, strict=True)
         return torch.cat(gradients), torch.stack(values).sum(0)
 
@@ -118,10 +135,44 @@ class ImageGradient:
                 observed = partial(observe, forward, create_graph=True, keys=[None])
                 return matched(observed, losses, weights, images, labels, real, vectors)
 
+            eager = partial(through, self.eager)
             self._regions[tags] = Region(
-                partial(through, self.forward), True, self._clock, whole=True, otherwise=partial(through, self.eager)
+                partial(through, self.forward) if self._compile else eager,
+                self._compile,
+                self._clock,
+                whole=True,
+                otherwise=eager,
             )
         return self._regions[tags]
+
+    def _replayed(
+        self,
+        losses: Sequence[MatchingLoss],
+        region: Region[..., Found],
+        weights: Tensor,
+        images: Tensor,
+        labels: Tensor,
+        real: Quantities,
+        vectors: dict[str, Tensor],
+    ) -> Found:
+        """Call the region through a recording, which takes and returns nothing but tensors."""
+        optional = {"features": real.features, "logits": real.logits, "labels": real.labels}
+        rest = {name: tensor for name, tensor in optional.items() if tensor is not None}
+        kind = (*(loss.tag for loss in losses), "|", *real.gradients, "|", *rest, "|", *vectors)
+        if kind not in self._recordings:
+            names, others, pulled = list(real.gradients), list(rest), list(vectors)
+
+            def call(weights: Tensor, images: Tensor, labels: Tensor, *tensors: Tensor) -> Outputs:
+                left = iter(tensors)
+                gradients = {name: next(left) for name in names}
+                side = Quantities(gradients, **{name: next(left) for name in others}, classes=real.classes)
+                leaf = images.detach().requires_grad_()
+                return region(weights, leaf, labels, side, {name: next(left) for name in pulled})
+
+            self._recordings[kind] = Recorded(call, self._read, True)
+        recording = self._recordings[kind]
+        found = recording(weights, images, labels, *real.gradients.values(), *rest.values(), *vectors.values())
+        return cast(Found, tuple(kept(found) if recording.recorded else found))
 
 
 def matched(
@@ -139,12 +190,11 @@ def matched(
         observed: From images, labels and what is needed to the synthetic quantities, with their graph.
         losses: As for :class:`ImageGradient`, and so the other arguments.
         weights: ``(losses,)``.
-        images: ``(k, n, C, H, W)``.
+        images: ``(k, n, C, H, W)``, a leaf.
         labels: ``(k, n)``.
         real: The real side.
         vectors: Constant vectors by parameter name.
     """
-    images = images.detach().requires_grad_()
     needs: frozenset[Need] = frozenset().union(*(loss.needs for loss in losses))
     seen = observed(images, labels, needs | ({"gradients"} if vectors else set()))
     synthetic = Quantities(seen.gradients, seen.features, seen.logits, seen.labels, real.classes)

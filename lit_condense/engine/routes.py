@@ -21,6 +21,13 @@ two cores at 0.003 GFLOP, even at 0.06. Not measured on a GPU."""
 CLASSES_TOGETHER = 16
 """Classes in a block where a block is light; more gain nothing."""
 
+RECORDED = frozenset({"cuda"})
+"""Devices whose work can be recorded and replayed: there, launching the kernels of a small network takes longer than
+they do."""
+
+GATHER_BYTES = {"cuda": 256 * 2**20}
+"""Images that are gathered for a block of classes where each step of gathering is a launch."""
+
 CHUNK_BYTES = {"cpu": 16 * 2**20}
 """Size of the largest feature map of a chunk of real images: it and its gradient stay in the last cache. A batch of 256
 takes 1.2 times (width 128) to twice (width 32) as long as in such chunks, and more memory."""
@@ -40,6 +47,8 @@ class Route:
     """The synthetic side, which is differentiated twice."""
     together: bool
     """Whether light eager classes go through the network at once."""
+    recorded: bool
+    """Whether the GPU replays its work instead of being told again."""
     classes_per_block: int
     real_chunk: int | None
     """Real images that go through the network at once; None: all that are compared."""
@@ -56,12 +65,19 @@ class Workload:
     """Forward cost of an image."""
     largest_map: int
     """Entries of the largest feature map of an image."""
+    pixels: int
+    """Entries of an image."""
     independent: bool
     """Whether an image's output is its own: no statistics of the batch, no random layers."""
 
 
 def route_for(
-    work: Workload, mode: Mode, compile: Compile, classes_per_block: int | None = None, real_chunk: int | None = None
+    work: Workload,
+    mode: Mode,
+    compile: Compile,
+    classes_per_block: int | None = None,
+    real_chunk: int | None = None,
+    record: bool = True,
 ) -> Route:
     """Return the route of a run.
 
@@ -71,9 +87,11 @@ def route_for(
         compile: The engine's.
         classes_per_block: The engine's; None for the table's.
         real_chunk: The engine's; None for the table's.
+        record: The engine's.
     """
     heavy = work.real_images * work.gflop >= COMPILE_FROM_GFLOP.get(work.device, float("inf"))
     compiled = compile == "always" or (compile == "auto" and heavy)
+    recorded = record and work.device in RECORDED and work.independent
     light = not compiled and work.synthetic_images * work.gflop < TOGETHER_BELOW_GFLOP.get(work.device, 0.0)
     return Route(
         # bfloat16 pays where arithmetic dominates; small eager batches only lose digits and time to casts
@@ -81,9 +99,16 @@ def route_for(
         compiled=compiled,
         compiled_twice=compiled and DOUBLE_BACKWARD_COMPILES,
         together=light,
-        classes_per_block=classes_per_block or (CLASSES_TOGETHER if light else 1),
+        recorded=recorded,
+        classes_per_block=classes_per_block or (CLASSES_TOGETHER if light else classes_gathered(work)),
         real_chunk=real_chunk or (chunk_for(work, 2 if mode == "fast" else 4) if compiled else None),
     )
+
+
+def classes_gathered(work: Workload) -> int:
+    """Return how many classes' images are gathered at once where they go through the network one by one."""
+    bytes_per_class = 4 * work.pixels * (work.real_images + work.synthetic_images)
+    return max(1, min(CLASSES_TOGETHER, GATHER_BYTES.get(work.device, 0) // bytes_per_class))
 
 
 def chunk_for(work: Workload, bytes_per_entry: int) -> int | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Literal, TypeVar
 
 import torch
@@ -12,17 +13,20 @@ from torch import Tensor, nn
 
 from lit_condense.data.store import RealImages
 from lit_condense.engine.compilation import Clock
-from lit_condense.engine.forward import per_image
+from lit_condense.engine.first_order import FirstOrderLoss
+from lit_condense.engine.forward import Forward, images_are_independent, per_image
+from lit_condense.engine.routes import RECORDED
 from lit_condense.evaluation.protocols import Recipe
 from lit_condense.evaluation.stacked import can_be_stacked, train_stacked
 from lit_condense.evaluation.training import LabelledImages, batches_of, test_accuracy, train_network
 from lit_condense.memory import keep_small_blocks
 from lit_condense.rng import RandomKey, global_state
 
-Way = Literal["stacked", "threads", "compiled", "alone"]
-"""``stacked``: many in one; ``threads``: one on each core; ``compiled`` and ``alone``: one after the other."""
+Way = Literal["stacked", "threads", "compiled", "recorded", "alone"]
+"""``stacked``: many in one; ``threads``: one on each core; ``compiled``, ``recorded`` (a GPU replays its steps) and
+``alone``: one after the other."""
 
-COMPILE_FROM_GFLOP = 1_000.0
+COMPILE_FROM_GFLOP = {"cpu": 1e3, "cuda": 1e6}
 """Forward cost of all trainings from which compiling the loss pays."""
 
 STACK_BELOW_GFLOP = {"cpu": 0.006}
@@ -38,7 +42,7 @@ THREADED_AT_ONCE = 4
 """Networks of a group for each core: at the end of a group, cores wait for the last network."""
 
 
-def way_for(device: str, batch_gflop: float, steps: int, networks: int, cores: int) -> Way:
+def way_for(device: str, batch_gflop: float, steps: int, networks: int, cores: int, independent: bool = True) -> Way:
     """Return the way for so many trainings, if the architecture allows it.
 
     Args:
@@ -47,9 +51,12 @@ def way_for(device: str, batch_gflop: float, steps: int, networks: int, cores: i
         steps: Of each training.
         networks: To be trained, on all ranks.
         cores: Threads that PyTorch may use here.
+        independent: Whether layers neither draw nor use the statistics of their batch.
     """
-    if batch_gflop * steps * networks >= COMPILE_FROM_GFLOP:
+    if batch_gflop * steps * networks >= COMPILE_FROM_GFLOP.get(device, float("inf")):
         return "compiled"
+    if device in RECORDED and independent:
+        return "recorded"
     if networks >= STACK_FROM and batch_gflop < STACK_BELOW_GFLOP.get(device, 0.0):
         return "stacked"
     if device == "cpu" and networks > 1 and cores > 1:
@@ -96,7 +103,8 @@ class Trainings:
         steps, _ = recipe.capped(batches_of(data, recipe), max_steps)
         images = data.at(torch.arange(min(len(data.labels), recipe.batch_size)))
         gflop = per_image(one, images)[0] * len(images)
-        way = way_for(images.device.type, gflop, steps, networks, torch.get_num_threads())
+        independent = images_are_independent(one, images[0])
+        way = way_for(images.device.type, gflop, steps, networks, torch.get_num_threads(), independent)
         if way == "stacked" and not can_be_stacked([one, other], images):
             way = "threads"
         if way == "threads" and _draws(other, images):
@@ -121,6 +129,11 @@ class Trainings:
             sets: What each is trained on.
         """
         networks = [self.build(key) for key in keys]
+        if self.way == "recorded":
+            host, loss = self._host
+            host.load_state_dict(networks[0].state_dict())
+            train_network(host, sets[0], self.recipe, keys[0], self.max_steps, loss=loss)
+            return [test_accuracy(host, self.test)]
         if self.way == "stacked":
             train_stacked(networks, sets, self.recipe, keys, self.max_steps)
             return [test_accuracy(network, self.test) for network in networks]
@@ -135,6 +148,12 @@ class Trainings:
             return in_threads(one, len(networks))
         with keys[0].fold("layers").isolated():  # dropout and the like draw from the global generators
             return [one(0)]
+
+    @cached_property
+    def _host(self) -> tuple[nn.Module, FirstOrderLoss]:
+        """The network whose steps are recorded: all others lend it their weights."""
+        network = self.build(RandomKey(0, ("host",)))
+        return network, FirstOrderLoss(Forward(network, "exact"), compiled=False, recorded=True)
 
 
 Result = TypeVar("Result")

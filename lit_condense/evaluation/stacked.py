@@ -32,13 +32,15 @@ def train_stacked(
     """
     num_classes = classes_of(networks[0], sets[0])
     weights = _stacked(networks)
-    descent = Descent(list(weights.values()), recipe)
+    parameters = list(weights.values())
+    descent = Descent(parameters, recipe)
     rates = list(recipe.rates(batches_of(sets[0], recipe), max_steps))
     for step, (lr, restart) in enumerate(rates):
         batches = [training_batch(data, recipe, step, num_classes, key) for data, key in zip(sets, keys, strict=True)]
         images, labels = (torch.stack(part) for part in zip(*batches, strict=True))
         # the sum gives each network the gradient of its own loss
-        descent.step(vmap(_loss_of(networks[0]))(weights, images, labels).sum(), lr, restart)
+        loss = vmap(_loss_of(networks[0]))(weights, images, labels).sum()
+        descent.step(torch.autograd.grad(loss, parameters, allow_unused=True), lr, restart)
     with torch.no_grad():
         for i, network in enumerate(networks):
             for name, parameter in network.named_parameters():

@@ -61,6 +61,7 @@ def train_network(
     max_steps: int | None = None,
     compiled: bool = False,
     clock: Clock | None = None,
+    loss: FirstOrderLoss | None = None,
 ) -> int:
     """Train ``network`` in place on ``data`` and return the number of steps taken.
 
@@ -75,14 +76,15 @@ def train_network(
         max_steps: Fewer steps than the recipe's, its schedule shrunk in proportion.
         compiled: Whether to compile the loss.
         clock: Remembers for the next network whether that failed.
+        loss: The network's loss where it exists already, instead of the last two.
     """
     num_classes = classes_of(network, data)
-    loss = FirstOrderLoss(Forward(network, "exact"), compiled, clock)
+    loss = loss or FirstOrderLoss(Forward(network, "exact"), compiled, clock)
     network.train()
-    descent = Descent(list(network.parameters()), recipe)
+    descent = Descent([p for p in network.parameters() if p.requires_grad], recipe)
     rates = list(recipe.rates(batches_of(data, recipe), max_steps))
     for step, (lr, restart) in enumerate(rates):
-        descent.step(loss(*training_batch(data, recipe, step, num_classes, key)), lr, restart)
+        descent.step(loss.gradients(*training_batch(data, recipe, step, num_classes, key)), lr, restart)
     return len(rates)
 
 
@@ -95,20 +97,22 @@ class Descent:
     """
 
     def __init__(self, parameters: Sequence[Tensor], recipe: Recipe) -> None:
+        self._parameters = parameters
         self._new = partial(
             NetworkSGD, parameters, momentum=recipe.momentum, nesterov=recipe.nesterov, weight_decay=recipe.weight_decay
         )
         self._optimizer = self._new(lr=recipe.lr)
 
-    def step(self, loss: Tensor, lr: float, restart: bool) -> None:
-        """Take one step down the loss, with a new optimizer if so wanted."""
+    def step(self, gradients: Sequence[Tensor | None], lr: float, restart: bool) -> None:
+        """Take one step along the loss's gradients, with a new optimizer if so wanted."""
         if restart:
             self._optimizer = self._new(lr=lr)
         for group in self._optimizer.param_groups:
             group["lr"] = lr
-        self._optimizer.zero_grad(set_to_none=True)
-        torch.autograd.backward(loss)
+        for parameter, gradient in zip(self._parameters, gradients, strict=True):
+            parameter.grad = gradient
         self._optimizer.step()
+        self._optimizer.zero_grad(set_to_none=True)
 
 
 def classes_of(network: nn.Module, data: LabelledImages) -> int:

@@ -53,7 +53,8 @@ def condensed_from(module: EvaluatedSet, record: dict[str, Any]) -> CondensedSet
             "share_outside": float(((images < 0) | (images > 1)).double().mean()),
         },
         "versions": versions(),
-        "device": module.device.type,
+        # not the module's own, which Lightning takes back to the CPU at the end of a run
+        "device": module.trainer.strategy.root_device.type,
         **record,
     }
     return CondensedSet(images, current.labels.cpu(), card, weights=module.weights_of_images(), stored=module.stored())

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from lit_condense.augmentation import Augmentation
 from lit_condense.data.store import RealImages
-from lit_condense.engine.first_order import LossFunction
+from lit_condense.engine.first_order import FirstOrderLoss
 from lit_condense.errors import SettingsError
 from lit_condense.inner.network import BatchNormStatistics, InnerNetwork
 from lit_condense.matching.base import Progress
@@ -32,7 +32,7 @@ class TrainingMaterial:
     augmentation: Augmentation
     """Drawn per sample when a network is trained."""
     real: RealImages
-    loss: LossFunction
+    loss: FirstOrderLoss
     """The engine's mean cross-entropy of the inner network."""
 
 

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from lit_condense.data.store import RealImages
-from lit_condense.engine.first_order import LossFunction
+from lit_condense.engine.first_order import FirstOrderLoss
 from lit_condense.networks import NetworkFactory, build_network
 from lit_condense.rng import RandomKey
 
@@ -70,11 +70,10 @@ class InnerNetwork:
         self.optimizer = self._make_optimizer(self.network.parameters())
         self.index = index
 
-    def train_step(self, loss: LossFunction, images: Tensor, labels: Tensor) -> None:
+    def train_step(self, loss: FirstOrderLoss, images: Tensor, labels: Tensor) -> None:
         """Take one optimizer step on the mean cross-entropy of a batch."""
         parameters = [p for p in self.network.parameters() if p.requires_grad]
-        gradients = torch.autograd.grad(loss(images, labels), parameters, allow_unused=True)
-        for parameter, gradient in zip(parameters, gradients, strict=True):
+        for parameter, gradient in zip(parameters, loss.gradients(images, labels), strict=True):
             parameter.grad = gradient
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)

@@ -127,4 +127,8 @@ class MatchingLoss(Callback, ABC):
 
     @abstractmethod
     def loss(self, real: Quantities, synthetic: Quantities) -> Tensor:
-        """Return the 0-dimensional sum over the k blocks, differentiable in ``synthetic``."""
+        """Return the 0-dimensional sum over the k blocks, differentiable in ``synthetic``.
+
+        A function of its arguments and of the settings alone: compiled, or recorded on a GPU, it is not run again for
+        every update, so that it must not look at a counter of its own or at the values of a tensor.
+        """

@@ -14,8 +14,8 @@ from lit_condense.engine.routes import CLASSES_TOGETHER, Workload, route_for
 from lit_condense.networks import ConvNet, build_network
 from lit_condense.rng import RandomKey
 
-CIFAR = Workload("cpu", 256, 10, gflop=0.1, largest_map=128 * 32 * 32, independent=True)
-DIGITS = Workload("cpu", 128, 1, gflop=0.00033, largest_map=32 * 8 * 8, independent=True)
+CIFAR = Workload("cpu", 256, 10, gflop=0.1, largest_map=128 * 32 * 32, pixels=3 * 32 * 32, independent=True)
+DIGITS = Workload("cpu", 128, 1, gflop=0.00033, largest_map=32 * 8 * 8, pixels=64, independent=True)
 
 
 def changed(work, **fields):

@@ -51,8 +51,10 @@ def weights(network):
         ("cpu", 0.03, 1, 2, "alone"),
         ("cpu", 0.03, 10, 1, "alone"),
         ("cpu", 10.0, 10, 2, "compiled"),  # ConvNet-3 of width 128 on 100 images of 32x32 pixels
-        ("cuda", 0.003, 10, 2, "alone"),
-        ("cuda", 10.0, 10, 2, "compiled"),
+        ("cuda", 0.003, 10, 2, "recorded"),
+        ("cuda", 10.0, 10, 2, "recorded"),
+        ("cuda", 1000.0, 10, 2, "compiled"),  # all real images
+        ("mps", 10.0, 10, 2, "alone"),
     ],
 )
 def test_the_way_follows_from_device_shape_and_number(device, batch_gflop, networks, cores, way):

@@ -5,7 +5,6 @@ from dataclasses import replace
 
 import pytest
 import torch
-from torch.nn import functional as F
 
 from lit_condense.augmentation import NoAugmentation
 from lit_condense.errors import SettingsError
@@ -18,7 +17,7 @@ from lit_condense.inner import (
 )
 from lit_condense.matching import Progress
 from lit_condense.rng import RandomKey
-from tests.helpers import TinyData, fresh_inner_network, tiny_convnet
+from tests.helpers import TinyData, WatchedLoss, fresh_inner_network, tiny_convnet
 from tests.oracles import methods
 from tests.oracles.dc import Sgd, train_epochs
 
@@ -34,12 +33,8 @@ def material(inner, ipc=2, epochs_seen=None, real=REAL):
     """Random images, so that learning them soon helps no real image."""
     labels = torch.arange(5).repeat_interleave(ipc)
     images = torch.randn(len(labels), 1, 8, 8, generator=torch.Generator().manual_seed(5), dtype=torch.float64)
-
-    def loss(batch, batch_labels):
-        if epochs_seen is not None and torch.is_grad_enabled():
-            epochs_seen.append(len(batch))
-        return F.cross_entropy(inner.network(batch), batch_labels)
-
+    watch = None if epochs_seen is None else lambda batch, _: epochs_seen.append(len(batch))
+    loss = WatchedLoss(inner.network, watch)
     return TrainingMaterial(images, labels, (ipc,) * 5, NoAugmentation(), real, loss)
 
 
@@ -184,16 +179,18 @@ def test_it_never_trains_for_more_than_the_most_epochs(most):
     assert set(counts) <= {1, most or 50}
 
 
-class Losses:
-    """Stands for a network's loss: training steps are counted, measurements are read off a list."""
+class Losses(WatchedLoss):
+    """A network's loss: training steps are counted, measurements are read off a list."""
 
     def __init__(self, inner, measured):
-        self.network, self.measured, self.steps, self.asked = inner.network, list(measured), 0, []
+        super().__init__(inner.network, self.count)
+        self.measured, self.steps, self.asked = list(measured), 0, []
+
+    def count(self, images, labels):
+        self.steps += 1
 
     def __call__(self, images, labels):
-        if torch.is_grad_enabled():
-            self.steps += 1
-            return F.cross_entropy(self.network(images), labels)
+        assert not torch.is_grad_enabled()
         self.asked.append((images, labels))
         return torch.tensor(self.measured[len(self.asked) - 1])
 

@@ -13,7 +13,7 @@ from lit_condense.errors import SettingsError
 from lit_condense.inner import TrainingMaterial, TrainOnReal
 from lit_condense.matching import GradientMatching, Progress
 from lit_condense.rng import RandomKey
-from tests.helpers import TinyData, fitted, fresh_inner_network
+from tests.helpers import TinyData, WatchedLoss, fitted, fresh_inner_network
 from tests.oracles import methods
 from tests.oracles.dc import Sgd, cross_entropy, train_step
 
@@ -24,12 +24,7 @@ KEY = RandomKey(3).fold("inner", 0, 0)
 
 def material(inner, seen=None):
     """Synthetic images that must not be looked at."""
-
-    def loss(images, labels):
-        if seen is not None:
-            seen.append((images.detach().clone(), labels.clone()))
-        return F.cross_entropy(inner.network(images), labels)
-
+    loss = WatchedLoss(inner.network, None if seen is None else lambda *batch: seen.append(batch))
     images = torch.full((10, 1, 8, 8), torch.nan, dtype=torch.float64)
     return TrainingMaterial(images, torch.zeros(10, dtype=torch.int64), (2,) * 5, NoAugmentation(), REAL, loss)
 

@@ -5,7 +5,6 @@ from dataclasses import replace
 
 import pytest
 import torch
-from torch.nn import functional as F
 
 from lit_condense.augmentation import Augmentation, NoAugmentation
 from lit_condense.errors import SettingsError
@@ -13,7 +12,7 @@ from lit_condense.inner import TrainingMaterial, TrainOnSynthetic, loops_for
 from lit_condense.matching import Progress
 from lit_condense.networks import MLP, build_network
 from lit_condense.rng import RandomKey
-from tests.helpers import TinyData, fresh_inner_network, tiny_convnet
+from tests.helpers import TinyData, WatchedLoss, fresh_inner_network, tiny_convnet
 from tests.oracles.dc import Sgd, train_epochs
 
 REAL = TinyData().real
@@ -28,12 +27,7 @@ def inner_network(loop, factory=None):
 def material(inner, seen=None, augmentation=None, ipc=(2,) * 5):
     images = torch.randn(sum(ipc), 1, 8, 8, generator=torch.Generator().manual_seed(5), dtype=torch.float64)
     labels = torch.repeat_interleave(torch.arange(5), torch.tensor(ipc))
-
-    def loss(batch, batch_labels):
-        if seen is not None:
-            seen.append((batch.detach().clone(), batch_labels.clone()))
-        return F.cross_entropy(inner.network(batch), batch_labels)
-
+    loss = WatchedLoss(inner.network, None if seen is None else lambda *batch: seen.append(batch))
     return TrainingMaterial(images, labels, ipc, augmentation or NoAugmentation(), REAL, loss)
 
 
