@@ -47,6 +47,27 @@ def test_what_is_asked_for_goes_before_the_table():
     assert route_for(CIFAR, "fast", "auto", real_chunk=100).real_chunk == 100
 
 
+def test_a_gpu_replays_what_does_not_draw_and_gathers_many_classes():
+    on_gpu = changed(CIFAR, device="cuda")
+    assert not route_for(CIFAR, "fast", "auto").recorded
+    for compile in ("auto", "never"):
+        assert route_for(on_gpu, "fast", compile).recorded
+        assert not route_for(on_gpu, "fast", compile, record=False).recorded
+        assert not route_for(changed(on_gpu, independent=False), "fast", compile).recorded
+    assert route_for(on_gpu, "fast", "auto").classes_per_block == CLASSES_TOGETHER
+    # 266 images of 224 x 224 pixels are 153 MiB: no two classes in 256 MiB
+    assert route_for(changed(on_gpu, pixels=3 * 224 * 224), "fast", "auto").classes_per_block == 1
+
+
+def test_exact_runs_do_without_tf32_and_leave_the_setting_as_it_was():
+    allowed = torch.backends.cudnn.allow_tf32
+    for mode, seen in (("exact", False), ("fast", allowed)):
+        engine = Engine(mode, "always").start(convnet(width=4), torch.zeros(8, 3, 32, 32))
+        with engine.precision():
+            assert torch.backends.cudnn.allow_tf32 == seen
+        assert torch.backends.cudnn.allow_tf32 == allowed
+
+
 @pytest.mark.parametrize("device", ["mps", "xpu"])
 def test_a_device_that_was_never_measured_gets_the_plain_route(device):
     route = route_for(changed(CIFAR, device=device), "fast", "auto")
