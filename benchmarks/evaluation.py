@@ -64,8 +64,8 @@ def benchmark(
             keep_freed_memory()
         print(json.dumps(judged_by(who, ipc, networks, epochs, images, device)))
         return
-    options = {"ipc": ipc, "networks": networks, "epochs": epochs, "threads": threads}
-    options = {**options, "images": images, "device": device}
+    options: dict[str, Any] = {"ipc": ipc, "networks": networks, "epochs": epochs, "threads": threads}
+    options |= {"images": images, "device": device}
     name = f"evaluation_{device}_ipc{ipc}" + ("" if images == "digits" else f"_{images}")
     for allocator, ending in list(ALLOCATORS.items())[: 2 if device == "cpu" else 1]:
         found: dict[str, list[dict[str, Any]]] = {one: [] for one in WHO}

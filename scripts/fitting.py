@@ -1,11 +1,16 @@
-"""How the scripts condense: one ``lit-condense fit`` in a process of its own, on one core."""
+"""How the scripts condense: one ``lit-condense fit`` in a process of its own, on one core; what they keep and read."""
 
 from __future__ import annotations
 
+import csv
 import os
+import shutil
 import subprocess
 import sys
+from pathlib import Path
+from typing import Any
 
+import yaml
 from tables import ROOT
 
 
@@ -18,3 +23,40 @@ def fit(*options: str) -> None:
         check=True,
         env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, paths)), "OMP_NUM_THREADS": "1"},
     )
+
+
+def condense(config: dict[str, Any], folder: Path) -> None:
+    """Run what a config says, in a folder that is emptied first and keeps the config."""
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    path = folder / "settings.yaml"
+    path.write_text(yaml.safe_dump(config, sort_keys=False))
+    fit("--config", str(path))
+
+
+def keep(folder: Path, kept: Path) -> None:
+    """Copy the card and the grid of a run."""
+    kept.mkdir(parents=True, exist_ok=True)
+    for name in ("card.json", "grid.png"):
+        shutil.copy(folder / name, kept / name)
+
+
+def report_only(trainer: dict[str, Any], folder: str) -> None:
+    """Change a config's trainer so that a run writes its final report and ``log/metrics.csv``, and nothing else."""
+    losses = [one for one in trainer["callbacks"] if one["class_path"].startswith("lit_condense.matching.")]
+    report = {"class_path": "lit_condense.callbacks.FinalReport", "init_args": {"folder": folder}}
+    trainer |= {
+        "callbacks": [*losses, report],
+        "enable_checkpointing": False,
+        "enable_progress_bar": False,
+        "logger": {
+            "class_path": "lightning.pytorch.loggers.CSVLogger",
+            "init_args": {"save_dir": folder, "name": "log", "version": ""},
+        },
+    }
+
+
+def quick_evaluations(folder: Path) -> list[dict[str, str]]:
+    """Return what such a run logged at each quick evaluation."""
+    with (folder / "log" / "metrics.csv").open() as file:
+        return [row for row in csv.DictReader(file) if row.get("val/acc") and row.get("time/condensing")]

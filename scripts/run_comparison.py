@@ -9,12 +9,12 @@ Usage: python scripts/run_comparison.py [GROUP [METHOD ...]], GROUP cifar10_ipc1
 
 from __future__ import annotations
 
-import shutil
 import sys
 from typing import Any
 
 import yaml
-from fitting import fit
+from fitting import condense as run
+from fitting import keep
 from tables import ROOT
 
 RESULTS = ROOT / "results" / "comparison"
@@ -57,14 +57,8 @@ def main(groups: list[str], methods: list[str]) -> None:
 def condense(group: str, method: str) -> None:
     """Run one row and keep its card and its grid."""
     folder = ROOT / "runs" / "comparison" / group / method
-    folder.mkdir(parents=True, exist_ok=True)
-    config = folder / "comparison.yaml"
-    config.write_text(yaml.safe_dump(row(group, method, str(folder)), sort_keys=False))
-    fit("--config", str(config))
-    kept = RESULTS / group / method
-    kept.mkdir(parents=True, exist_ok=True)
-    for name in ("card.json", "grid.png"):
-        shutil.copy(folder / name, kept / name)
+    run(row(group, method, str(folder)), folder)
+    keep(folder, RESULTS / group / method)
 
 
 def row(group: str, method: str, folder: str) -> dict[str, Any]:

@@ -14,13 +14,12 @@ from __future__ import annotations
 import csv
 import itertools
 import json
-import shutil
 import sys
 from pathlib import Path
 from typing import Any
 
 import yaml
-from fitting import fit
+from fitting import condense, quick_evaluations, report_only
 from tables import ROOT
 
 RUNS = ROOT / "runs" / "dream_curve"
@@ -50,7 +49,7 @@ def main(arms: list[str]) -> None:
     for seed in (*SEEDS, TIMED):
         for arm in arms or ARMS:
             if not (folder_of(arm, seed) / "card.json").exists():
-                condense(arm, seed, folder_of(arm, seed))
+                make(arm, seed)
     if not arms:
         draw(collect())
 
@@ -60,13 +59,10 @@ def folder_of(arm: str, seed: int | str) -> Path:
     return RUNS / arm.replace(", ", "_").replace(" ", "_") / str(seed)
 
 
-def condense(arm: str, seed: int | str, folder: Path) -> None:
+def make(arm: str, seed: int | str) -> None:
     """Run one arm with one seed."""
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True)
-    config = folder / "curve.yaml"
-    config.write_text(yaml.safe_dump(settings(arm, seed, str(folder)), sort_keys=False))
-    fit("--config", str(config))
+    folder = folder_of(arm, seed)
+    condense(settings(arm, seed, str(folder)), folder)
 
 
 def settings(arm: str, seed: int | str, folder: str) -> dict[str, Any]:
@@ -97,16 +93,10 @@ def settings(arm: str, seed: int | str, folder: str) -> dict[str, Any]:
             "classes": [0, 1, 2, 3, 4],
         },
     }
-    trainer |= {"max_steps": UPDATES, "val_check_interval": UPDATES // POINTS, "enable_progress_bar": False}
+    report_only(trainer, folder)
+    trainer |= {"max_steps": UPDATES, "val_check_interval": UPDATES // POINTS}
     if seed == TIMED:
         trainer |= {"limit_val_batches": 0, "log_every_n_steps": 1}
-    trainer["logger"] = {
-        "class_path": "lightning.pytorch.loggers.CSVLogger",
-        "init_args": {"save_dir": folder, "name": "log", "version": ""},
-    }
-    report = {"class_path": "lit_condense.callbacks.FinalReport", "init_args": {"folder": folder}}
-    trainer["callbacks"] = [trainer["callbacks"][0], report]
-    trainer["enable_checkpointing"] = False
     return config
 
 
@@ -116,7 +106,7 @@ def timed_again() -> dict[str, Any]:
     found: dict[str, Any] = json.loads(path.read_text())
     for arm, seeds in found["arms"].items():
         if not (folder_of(arm, TIMED) / "card.json").exists():
-            condense(arm, TIMED, folder_of(arm, TIMED))
+            make(arm, TIMED)
         clock = seconds(folder_of(arm, TIMED) / "log" / "metrics.csv")
         for point in (point for points_of_seed in seeds.values() for point in points_of_seed):
             point["seconds"] = round(clock[point["updates"] - 1], 2)
@@ -129,15 +119,14 @@ def collect() -> dict[str, Any]:
     found: dict[str, Any] = {"arms": {}, "settings": settings(next(iter(ARMS)), SEEDS[0], "runs")}
     for arm in ARMS:
         clock = seconds(folder_of(arm, TIMED) / "log" / "metrics.csv")
-        found["arms"][arm] = {seed: points(folder_of(arm, seed) / "log" / "metrics.csv", clock) for seed in SEEDS}
+        found["arms"][arm] = {seed: points(folder_of(arm, seed), clock) for seed in SEEDS}
     (ROOT / "results" / "dream_curve.json").write_text(json.dumps(found, indent=1) + "\n")
     return found
 
 
-def points(path: Path, clock: list[float]) -> list[dict[str, float]]:
+def points(folder: Path, clock: list[float]) -> list[dict[str, float]]:
     """Return one point for each quick evaluation; the seconds are those of the arm's timed run."""
-    with path.open() as file:
-        rows = [row for row in csv.DictReader(file) if row["val/acc"] and row.get("time/condensing")]
+    rows = quick_evaluations(folder)
     updates = [int(row["step"]) + 1 for row in rows]
     return [
         {"updates": done, "seconds": round(clock[done - 1], 2), "accuracy": float(row["val/acc"])}

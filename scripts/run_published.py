@@ -11,16 +11,14 @@ Usage: python scripts/run_published.py MINUTES [ROW ...]
 
 from __future__ import annotations
 
-import csv
 import json
-import shutil
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import yaml
-from fitting import fit
+from fitting import condense, keep, quick_evaluations, report_only
 from tables import ROOT
 
 RESULTS = ROOT / "results" / "published"
@@ -43,23 +41,16 @@ def main(minutes: float, rows: list[str]) -> None:
     """Make the rows that do not exist yet, all at once."""
     missing = [row for row in rows or ROWS if not (RESULTS / row / "card.json").exists()]
     with ThreadPoolExecutor(len(missing) or 1) as pool:
-        for done in [pool.submit(condense, row, minutes) for row in missing]:
+        for done in [pool.submit(make, row, minutes) for row in missing]:
             done.result()
 
 
-def condense(row: str, minutes: float) -> None:
+def make(row: str, minutes: float) -> None:
     """Run one row and keep its card, its grid and its curve."""
-    folder = ROOT / "runs" / "published" / row
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True)
-    config = folder / "published.yaml"
-    config.write_text(yaml.safe_dump(settings(row, minutes, str(folder)), sort_keys=False))
-    fit("--config", str(config))
-    kept = RESULTS / row
-    kept.mkdir(parents=True, exist_ok=True)
-    for name in ("card.json", "grid.png"):
-        shutil.copy(folder / name, kept / name)
-    (kept / "curve.json").write_text(json.dumps(points(folder / "log" / "metrics.csv"), indent=1) + "\n")
+    folder, kept = ROOT / "runs" / "published" / row, RESULTS / row
+    condense(settings(row, minutes, str(folder)), folder)
+    keep(folder, kept)
+    (kept / "curve.json").write_text(json.dumps(points(folder), indent=1) + "\n")
 
 
 def settings(row: str, minutes: float, folder: str) -> dict[str, Any]:
@@ -74,35 +65,22 @@ def settings(row: str, minutes: float, folder: str) -> dict[str, Any]:
         "class_path": f"lit_condense.data.{source[0]}",
         "init_args": {**source[1], "name": "cifar10", "normalization": preset},
     }
-    trainer = config["trainer"]
+    report_only(config["trainer"], folder)
     whole, seconds = divmod(round(60 * minutes), 60)
-    trainer |= {
-        "max_time": f"00:{whole // 60:02}:{whole % 60:02}:{seconds:02}",
-        "val_check_interval": interval,
-        "enable_progress_bar": False,
-        "enable_checkpointing": False,
-        "logger": {
-            "class_path": "lightning.pytorch.loggers.CSVLogger",
-            "init_args": {"save_dir": folder, "name": "log", "version": ""},
-        },
-    }
-    report = {"class_path": "lit_condense.callbacks.FinalReport", "init_args": {"folder": folder}}
-    losses = [one for one in trainer["callbacks"] if one["class_path"].startswith("lit_condense.matching.")]
-    trainer["callbacks"] = [*losses, report]
+    time_limit = f"00:{whole // 60:02}:{whole % 60:02}:{seconds:02}"
+    config["trainer"] |= {"max_time": time_limit, "val_check_interval": interval}
     return config
 
 
-def points(path: Path) -> list[dict[str, float]]:
+def points(folder: Path) -> list[dict[str, float]]:
     """Return one point for each quick evaluation; seconds are those of condensing until then, evaluations apart."""
-    with path.open() as file:
-        rows = [row for row in csv.DictReader(file) if row.get("val/acc") and row.get("time/condensing")]
     return [
         {
             "updates": int(row["step"]) + 1,
             "seconds": round(float(row["time/condensing"]), 1),
             "accuracy": round(float(row["val/acc"]), 4),
         }
-        for row in rows
+        for row in quick_evaluations(folder)
     ]
 
 

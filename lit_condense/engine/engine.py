@@ -182,8 +182,11 @@ class RunningEngine:
         elif self.image_gradient.together:
             synthetic = f"float32, eager, {self.table.classes_per_block} classes at once"
         real = f"{forward}, compiled" if self.first_order.compiled else "float32, eager"
-        replayed = ", replayed" if self.table.recorded else ""
-        return f"real side and training: {real}{replayed}; synthetic side: {synthetic}{replayed}"
+        real, synthetic = (
+            f"{side}, replayed" if part.recorded else side
+            for side, part in ((real, self.first_order), (synthetic, self.image_gradient))
+        )
+        return f"real side and training: {real}; synthetic side: {synthetic}"
 
     def precision(self) -> AbstractContextManager[None]:
         """Return the surroundings in which everything of an update is to be computed."""

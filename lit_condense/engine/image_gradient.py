@@ -19,6 +19,8 @@ from lit_condense.rng import RandomKey
 
 Found: TypeAlias = tuple[Tensor, Tensor]
 """Gradient in the images, and the losses' values."""
+OneClass: TypeAlias = tuple[Tensor, Tensor, Tensor, Quantities, dict[str, Tensor]]
+"""What a region takes: weights of the losses, images and labels of a class, its real side, constant vectors."""
 
 
 class ImageGradient:
@@ -109,13 +111,12 @@ class ImageGradient:
         region = self._region(losses)
         found = []
         for i, key in enumerate(keys):
-            leaf = images[i : i + 1].detach().requires_grad_()  # not in the region: torch 2.11 cannot trace it
-            one = (weights, leaf, labels[i : i + 1], real.block(i), dict(vectors))
+            one = (weights, images[i : i + 1], labels[i : i + 1], real.block(i), dict(vectors))
             if self._record:
-                found.append(self._replayed(losses, region, *one))
+                found.append(self._replayed(losses, region, one))
                 continue
             with isolation(key):
-                found.append(region(*one))
+                found.append(_on_leaf(region, one))
         gradients, values = zip(*found, strict=True)
         return torch.cat(gradients), torch.stack(values).sum(0)
 
@@ -135,27 +136,18 @@ class ImageGradient:
                 observed = partial(observe, forward, create_graph=True, keys=[None])
                 return matched(observed, losses, weights, images, labels, real, vectors)
 
-            eager = partial(through, self.eager)
             self._regions[tags] = Region(
-                partial(through, self.forward) if self._compile else eager,
+                partial(through, self.forward),
                 self._compile,
                 self._clock,
                 whole=True,
-                otherwise=eager,
+                otherwise=partial(through, self.eager),
             )
         return self._regions[tags]
 
-    def _replayed(
-        self,
-        losses: Sequence[MatchingLoss],
-        region: Region[..., Found],
-        weights: Tensor,
-        images: Tensor,
-        labels: Tensor,
-        real: Quantities,
-        vectors: dict[str, Tensor],
-    ) -> Found:
+    def _replayed(self, losses: Sequence[MatchingLoss], region: Region[..., Found], one: OneClass) -> Found:
         """Call the region through a recording, which takes and returns nothing but tensors."""
+        weights, images, labels, real, vectors = one
         optional = {"features": real.features, "logits": real.logits, "labels": real.labels}
         rest = {name: tensor for name, tensor in optional.items() if tensor is not None}
         kind = (*(loss.tag for loss in losses), "|", *real.gradients, "|", *rest, "|", *vectors)
@@ -166,13 +158,18 @@ class ImageGradient:
                 left = iter(tensors)
                 gradients = {name: next(left) for name in names}
                 side = Quantities(gradients, **{name: next(left) for name in others}, classes=real.classes)
-                leaf = images.detach().requires_grad_()
-                return region(weights, leaf, labels, side, {name: next(left) for name in pulled})
+                return _on_leaf(region, (weights, images, labels, side, {name: next(left) for name in pulled}))
 
             self._recordings[kind] = Recorded(call, self._read, True)
         recording = self._recordings[kind]
         found = recording(weights, images, labels, *real.gradients.values(), *rest.values(), *vectors.values())
         return cast(Found, tuple(kept(found) if recording.recorded else found))
+
+
+def _on_leaf(region: Region[..., Found], one: OneClass) -> Found:
+    """Call a region with its images as a leaf, made outside of it: torch 2.11 cannot trace that."""
+    weights, images, *others = one
+    return region(weights, images.detach().requires_grad_(), *others)
 
 
 def matched(

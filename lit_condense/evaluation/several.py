@@ -103,7 +103,7 @@ class Trainings:
         steps, _ = recipe.capped(batches_of(data, recipe), max_steps)
         images = data.at(torch.arange(min(len(data.labels), recipe.batch_size)))
         gflop = per_image(one, images)[0] * len(images)
-        independent = images_are_independent(one, images[0])
+        independent = images.device.type in RECORDED and images_are_independent(one, images[0])
         way = way_for(images.device.type, gflop, steps, networks, torch.get_num_threads(), independent)
         if way == "stacked" and not can_be_stacked([one, other], images):
             way = "threads"
@@ -132,16 +132,15 @@ class Trainings:
         if self.way == "recorded":
             host, loss = self._host
             host.load_state_dict(networks[0].state_dict())
-            train_network(host, sets[0], self.recipe, keys[0], self.max_steps, loss=loss)
+            train_network(host, sets[0], self.recipe, keys[0], self.max_steps, loss)
             return [test_accuracy(host, self.test)]
         if self.way == "stacked":
             train_stacked(networks, sets, self.recipe, keys, self.max_steps)
             return [test_accuracy(network, self.test) for network in networks]
 
         def one(i: int) -> float:
-            train_network(
-                networks[i], sets[i], self.recipe, keys[i], self.max_steps, self.way == "compiled", self.clock
-            )
+            loss = FirstOrderLoss(Forward(networks[i], "exact"), self.way == "compiled", self.clock)
+            train_network(networks[i], sets[i], self.recipe, keys[i], self.max_steps, loss)
             return test_accuracy(networks[i], self.test)
 
         if self.way == "threads":

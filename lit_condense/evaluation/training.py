@@ -14,7 +14,6 @@ from torchmetrics.classification import MulticlassAccuracy
 
 from lit_condense.augmentation.cutmix import mixed
 from lit_condense.data.store import RealImages
-from lit_condense.engine.compilation import Clock
 from lit_condense.engine.first_order import FirstOrderLoss
 from lit_condense.engine.forward import Forward
 from lit_condense.evaluation.protocols import Recipe
@@ -59,8 +58,6 @@ def train_network(
     recipe: Recipe,
     key: RandomKey,
     max_steps: int | None = None,
-    compiled: bool = False,
-    clock: Clock | None = None,
     loss: FirstOrderLoss | None = None,
 ) -> int:
     """Train ``network`` in place on ``data`` and return the number of steps taken.
@@ -74,12 +71,10 @@ def train_network(
         recipe: Passes, schedule, augmentation.
         key: Names the network; every shuffle and augmentation is drawn from it.
         max_steps: Fewer steps than the recipe's, its schedule shrunk in proportion.
-        compiled: Whether to compile the loss.
-        clock: Remembers for the next network whether that failed.
-        loss: The network's loss where it exists already, instead of the last two.
+        loss: The network's loss; by default eager.
     """
     num_classes = classes_of(network, data)
-    loss = loss or FirstOrderLoss(Forward(network, "exact"), compiled, clock)
+    loss = loss or FirstOrderLoss(Forward(network, "exact"), compiled=False)
     network.train()
     descent = Descent([p for p in network.parameters() if p.requires_grad], recipe)
     rates = list(recipe.rates(batches_of(data, recipe), max_steps))
