@@ -4,6 +4,10 @@ Randomness is *keyed*, not streamed: every draw names what it is for, for instan
 ``key.fold("real", update, class_index).generator()``. The same key gives the same draw on every rank, after every
 resume and whatever was drawn before, so no generator state is ever stored. A key never holds a rank or a block index:
 cutting the work differently must not change the draws.
+
+Draws of different keys are independent although a run makes millions of them: the whole state of a CPU generator, a
+Mersenne Twister of 624 words, is filled from the key. A seed would not do, because PyTorch uses 32 bits of it: among
+six million seeds thousands of pairs would be the same draw.
 """
 
 from __future__ import annotations
@@ -18,6 +22,15 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
+
+from lit_condense.errors import SettingsError
+
+TWISTER_WORDS = 624
+"""Words of 32 bits that a Mersenne Twister consists of (Matsumoto and Nishimura, 1998)."""
+
+WORDS_AT = 24
+"""Where they stand, as 64-bit numbers, in the bytes of a PyTorch CPU generator's state; checked before first use."""
 
 
 @dataclass(frozen=True)
@@ -37,13 +50,28 @@ class RandomKey:
         return RandomKey(self.seed, self.path + parts)
 
     def number(self) -> int:
-        """Return this key's 63-bit number, the same on every machine."""
-        text = repr((self.seed, *self.path)).encode()
-        return int.from_bytes(hashlib.blake2b(text, digest_size=8).digest(), "big") >> 1
+        """Return this key's 64-bit number, the same on every machine."""
+        return int.from_bytes(hashlib.blake2b(self._text(), digest_size=8).digest(), "big")
 
     def generator(self) -> torch.Generator:
         """Return a fresh CPU generator. Draw on the CPU and move the result, so that devices agree."""
-        return torch.Generator().manual_seed(self.number())
+        generator = torch.Generator()
+        generator.set_state(self.state())
+        return generator
+
+    def state(self) -> torch.Tensor:
+        """Return the state of this key's CPU generator, as ``torch.Generator.set_state`` takes it."""
+        state = _empty_state().clone()
+        values = state.numpy()
+        values[:8].view(np.uint64)[0] = self.number()  # what initial_seed() says
+        _words_in(values)[:] = self._words()
+        return state
+
+    def _text(self) -> bytes:
+        return repr((self.seed, *self.path)).encode()
+
+    def _words(self) -> NDArray[np.uint32]:
+        return np.frombuffer(hashlib.shake_256(self._text()).digest(4 * TWISTER_WORDS), dtype="<u4")
 
     @contextlib.contextmanager
     def isolated(self) -> Iterator[None]:
@@ -52,9 +80,10 @@ class RandomKey:
         For code that insists on them: layer construction, dropout, ``iter(DataLoader)``.
         """
         python_state, numpy_state = random.getstate(), np.random.get_state()  # noqa: NPY002 - it is what we restore
-        with _torch_generators_seeded(self.number()):
-            random.seed(self.number())
-            np.random.seed(self.number() % 2**32)  # noqa: NPY002
+        words = self._words()
+        with _torch_generators_seeded(self):
+            random.seed(words.tobytes())
+            np.random.set_state(("MT19937", words, TWISTER_WORDS, 0, 0.0))  # noqa: NPY002
             try:
                 yield
             finally:
@@ -63,7 +92,7 @@ class RandomKey:
 
 
 @contextlib.contextmanager
-def _torch_generators_seeded(number: int) -> Iterator[None]:
+def _torch_generators_seeded(key: RandomKey) -> Iterator[None]:
     """Seed PyTorch's global generators inside the block and restore them after it.
 
     ``torch.manual_seed`` formats a stack trace for every kind of accelerator, also where there is none: a millisecond,
@@ -71,15 +100,38 @@ def _torch_generators_seeded(number: int) -> Iterator[None]:
     """
     if _accelerated():
         with torch.random.fork_rng(devices=list(range(torch.cuda.device_count()))):
-            torch.manual_seed(number)
+            torch.manual_seed(key.number())  # an accelerator's counter-based generator takes all 64 bits
+            torch.set_rng_state(key.state())
             yield
         return
     state = torch.get_rng_state()
-    torch.default_generator.manual_seed(number)
+    torch.set_rng_state(key.state())
     try:
         yield
     finally:
         torch.set_rng_state(state)
+
+
+@functools.cache
+def _empty_state() -> torch.Tensor:
+    """Return the state of a CPU generator from which nothing has been drawn, to be filled with words.
+
+    Raises:
+        SettingsError: This PyTorch lays the state out differently.
+    """
+    state = torch.Generator().manual_seed(0).get_state()
+    expected = np.random.RandomState(0).get_state(legacy=False)["state"]["key"]
+    if len(state) < WORDS_AT + 8 * TWISTER_WORDS or (_words_in(state.numpy()) != expected).any():
+        raise SettingsError(
+            "Expected the state of a CPU generator to be a Mersenne Twister as PyTorch 2.6 to 2.14 lay it out, "
+            f"PyTorch {torch.__version__} has another. Use one of those."
+        )
+    return state
+
+
+def _words_in(state: NDArray[np.uint8]) -> NDArray[np.uint64]:
+    """Return the words inside the bytes of a generator's state, as a view."""
+    return state[WORDS_AT : WORDS_AT + 8 * TWISTER_WORDS].view(np.uint64)
 
 
 def global_state() -> tuple[list[int], object, str]:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import hashlib
 import random
 
 import numpy as np
@@ -8,14 +9,16 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from lit_condense import rng
+from lit_condense.errors import SettingsError
 from lit_condense.rng import RandomKey, run_seed
 
-# half of what `printf "(7, 'real', 12, 4)" | b2sum --length 64` prints, as a whole number
+# what `printf "(7, 'real', 12, 4)" | b2sum --length 64` prints
 KNOWN_NUMBERS = {
-    RandomKey(0): 0xC8238C97D6320A49 // 2,
-    RandomKey(0).fold("network", 3): 0x68DAED7E3B21479D // 2,
-    RandomKey(7).fold("real", 12, 4): 0xBD7B79DAD4E9D7D9 // 2,
-    RandomKey(123456789012345).fold("a", "b"): 0x8D9F8DEF76738968 // 2,
+    RandomKey(0): 0xC8238C97D6320A49,
+    RandomKey(0).fold("network", 3): 0x68DAED7E3B21479D,
+    RandomKey(7).fold("real", 12, 4): 0xBD7B79DAD4E9D7D9,
+    RandomKey(123456789012345).fold("a", "b"): 0x8D9F8DEF76738968,
 }
 
 paths = st.lists(st.one_of(st.integers(-5, 5), st.text(max_size=3)), max_size=4).map(tuple)
@@ -40,10 +43,55 @@ def test_the_generator_starts_from_the_number():
     assert torch.rand(4, generator=key.generator()).equal(torch.rand(4, generator=key.generator()))
 
 
+def test_the_whole_state_of_a_generator_follows_from_the_key():
+    key = RandomKey(7).fold("real", 12, 4)
+    # NumPy's generator is the same Mersenne Twister, and takes 624 words as they are
+    words = np.frombuffer(hashlib.shake_256(b"(7, 'real', 12, 4)").digest(4 * 624), dtype="<u4")
+    oracle = np.random.RandomState()
+    oracle.set_state(("MT19937", words, 624))
+    expected = oracle.randint(0, 2**32, 2000, dtype=np.uint32) % 1000
+    assert torch.randint(0, 1000, (2000,), generator=key.generator()).tolist() == expected.tolist()
+
+
+def keys_that_share_32_bits():
+    """Two keys whose numbers end in the same 32 bits: by the birthday rule among some 80,000 keys."""
+    seen = {}
+    for i in range(2_000_000):
+        key = RandomKey(0).fold("draw", i)
+        other = seen.setdefault(key.number() % 2**32, key)
+        if other is not key:
+            return other, key
+    raise AssertionError("expected a pair")
+
+
+def test_keys_that_share_the_low_32_bits_draw_differently():
+    one, other = keys_that_share_32_bits()
+    assert one.number() % 2**32 == other.number() % 2**32
+    assert one.number() != other.number()
+    low = [torch.rand(8, generator=torch.Generator().manual_seed(key.number())) for key in (one, other)]
+    assert low[0].equal(low[1])  # why a seed is not enough
+    assert not torch.rand(8, generator=one.generator()).eq(torch.rand(8, generator=other.generator())).any()
+    with one.isolated():
+        first = global_draws()
+    with other.isolated():
+        second = global_draws()
+    assert all(a != b for a, b in zip(first, second, strict=True))
+
+
+def test_another_layout_of_the_state_is_refused(monkeypatch):
+    rng._empty_state.cache_clear()
+    monkeypatch.setattr(rng, "WORDS_AT", 32)
+    try:
+        with pytest.raises(SettingsError, match="Mersenne Twister"):
+            RandomKey(0).generator()
+    finally:
+        rng._empty_state.cache_clear()
+
+
 @settings(deadline=None)
 @given(st.integers(0, 2**32), paths)
 def test_numbers_are_valid_seeds(seed, path):
-    assert 0 <= RandomKey(seed, path).number() < 2**63
+    assert 0 <= RandomKey(seed, path).number() < 2**64
 
 
 @settings(deadline=None)
