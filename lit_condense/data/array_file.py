@@ -34,6 +34,7 @@ class ArrayFile(CondenseDataModule):
         normalization: As for every data module; measured by default.
         classes: As for every data module.
         train_limit_per_class: As for every data module.
+        held_out: As for every data module.
 
     Raises:
         SettingsError: A setting is out of range.
@@ -48,12 +49,13 @@ class ArrayFile(CondenseDataModule):
         normalization: NormalizationChoice | Normalization = "measured",
         classes: list[int] | None = None,
         train_limit_per_class: int | None = None,
+        held_out: float = 0.0,
     ) -> None:
         self.path = path
         self.layout = layout
         self.label_names = label_names
         self.name = name
-        super().__init__(normalization, classes, train_limit_per_class)
+        super().__init__(normalization, classes, train_limit_per_class, held_out)
         if Path(path).suffix not in (".npz", ".safetensors"):
             raise SettingsError(f"Expected `path` to end in .npz or .safetensors but got '{path}'.")
         if layout not in ("auto", "NCHW", "NHWC"):

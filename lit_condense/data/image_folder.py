@@ -36,6 +36,7 @@ class ImageFolder(CondenseDataModule):
         normalization: As for every data module; measured by default.
         classes: As for every data module, numbered in the sorted order.
         train_limit_per_class: As for every data module.
+        held_out: As for every data module.
 
     Raises:
         SettingsError: A setting is out of range.
@@ -52,6 +53,7 @@ class ImageFolder(CondenseDataModule):
         normalization: NormalizationChoice | Normalization = "measured",
         classes: list[int] | None = None,
         train_limit_per_class: int | None = None,
+        held_out: float = 0.0,
     ) -> None:
         self.root = root
         self.image_size = image_size
@@ -59,7 +61,7 @@ class ImageFolder(CondenseDataModule):
         self.train_folder = train_folder
         self.test_folder = test_folder
         self.name = name
-        super().__init__(normalization, classes, train_limit_per_class)
+        super().__init__(normalization, classes, train_limit_per_class, held_out)
         _check_image_size(image_size)
         if channels not in ("auto", "grey", "rgb"):
             raise SettingsError(f"Expected `channels` to be 'auto', 'grey' or 'rgb' but got '{channels}'.")

@@ -58,6 +58,8 @@ class CondenseDataModule(LightningDataModule, ABC):
         classes: Keep only these classes, numbered as the dataset numbers them; they are relabelled 0, 1, ... in the
             order given. All classes by default.
         train_limit_per_class: Keep only the first so many training images of each class. All by default.
+        held_out: To choose settings by: this share of each class's training images, evenly spaced over them, is held
+            back and takes the place of the test split, which is not looked at. 0 by default.
 
     Raises:
         SettingsError: A setting is out of range, or the family has no constants for this dataset.
@@ -72,11 +74,13 @@ class CondenseDataModule(LightningDataModule, ABC):
         normalization: NormalizationChoice | Normalization = "measured",
         classes: list[int] | None = None,
         train_limit_per_class: int | None = None,
+        held_out: float = 0.0,
     ) -> None:
         super().__init__()
         self.normalization = normalization
         self.classes = classes
         self.train_limit_per_class = train_limit_per_class
+        self.held_out = held_out
         self._stores: tuple[RealImages, RealImages] | None = None
         self._check_settings()
 
@@ -139,6 +143,7 @@ class CondenseDataModule(LightningDataModule, ABC):
             "image_shape": list(self.image_shape),
             "train": _describe_split(self.real),
             "test": _describe_split(self.test),
+            "held_out": self.held_out,
             "normalization": {"family": family, "mean": list(used.mean), "std": list(used.std)},
             "source": self.source,
             "licence": self.licence,
@@ -170,6 +175,8 @@ class CondenseDataModule(LightningDataModule, ABC):
                 f"`train_limit_per_class` must be 1 or more but is {self.train_limit_per_class}. "
                 "Leave it out to use all training images."
             )
+        if not 0 <= self.held_out < 1:
+            raise SettingsError(f"Expected `held_out` to be a share from 0 to below 1 but got {self.held_out}.")
 
     def _loaded(self) -> tuple[RealImages, RealImages]:
         if self._stores is None:
@@ -196,6 +203,8 @@ class CondenseDataModule(LightningDataModule, ABC):
             names = tuple(names[index] for index in self.classes)
         if self.train_limit_per_class is not None:
             train = _first_of_each_class(*train, self.train_limit_per_class)
+        if self.held_out:
+            train, test = _held_out(*train, self.held_out)
         real = RealImages(*train, len(names), self._known_values(), names, "train")
         return real, RealImages(*test, len(names), real.normalization, names, "test")
 
@@ -238,6 +247,21 @@ def _first_of_each_class(images: Tensor, labels: Tensor, limit: int) -> tuple[Te
     firsts = [torch.nonzero(labels == label).flatten()[:limit] for label in torch.unique(labels)]
     kept = torch.cat(firsts).sort().values
     return images[kept], labels[kept]
+
+
+def _held_out(images: Tensor, labels: Tensor, share: float) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
+    """Cut a split in two: what is left, and of each class ``share`` of its images (1 or more), evenly spaced."""
+    chosen = torch.zeros_like(labels, dtype=torch.bool)
+    for label in torch.unique(labels):
+        members = torch.nonzero(labels == label).flatten()
+        count = max(1, round(share * len(members)))
+        if count == len(members):
+            raise DataError(
+                f"Expected `held_out` to leave training images of every class, {share} of the {len(members)} images of "
+                f"class {label} are all of them. Lower it."
+            )
+        chosen[members[(torch.arange(count) * len(members)) // count]] = True
+    return (images[~chosen], labels[~chosen]), (images[chosen], labels[chosen])
 
 
 def _describe_split(split: RealImages) -> dict[str, Any]:

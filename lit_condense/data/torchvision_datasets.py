@@ -25,6 +25,7 @@ class TorchvisionData(CondenseDataModule):
         normalization: As for every data module.
         classes: As for every data module.
         train_limit_per_class: As for every data module.
+        held_out: As for every data module.
     """
 
     reader: ClassVar[str]
@@ -45,8 +46,9 @@ class TorchvisionData(CondenseDataModule):
         normalization: NormalizationChoice | Normalization = "dc",
         classes: list[int] | None = None,
         train_limit_per_class: int | None = None,
+        held_out: float = 0.0,
     ) -> None:
-        super().__init__(normalization, classes, train_limit_per_class)
+        super().__init__(normalization, classes, train_limit_per_class, held_out)
         self.root = root
         self.download = download
         if classes is not None and max(classes) >= self.class_count:

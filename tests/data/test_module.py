@@ -147,6 +147,32 @@ def test_a_limit_below_one_is_refused():
         Made(train_limit_per_class=0)
 
 
+def test_the_held_out_share_of_each_class_takes_the_place_of_the_test_split():
+    whole, data = Made(), Made(held_out=0.3)
+    held, left = data.test.images[:, 0, 0, 0].tolist(), data.real.images[:, 0, 0, 0].tolist()
+    assert sorted(held + left) == whole.real.images[:, 0, 0, 0].tolist()
+    assert data.test.class_sizes == [round(0.3 * size) for size in whole.real.class_sizes]
+    assert data.describe()["held_out"] == 0.3
+    # evenly spaced over the class, not its end
+    members = whole.real.images[whole.real.indices_of(0), 0, 0, 0].tolist()
+    assert [members.index(pixel) for pixel in data.test.images[data.test.labels == 0, 0, 0, 0].tolist()] == [0, 3, 6]
+
+
+def test_an_even_so_small_share_holds_an_image_of_every_class():
+    assert Made(held_out=0.001).test.class_sizes == [1, 1, 1, 1]
+
+
+@pytest.mark.parametrize("share", [-0.1, 1.0])
+def test_an_impossible_share_is_refused_before_reading(share):
+    with pytest.raises(SettingsError, match="held_out"):
+        Made(held_out=share)
+
+
+def test_a_share_that_leaves_no_training_image_is_refused():
+    with pytest.raises(DataError, match="all of them"):
+        Made(train_limit_per_class=1, held_out=0.5).setup()
+
+
 def test_splits_of_different_image_shapes_are_refused():
     class Odd(Made):
         def load(self):
@@ -195,8 +221,8 @@ def test_the_description_is_plain_data_and_identifies_both_splits():
     ],
 )
 def test_every_argument_can_be_read_back_under_its_own_name(dataset, arguments):
-    data = dataset(**arguments, classes=[1, 0], train_limit_per_class=5)
-    given = {**arguments, "classes": [1, 0], "train_limit_per_class": 5}
+    data = dataset(**arguments, classes=[1, 0], train_limit_per_class=5, held_out=0.5)
+    given = {**arguments, "classes": [1, 0], "train_limit_per_class": 5, "held_out": 0.5}
     signature = inspect.signature(dataset.__init__).parameters
     defaults = {name: one.default for name, one in signature.items() if name not in ("self", *arguments)}
     assert {name: getattr(data, name) for name in signature if name != "self"} == {**defaults, **given}
