@@ -13,10 +13,13 @@ from typing import Any
 import yaml
 from tables import ROOT
 
+from lit_condense import load_condensed
+from lit_condense.export import save_condensed
+
 
 def fit(*options: str) -> None:
     """Run ``lit-condense fit`` with these options from the top folder, and raise where it fails."""
-    paths = (str(ROOT), os.environ.get("PYTHONPATH", ""))
+    paths = (str(ROOT), str(ROOT / "scripts"), os.environ.get("PYTHONPATH", ""))
     subprocess.run(
         [sys.executable, "-m", "lit_condense", "fit", *options],
         cwd=ROOT,
@@ -35,10 +38,18 @@ def condense(config: dict[str, Any], folder: Path) -> None:
 
 
 def keep(folder: Path, kept: Path) -> None:
-    """Copy the card and the grid of a run."""
-    kept.mkdir(parents=True, exist_ok=True)
-    for name in ("card.json", "grid.png"):
-        shutil.copy(folder / name, kept / name)
+    """Keep the set of a run, in half precision, with its card and its grid."""
+    save_condensed(kept, load_condensed(folder), half=True)
+    shutil.copy(folder / "grid.png", kept / "grid.png")
+
+
+def own_folder(config: dict[str, Any], folder: str) -> None:
+    """Let a shipped config write everything below ``folder``."""
+    config["trainer"]["logger"]["init_args"] |= {"save_dir": folder, "name": "log"}
+    for callback in config["trainer"]["callbacks"]:
+        for name in ("dirpath", "folder"):
+            if name in callback.get("init_args", {}):
+                callback["init_args"][name] = f"{folder}/{name}" if name == "dirpath" else folder
 
 
 def report_only(trainer: dict[str, Any], folder: str) -> None:

@@ -248,3 +248,40 @@ def test_nothing_in_the_package_unpickles():
             assert owner != "torch" or given.get("weights_only") is True, f"{path}:{node.lineno}"
             assert owner not in ("np", "numpy") or given.get("allow_pickle") is False, f"{path}:{node.lineno}"
             assert "load_from_checkpoint" not in ast.unparse(node), path
+
+
+def test_half_precision_is_half_the_file_and_a_2048th_of_a_value(tmp_path):
+    given = complete()
+    sizes = [
+        save_condensed(tmp_path / name, given, half)["condensed.safetensors"].stat().st_size
+        for name, half in (("whole", False), ("half", True))
+    ]
+    read = load_condensed(tmp_path / "half")
+    for name in ("images", "stored"):
+        one, other = getattr(given, name), getattr(read, name)
+        assert other.dtype == torch.float32
+        assert ((one - other).abs() <= one.abs() / 2048 + 1e-7).all()
+        assert not one.equal(other)
+    assert read.soft_labels.equal(given.soft_labels)
+    assert sizes[1] < 0.7 * sizes[0]
+
+
+def test_values_beyond_half_precision_are_refused(tmp_path):
+    with pytest.raises(ExportError, match="finite images"):
+        save_condensed(tmp_path, example(images=torch.full((6, 3, 4, 5), 1e6)), half=True)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_shipped_set_is_found_by_its_name(tmp_path, monkeypatch):
+    monkeypatch.setattr(condensed_set, "SHIPPED", tmp_path / "results")
+    save_condensed(tmp_path / "results" / "group" / "one", example())
+    assert condensed_set.shipped() == ["group/one"]
+    assert load_condensed("group/one").images.equal(example().images)
+    monkeypatch.chdir(tmp_path)
+    other = example(images=torch.zeros(6, 3, 4, 5))
+    save_condensed("group/one", other)  # a folder of the user's comes first
+    assert load_condensed("group/one").images.equal(other.images)
+    with pytest.raises(ExportError, match="1 below"):
+        load_condensed("two")
+    with pytest.raises(ExportError, match="found no file"):
+        load_condensed("group/../../results/group/one/../../../nowhere")
