@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import functools
+
+import comparison_tables
 import readme_tables
 import results_tables
 import scaling_table
 import speed_tables
+from run_comparison import GROUPS
 from tables import rebuild
 
 if __name__ == "__main__":
@@ -27,7 +31,8 @@ if __name__ == "__main__":
     rebuild(
         "docs/results.md",
         {
-            "comparison": results_tables.comparison,
+            "rates": comparison_tables.rates,
+            **{f"comparison_{group}": functools.partial(comparison_tables.table, group) for group in GROUPS},
             "published": results_tables.published,
             "dream_curve": results_tables.dream_curve,
             "selection": results_tables.selection,

@@ -1,4 +1,4 @@
-"""The tables of docs/results.md, from what run_comparison.py, run_dream_curve.py and run_selection.py wrote."""
+"""Tables of docs/results.md, from what run_published.py, run_dream_curve.py and run_selection.py wrote."""
 
 from __future__ import annotations
 
@@ -19,48 +19,6 @@ PUBLISHED = {  # row -> accuracy in the paper (configs say where), by its own pr
     "dream_ipc10": "not verified",
     "lcmat_c_ipc10": "56.8 +- 0.2",
 }
-
-METHODS = {
-    "dc": "DC",
-    "dsa": "DSA",
-    "egm_mda": "EGM-MDA",
-    "dm": "DM",
-    "idc_i": "IDC-I",
-    "dream": "DREAM (on IDC, factor 2)",
-    "lcmat_c": "LCMat-C",
-}
-GROUPS = {"cifar10_ipc1": "CIFAR-10, 1 a class", "cifar10_ipc10": "CIFAR-10, 10", "mnist_ipc10": "MNIST, 10"}
-BASELINES = {"random": "random real images", "kmeans": "real images nearest to k-means centres (pixels)"}
-
-
-def comparison() -> str:
-    """Return one row a method: accuracy, updates in brackets, and a mark where the best baseline is not beaten."""
-    groups = {group: {path.name: card for path, card in cards(f"comparison/{group}/*").items()} for group in GROUPS}
-    rows = [[f"*{name}*", *(_baseline(groups[group], tag) for group in GROUPS)] for tag, name in BASELINES.items()]
-    rows += [[name, *(_condensed(groups[group], method) for group in GROUPS)] for method, name in METHODS.items()]
-    return markdown(["method", *GROUPS.values()], rows)
-
-
-def _baselines(group: dict[str, Any]) -> dict[str, Any]:
-    found: dict[str, Any] = {}
-    for card in group.values():
-        found |= card["evaluation"]["baselines"]
-    return found
-
-
-def _baseline(group: dict[str, Any], tag: str) -> str:
-    score = _baselines(group).get(tag)
-    return percent(score) if score else "-"
-
-
-def _condensed(group: dict[str, Any], method: str) -> str:
-    if method not in group:
-        return "-"
-    card = group[method]
-    score = card["evaluation"]["condensed"][0]
-    best = max((b["accuracy_mean"] for b in _baselines(group).values()), default=0.0)
-    cell = f"{percent(score)} ({card['update']:,})"
-    return f"**{cell}**" if score["accuracy_mean"] > best else f"{cell} *not above the baselines*"
 
 
 def published() -> str:
