@@ -61,11 +61,10 @@ class RandomKey:
 
     def state(self) -> torch.Tensor:
         """Return the state of this key's CPU generator, as ``torch.Generator.set_state`` takes it."""
-        state = _empty_state().clone()
-        values = state.numpy()
-        values[:8].view(np.uint64)[0] = self.number()  # what initial_seed() says
-        _words_in(values)[:] = self._words()
-        return state
+        state = _empty_state().copy()
+        state[:8].view(np.uint64)[0] = self.number()  # what initial_seed() says
+        _words_in(state)[:] = self._words()
+        return torch.from_numpy(state)
 
     def _text(self) -> bytes:
         return repr((self.seed, *self.path)).encode()
@@ -113,15 +112,15 @@ def _torch_generators_seeded(key: RandomKey) -> Iterator[None]:
 
 
 @functools.cache
-def _empty_state() -> torch.Tensor:
-    """Return the state of a CPU generator from which nothing has been drawn, to be filled with words.
+def _empty_state() -> NDArray[np.uint8]:
+    """Return the bytes of the state of a CPU generator from which nothing has been drawn, to be filled with words.
 
     Raises:
         SettingsError: This PyTorch lays the state out differently.
     """
-    state = torch.Generator().manual_seed(0).get_state()
+    state: NDArray[np.uint8] = torch.Generator().manual_seed(0).get_state().numpy()
     expected = np.random.RandomState(0).get_state(legacy=False)["state"]["key"]
-    if len(state) < WORDS_AT + 8 * TWISTER_WORDS or (_words_in(state.numpy()) != expected).any():
+    if len(state) < WORDS_AT + 8 * TWISTER_WORDS or (_words_in(state) != expected).any():
         raise SettingsError(
             "Expected the state of a CPU generator to be a Mersenne Twister as PyTorch 2.6 to 2.14 lay it out, "
             f"PyTorch {torch.__version__} has another. Use one of those."
