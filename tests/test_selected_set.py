@@ -414,7 +414,7 @@ def test_checkpoints_of_the_other_kind_of_set_are_refused(runs, capsys, tmp_path
         (["--model.scoring.epochs", "-1"], "epochs"),
         (["--model.scoring.lr", "1e30"], "Lower scoring.lr"),
         (["--model.scoring.cache", "/dev/null/cache"], "output folder"),
-        (["--model.evaluation.protocol", "egm"], "protocol"),
+        (["--model.evaluation.protocol", "dmm"], "protocol"),
         (["--trainer.precision", "64-true"], "precision"),
         (["--data.classes", "[3]"], "2 or more classes"),
         (["--model.selection", "lit_condense.selection.Nonsense"], "Nonsense"),

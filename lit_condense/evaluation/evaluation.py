@@ -13,9 +13,10 @@ from typing import Any
 import torch
 from torch import nn
 
+from lit_condense.augmentation import Augmentation
 from lit_condense.data.store import RealImages
 from lit_condense.errors import SettingsError
-from lit_condense.evaluation.protocols import PROTOCOLS, ProtocolName, Recipe, describe, recipe_for
+from lit_condense.evaluation.protocols import PROTOCOLS, ProtocolName, Recipe, describe, is_convnet_bn, recipe_for
 from lit_condense.evaluation.several import Trainings
 from lit_condense.evaluation.training import LabelledImages
 from lit_condense.networks import NetworkFactory, build_network, network_name
@@ -69,7 +70,7 @@ class Evaluation:
     """How a condensed set is judged.
 
     Args:
-        protocol: Training recipe of the fresh networks: ``dc``, ``dsa``, ``idc`` or ``coreset``.
+        protocol: Training recipe of the fresh networks: ``dc``, ``dsa``, ``idc``, ``coreset`` or ``egm``.
         networks: Architectures to evaluate on; by default the one that the set was condensed with. More than one is a
             cross-architecture evaluation.
         repeats: Fresh networks of each architecture in ``test`` and in the final report.
@@ -93,6 +94,7 @@ class Evaluation:
         baselines: list[Selection] | None = None,
         scoring: Scoring | None = None,
         cutmix: float | None = None,
+        augmentation: Augmentation | None = None,
     ) -> None:
         if protocol not in PROTOCOLS:
             raise SettingsError(f"Expected Evaluation.protocol to be one of {list(PROTOCOLS)}, got {protocol!r}.")
@@ -115,6 +117,7 @@ class Evaluation:
         self.baselines = baselines
         self.scoring = scoring
         self.cutmix = cutmix
+        self.augmentation = augmentation
 
     @property
     def scoring_of_baselines(self) -> Scoring:
@@ -142,11 +145,10 @@ class Judge:
     device: torch.device
 
     def recipe(self, network: nn.Module) -> Recipe:
-        """Return the protocol's recipe for this network."""
-        batch_norm = any(isinstance(m, nn.modules.batchnorm._BatchNorm) for m in network.modules())
-        recipe = recipe_for(self.evaluation.protocol, self.dataset, batch_norm, self.evaluation.epochs)
-        cutmix = self.evaluation.cutmix
-        return recipe if cutmix is None else replace(recipe, cutmix=cutmix)
+        """Return the protocol's recipe for this network, with what the evaluation changes of it."""
+        asked = self.evaluation
+        recipe = recipe_for(asked.protocol, self.dataset, is_convnet_bn(network), asked.epochs, asked.augmentation)
+        return recipe if asked.cutmix is None else replace(recipe, cutmix=asked.cutmix)
 
     def accuracy(
         self, factory: NetworkFactory, index: int, data: LabelledImages, max_steps: int | None = None

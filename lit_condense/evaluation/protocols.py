@@ -1,9 +1,9 @@
 """Named evaluation protocols: how a fresh network is trained on a small set before it is tested.
 
 The protocols of different papers give numbers that must not be compared with each other. ``dc`` and ``dsa`` follow the
-program of Zhao et al. (ICLR 2021, ICML 2021), ``idc`` that of Kim et al. (ICML 2022), ``coreset`` that of
-DeepCore (Guo et al., DEXA 2022) and LCMat (Shin et al., AISTATS 2023), except that all of them report the last epoch;
-nothing is ever chosen by test accuracy.
+program of Zhao et al. (ICLR 2021, ICML 2021), ``egm`` that of Jiang et al. (2022), ``idc`` that of Kim et al. (ICML
+2022), ``coreset`` that of DeepCore (Guo et al., DEXA 2022) and LCMat (Shin et al., AISTATS 2023), except that all of
+them report the last epoch; nothing is ever chosen by test accuracy.
 """
 
 from __future__ import annotations
@@ -11,7 +11,9 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
+
+from torch import nn
 
 from lit_condense.augmentation import (
     AlwaysOn,
@@ -24,9 +26,10 @@ from lit_condense.augmentation import (
 )
 from lit_condense.augmentation.siamese import shows_digits
 from lit_condense.errors import SettingsError
+from lit_condense.networks import ConvNet
 
-ProtocolName = Literal["dc", "dsa", "idc", "coreset"]
-PROTOCOLS: tuple[str, ...] = ("dc", "dsa", "idc", "coreset")
+ProtocolName = Literal["dc", "dsa", "idc", "coreset", "egm"]
+PROTOCOLS: tuple[str, ...] = get_args(ProtocolName)
 
 
 @dataclass(frozen=True)
@@ -77,39 +80,56 @@ class Recipe:
         return max_steps, tuple(round(drop * max_steps / steps) for drop in drops)
 
 
-def recipe_for(protocol: str, dataset: str, batch_norm: bool, epochs: int | None = None) -> Recipe:
+def recipe_for(
+    protocol: str,
+    dataset: str,
+    convnet_bn: bool,
+    epochs: int | None = None,
+    augmentation: Augmentation | None = None,
+) -> Recipe:
     """Return the recipe of a protocol.
 
     Args:
-        protocol: ``dc``, ``dsa``, ``idc`` or ``coreset``.
-        dataset: Name of the data set: some protocols augment by data set.
-        batch_norm: Whether the evaluated network has batch norm; ``dc`` augments such networks by crop and noise.
+        protocol: ``dc``, ``dsa``, ``idc``, ``coreset`` or ``egm``.
+        dataset: Name of the data set: protocols augment by data set.
+        convnet_bn: Whether the evaluated network is a ConvNet with batch norm, which ``dc`` and ``egm`` augment.
         epochs: Another number of epochs than the protocol's.
+        augmentation: Another one than the protocol's.
 
     Raises:
         SettingsError: The protocol is not known.
     """
-    if protocol == "dc":
-        return _dc(dataset, batch_norm, epochs)
+    if protocol in ("dc", "egm"):
+        augmentation = augmentation or _augmentation_of_dc(dataset, convnet_bn)
+        epochs = epochs or (300 if isinstance(augmentation, NoAugmentation) else 1000)
+        return _dc(epochs, augmentation) if protocol == "dc" else _egm(epochs, augmentation)
     if protocol == "dsa":
-        return _halved(epochs or 1000, OneOf(dsa_operations(dataset)))
+        return _dc(epochs or 1000, augmentation or OneOf(dsa_operations(dataset)))
     if protocol == "idc":
-        return _idc(dataset, epochs or 1000)
+        return _idc(epochs or 1000, augmentation or AlwaysOn(_operations_of_idc(dataset)))
     if protocol == "coreset":
-        return _coreset(dataset, epochs or 200)
+        return _coreset(epochs or 200, augmentation or _augmentation_of_coreset(dataset))
     raise SettingsError(f"Expected the evaluation protocol to be one of {list(PROTOCOLS)}, got {protocol!r}.")
 
 
-def _dc(dataset: str, batch_norm: bool, epochs: int | None) -> Recipe:
-    """300 epochs without augmentation; 1000 for MNIST (crop, scale, rotate) and batch-norm networks (crop, noise)."""
-    if dataset.lower() == "mnist":
-        return _halved(epochs or 1000, EvaluationAugmentation(("crop", "scale", "rotate")))
-    if batch_norm:
-        return _halved(epochs or 1000, EvaluationAugmentation(("crop", "noise")))
-    return _halved(epochs or 300, NoAugmentation())
+def is_convnet_bn(network: nn.Module) -> bool:
+    """Say whether a network is what the DC program calls ConvNetBN, of whatever width and depth.
+
+    No other network with batch norm is augmented there: neither ConvNetASwishBN nor AlexNetBN, VGG11BN and ResNet18BN.
+    """
+    if not isinstance(network, ConvNet):
+        return False
+    return (network.norm, network.activation, network.pooling) == ("batch", "relu", "avg")
 
 
-def _halved(epochs: int, augmentation: Augmentation) -> Recipe:
+def _augmentation_of_dc(dataset: str, convnet_bn: bool) -> Augmentation:
+    """ConvNetBN gets crop and noise, on MNIST too; other networks crop, scale and rotate there, and nothing else."""
+    if convnet_bn:
+        return EvaluationAugmentation(("crop", "noise"))
+    return EvaluationAugmentation(("crop", "scale", "rotate")) if dataset.lower() == "mnist" else NoAugmentation()
+
+
+def _dc(epochs: int, augmentation: Augmentation) -> Recipe:
     """The DC program runs one pass more than its epochs and drops the rate after pass ``epochs // 2 + 1``."""
     return Recipe(
         passes=epochs + 1,
@@ -121,29 +141,52 @@ def _halved(epochs: int, augmentation: Augmentation) -> Recipe:
     )
 
 
-def _idc(dataset: str, epochs: int) -> Recipe:
-    operations: tuple[str, ...] = ("color", "crop", "flip", "scale", "rotate")
-    if shows_digits(dataset):
-        operations = tuple(o for o in operations if o != "flip")
+def _egm(epochs: int, augmentation: Augmentation) -> Recipe:
+    """EGM's program runs its epochs exactly and leaves the drop, at half of them, to a scheduler: momentum lives on."""
+    return Recipe(
+        passes=epochs,
+        drops=(epochs // 2,),
+        drop_factor=0.1,
+        restart=False,
+        augmentation=augmentation,
+        batch_size=256,
+    )
+
+
+def _operations_of_idc(dataset: str) -> tuple[str, ...]:
+    """All but cutout, which CutMix replaces; digits are not mirrored."""
+    operations = ("color", "crop", "flip", "scale", "rotate")
+    return tuple(o for o in operations if o != "flip") if shows_digits(dataset) else operations
+
+
+def _idc(epochs: int, augmentation: Augmentation) -> Recipe:
     return Recipe(
         passes=epochs,
         drops=(2 * epochs // 3, 5 * epochs // 6),
         drop_factor=0.2,
         restart=False,
-        augmentation=AlwaysOn(operations),
+        augmentation=augmentation,
         batch_size=64,
         cutmix=0.5,
     )
 
 
-def _coreset(dataset: str, epochs: int) -> Recipe:
-    """DeepCore's and LCMat's training: cosine from 0.1 to 1e-4, stepped every iteration; digits are not mirrored."""
+def _augmentation_of_coreset(dataset: str) -> Augmentation:
+    """DeepCore's program crops and mirrors CIFAR and ImageNet, by their names, and augments nothing else.
+
+    Own data sets it does not know: they are left as they are, because what may be mirrored is not to be seen.
+    """
+    return CropFlip() if dataset.lower().startswith(("cifar", "imagenet")) else NoAugmentation()
+
+
+def _coreset(epochs: int, augmentation: Augmentation) -> Recipe:
+    """DeepCore's and LCMat's training: cosine from 0.1 to 1e-4, stepped every iteration."""
     return Recipe(
         passes=epochs,
         drops=(),
         drop_factor=1.0,
         restart=False,
-        augmentation=CropFlip(flip=0.0) if shows_digits(dataset) else CropFlip(),
+        augmentation=augmentation,
         batch_size=128,
         lr=0.1,
         nesterov=True,

@@ -85,7 +85,7 @@ def test_a_batch_without_any_weight_is_worth_nothing_but_is_finite():
 
 
 def test_the_protocol_is_the_published_one():
-    recipe = recipe_for("coreset", "cifar10", batch_norm=True)
+    recipe = recipe_for("coreset", "cifar10", convnet_bn=True)
     assert (recipe.passes, recipe.batch_size, recipe.lr, recipe.final_lr) == (200, 128, 0.1, 1e-4)
     assert (recipe.momentum, recipe.nesterov, recipe.weight_decay) == (0.9, True, 5e-4)
     assert (recipe.drops, recipe.restart, recipe.cutmix) == ((), False, 0.0)
@@ -95,9 +95,23 @@ def test_the_protocol_is_the_published_one():
     assert recipe_for("coreset", "cifar10", False, epochs=7).passes == 7
 
 
-@pytest.mark.parametrize("dataset", ["mnist", "svhn", "digits"])
-def test_digits_are_not_mirrored(dataset):
-    assert recipe_for("coreset", dataset, True).augmentation.flip == 0
+@pytest.mark.parametrize("dataset", ["mnist", "fashion_mnist", "svhn", "digits", "tiny_imagenet", "my photos"])
+def test_other_data_sets_than_cifar_and_imagenet_are_not_augmented(dataset):
+    recipe = recipe_for("coreset", dataset, True)
+    assert isinstance(recipe.augmentation, NoAugmentation)
+    assert recipe.passes == 200
+
+
+@pytest.mark.parametrize("dataset", ["cifar10", "cifar100", "CIFAR-10", "imagenet", "ImageNet_10"])
+def test_cifar_and_imagenet_are_cropped_and_mirrored(dataset):
+    augmentation = recipe_for("coreset", dataset, True).augmentation
+    assert augmentation.operations == ("reflected_crop", "flip")
+
+
+def test_the_augmentation_can_be_asked_for_by_those_who_know_their_data():
+    asked = Evaluation(protocol="coreset", augmentation=CropFlip(flip=0.0)).augmentation
+    recipe = recipe_for("coreset", "my photos", True, augmentation=asked)
+    assert recipe.augmentation.operations == ("reflected_crop",)
 
 
 def test_the_rate_falls_from_the_first_to_the_last_step_as_a_cosine():

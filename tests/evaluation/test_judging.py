@@ -226,4 +226,4 @@ def test_cutmix_can_be_set_apart_from_the_protocol():
 @pytest.mark.parametrize("name", ["MNIST", "Svhn", "digits"])
 @pytest.mark.parametrize("protocol", ["dsa", "idc"])
 def test_digits_are_never_mirrored_however_the_folder_is_spelt(name, protocol):
-    assert "flip" not in recipe_for(protocol, name, batch_norm=False).augmentation.operations
+    assert "flip" not in recipe_for(protocol, name, convnet_bn=False).augmentation.operations

@@ -63,7 +63,8 @@ def literal(train, network, batch_size):
 
 @pytest.mark.parametrize("batch_size", [None, 4], ids=["one batch", "three batches"])
 @pytest.mark.parametrize(
-    ("protocol", "train", "published"), [("dc", oracle.train_dc, 256), ("idc", oracle.train_idc, 64)]
+    ("protocol", "train", "published"),
+    [("dc", oracle.train_dc, 256), ("egm", oracle.train_egm, 256), ("idc", oracle.train_idc, 64)],
 )
 def test_training_is_the_literal_recipe_step_by_step(protocol, train, published, batch_size):
     network = network_of()
@@ -95,7 +96,7 @@ def test_a_capped_training_takes_fewer_steps_and_drops_the_rate_in_proportion():
     torch.testing.assert_close(weights(network), weights(wanted), rtol=1e-12, atol=1e-14)
 
 
-@pytest.mark.parametrize("protocol", ["dc", "dsa", "idc"])
+@pytest.mark.parametrize("protocol", ["dc", "dsa", "idc", "egm"])
 def test_the_key_alone_decides_the_training(protocol):
     results = []
     for key in (KEY, KEY, KEY.fold("other")):

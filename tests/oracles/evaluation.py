@@ -1,6 +1,7 @@
 """The published training recipes of evaluation networks, written out in float64 without augmentation.
 
-Sources: the programs of Zhao et al., ICLR 2021 (protocols dc and dsa) and Kim et al., ICML 2022 (protocol idc).
+Sources: the programs of Zhao et al., ICLR 2021 (protocols dc and dsa), Jiang et al., 2022 (protocol egm) and Kim et
+al., ICML 2022 (protocol idc).
 """
 
 from __future__ import annotations
@@ -17,6 +18,15 @@ def train_dc(network, images, labels, epochs, order, after_step=lambda: None, ba
         if index == epochs // 2 + 1:
             rate = rate * 0.1
             sgd = Sgd(rate, momentum=0.9, weight_decay=5e-4)
+
+
+def train_egm(network, images, labels, epochs, order, after_step=lambda: None, batch_size=256):
+    """E passes; from half of them on the rate is a tenth, and the momentum stays (EGM's program, 2021)."""
+    sgd = Sgd(0.01, momentum=0.9, weight_decay=5e-4)
+    for index in range(epochs):
+        if index == epochs // 2:
+            sgd.lr = sgd.lr * 0.1
+        _one_pass(network, sgd, images, labels, order(index), batch_size, after_step)
 
 
 def train_idc(network, images, labels, epochs, order, after_step=lambda: None, batch_size=64):
