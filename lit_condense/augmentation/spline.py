@@ -13,7 +13,12 @@ from torch import Tensor
 from lit_condense.augmentation.operations import geometry_dtype, mirrored, weighted_pixels
 
 
-def rotate_cubic(images: Tensor, degrees: Tensor, fill: Tensor | float = 0.0) -> Tensor:
+def rotate_cubic(
+    images: Tensor,
+    degrees: Tensor,
+    fill: Tensor | float = 0.0,
+    offsets: tuple[Tensor, Tensor] | None = None,
+) -> Tensor:
     """Rotate about the centre, in pixels; positive angles turn the content counter-clockwise.
 
     Args:
@@ -21,9 +26,13 @@ def rotate_cubic(images: Tensor, degrees: Tensor, fill: Tensor | float = 0.0) ->
         degrees: Angles, ``(n,)`` or ``(1,)``.
         fill: Shown where the position lies beyond the outermost pixels' centres: a number, or one for each channel as
             ``(C, 1, 1)``.
+        offsets: Rows and columns, ``(n,)`` or ``(1,)``, by which the window that is shown lies lower and further right.
     """
     height, width = images.shape[-2:]
-    y, x = _rotated_positions(height, width, torch.deg2rad(degrees.to(geometry_dtype(images))))
+    dtype = geometry_dtype(images)
+    down, right = offsets or (torch.zeros(1, device=images.device),) * 2
+    shift = (down.to(dtype).view(-1, 1, 1), right.to(dtype).view(-1, 1, 1))
+    y, x = _rotated_positions(height, width, torch.deg2rad(degrees.to(dtype)), shift)
     rows, row_weights = _taps(y, height)
     columns, column_weights = _taps(x, width)
     index = (rows[:, :, None] * width + columns[:, None, :]).flatten(1, 2)
@@ -42,11 +51,11 @@ def spline_coefficients(images: Tensor) -> Tensor:
         return _to_coefficients(height, images) @ images @ _to_coefficients(width, images).mT
 
 
-def _rotated_positions(height: int, width: int, angle: Tensor) -> tuple[Tensor, Tensor]:
+def _rotated_positions(height: int, width: int, angle: Tensor, shift: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
     """Return the rows and columns ``(n or 1, H, W)`` of the input that the output pixels show."""
     middle_y, middle_x = (height - 1) / 2, (width - 1) / 2
-    y = (torch.arange(height, device=angle.device, dtype=angle.dtype) - middle_y)[:, None]
-    x = torch.arange(width, device=angle.device, dtype=angle.dtype) - middle_x
+    y = (torch.arange(height, device=angle.device, dtype=angle.dtype) - middle_y)[:, None] + shift[0]
+    x = torch.arange(width, device=angle.device, dtype=angle.dtype) - middle_x + shift[1]
     cos, sin = angle.cos().view(-1, 1, 1), angle.sin().view(-1, 1, 1)
     return cos * y + sin * x + middle_y, cos * x - sin * y + middle_x
 

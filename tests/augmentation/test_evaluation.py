@@ -77,7 +77,8 @@ def test_every_published_resize_matches_interpolate(size):
     image = images_of(1, 2, height, width)
     for new_height in range(int(0.8 * height), int(1.2 * height) + 1):
         new_width = int(0.8 * width) + (new_height * 7) % int(0.4 * width)
-        result = resize_nearest(image, torch.tensor([new_height]), torch.tensor([new_width]))
+        new = torch.tensor([new_height]), torch.tensor([new_width])
+        result = resize_nearest(image, *new, *EvaluationAugmentation()._margins(new, size))
         assert torch.equal(result[0], by_interpolate(image[0], new_height, new_width)), (new_height, new_width)
 
 
@@ -176,3 +177,103 @@ def test_a_draw_for_other_images_is_refused():
         augmentation.apply(images_of(3), draw)
     with pytest.raises(SettingsError, match="channels=3"):
         augmentation.apply(images_of(4, channels=5), draw)
+
+
+# ------------------------------------------------------------------ the program's geometry
+
+SIDE = 28
+PUBLISHED = EvaluationAugmentation(("scale", "rotate"), geometry="published")
+
+
+def middle_of(canvas: np.ndarray, side: int) -> np.ndarray:
+    """Cut a window of the image's size out of the middle of a canvas, rounded down."""
+    top, left = ((length - side) // 2 for length in canvas.shape[-2:])
+    return canvas[..., top : top + side, left : left + side]
+
+
+def rotated_by_the_program(image: torch.Tensor, degrees: int, fill: float) -> torch.Tensor:
+    """scipy grows the canvas so that the whole image fits; all channels are filled with one number."""
+    canvas = scipy.ndimage.rotate(image.numpy(), degrees, axes=(-2, -1), order=3, mode="constant", cval=fill)
+    return torch.from_numpy(middle_of(canvas, image.shape[-1]))
+
+
+def scaled_by_the_program(image: torch.Tensor, new_height: int, new_width: int) -> torch.Tensor:
+    """A square canvas of zeros as large as what it has to hold, with the resized image in its middle."""
+    side = image.shape[-1]
+    longest = max(new_height, new_width, side)
+    canvas = np.zeros((image.shape[0], longest, longest))
+    top, left = (longest - new_height) // 2, (longest - new_width) // 2
+    resized = F.interpolate(image[None], (new_height, new_width), mode="nearest")[0]
+    canvas[:, top : top + new_height, left : left + new_width] = resized.numpy()
+    return torch.from_numpy(middle_of(canvas, side))
+
+
+def one_operation(name: str, images: torch.Tensor, *parameters: torch.Tensor, geometry: str = "published"):
+    """Apply one operation with given angles or sizes to all images."""
+    augmentation = EvaluationAugmentation([name], geometry=geometry)
+    size = (images.shape[-2], images.shape[-1])
+    if name == "rotate":
+        moved = augmentation._offsets(parameters[0], size)
+    else:
+        moved = augmentation._margins(parameters, size)
+    return augmentation.apply(images, {name: (torch.arange(len(images)), *parameters, *moved)})
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_every_published_rotation_is_the_programs_and_44_of_90_are_half_a_pixel_off(channels):
+    degrees = torch.arange(-45, 45)
+    images = images_of(90, channels, SIDE, SIDE)
+    fill = float(images.mean(dim=(0, 2, 3)).mean())
+    wanted = torch.stack([rotated_by_the_program(i, int(d), fill) for i, d in zip(images, degrees, strict=True)])
+    found = one_operation("rotate", images, degrees)
+    torch.testing.assert_close(found, wanted, rtol=0, atol=1e-6)
+    assert torch.equal(found == fill, wanted == fill), "the same pixels are filled"
+    down, right = PUBLISHED._offsets(degrees, (SIDE, SIDE))
+    assert torch.equal(down, right)
+    assert sorted(set(down.tolist())) == [-0.5, 0.0]
+    assert int((down != 0).sum()) == 44
+    if channels == 1:  # one channel is filled with its own mean either way
+        centred = one_operation("rotate", images, degrees, geometry="centred")
+        off = (centred - found).abs().amax(dim=(1, 2, 3)) > 1e-6
+        assert torch.equal(off, down != 0)
+
+
+def test_every_published_resize_is_the_programs_and_24_of_144_are_a_pixel_off():
+    sizes = torch.cartesian_prod(torch.arange(22, 34), torch.arange(22, 34))  # int(0.8 * 28) to int(1.2 * 28)
+    images = images_of(len(sizes), 2, SIDE, SIDE)
+    wanted = torch.stack([scaled_by_the_program(i, int(h), int(w)) for i, (h, w) in zip(images, sizes, strict=True)])
+    found = one_operation("scale", images, sizes[:, 0], sizes[:, 1])
+    assert torch.equal(found, wanted)
+    centred = one_operation("scale", images, sizes[:, 0], sizes[:, 1], geometry="centred")
+    assert int((centred != found).flatten(1).any(1).sum()) == 24
+
+
+def test_both_geometries_draw_the_same_operations_sizes_and_angles():
+    draws = [EvaluationAugmentation(geometry=g).draw(RandomKey(5), (SIDE, SIDE), 64) for g in ("centred", "published")]
+    for name, numbers in (("crop", 3), ("scale", 3), ("rotate", 2)):
+        one, other = (draw[name][:numbers] for draw in draws)
+        assert all(torch.equal(a, b) for a, b in zip(one, other, strict=True))
+
+
+def test_a_published_draw_of_many_images_is_applied_image_by_image():
+    images = images_of(40, 1, SIDE, SIDE)
+    draw = PUBLISHED.draw(RandomKey(1), (SIDE, SIDE), 40)
+    wanted, fill = images.clone(), float(images.mean())
+    for name, by_the_program in (("scale", scaled_by_the_program), ("rotate", rotated_by_the_program)):
+        chosen, *values = draw[name]
+        for number, i in enumerate(chosen.tolist()):
+            own = [int(v[number]) for v in values[:2]] if name == "scale" else [int(values[0][number]), fill]
+            wanted[i] = by_the_program(images[i], *own)
+    torch.testing.assert_close(PUBLISHED.apply(images, draw), wanted, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["scale", "rotate"])
+def test_the_program_knows_square_images_only(name):
+    with pytest.raises(SettingsError, match="square images for geometry 'published', got 12x9"):
+        EvaluationAugmentation([name], geometry="published").draw(RandomKey(0), (12, 9), 8)
+    assert EvaluationAugmentation(["crop"], geometry="published").draw(RandomKey(0), (12, 9), 8)
+
+
+def test_an_unknown_geometry_is_refused():
+    with pytest.raises(SettingsError, match="geometry to be 'centred' or 'published', got 'exact'"):
+        EvaluationAugmentation(geometry="exact")
