@@ -1,4 +1,4 @@
-"""k-means for picking representative images: seeded k-means++, no empty clusters, no image chosen twice.
+"""k-means for picking representative images: keyed starts, no empty clusters, no image chosen twice.
 
 Letters: b classes, n points of each, d entries, k clusters of each.
 """
@@ -6,9 +6,13 @@ Letters: b classes, n points of each, d entries, k clusters of each.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Literal
 
 import torch
 from torch import Tensor
+
+Seeding = Literal["kmeans++", "random"]
+"""Where centres start: at points that lie far apart, or at random points (the k-means that DREAM's program uses)."""
 
 DEFAULT_ITERATIONS = 100
 DEFAULT_TOLERANCE = 1e-4
@@ -56,14 +60,26 @@ def plus_plus(points: Tensor, k: int, generator: torch.Generator) -> Tensor:
     return torch.tensor(chosen)
 
 
+def random_points(points: Tensor, k: int, generator: torch.Generator) -> Tensor:
+    """Return ``k`` different rows of ``points`` as first centres, all with the same chance.
+
+    Args:
+        points: ``(n, d)``, n at least k.
+        k: Number of centres.
+        generator: On the CPU.
+    """
+    return torch.randperm(len(points), generator=generator)[:k]
+
+
 def kmeans(
     points: Tensor,
     k: int,
     generator: torch.Generator,
     iterations: int = DEFAULT_ITERATIONS,
     tolerance: float = DEFAULT_TOLERANCE,
+    seeding: Seeding = "kmeans++",
 ) -> Tensor:
-    """Return the ``(k, d)`` centres of Lloyd's algorithm from a k-means++ start.
+    """Return the ``(k, d)`` centres of Lloyd's algorithm.
 
     A cluster that loses all its points takes the point that is farthest from its own centre.
 
@@ -73,6 +89,7 @@ def kmeans(
         generator: Of the start, on the CPU.
         iterations: Most passes.
         tolerance: It stops once the summed squared shift of the centres is at most this.
+        seeding: See :data:`Seeding`.
 
     Raises:
         ValueError: There are fewer points than clusters.
@@ -80,7 +97,8 @@ def kmeans(
     n = len(points)
     if not 1 <= k <= n:
         raise ValueError(f"Expected 1 to {n} clusters for {n} points, got {k}.")
-    centres = points[plus_plus(points, k, generator).to(points.device)]
+    first = plus_plus if seeding == "kmeans++" else random_points
+    centres = points[first(points, k, generator).to(points.device)]
     norms = points.square().sum(-1)
     distances = squared_distances(points, centres, norms)
     for _ in range(iterations):
@@ -101,6 +119,7 @@ def kmeans_of_classes(
     generators: Sequence[torch.Generator],
     iterations: int = DEFAULT_ITERATIONS,
     tolerance: float = DEFAULT_TOLERANCE,
+    seeding: Seeding = "kmeans++",
 ) -> Tensor:
     """Return the ``(b, k, d)`` centres of several classes, each as :func:`kmeans` gives them alone.
 
@@ -113,9 +132,10 @@ def kmeans_of_classes(
         generators: Of the start of each class, on the CPU.
         iterations: As for :func:`kmeans`, and so the rest.
         tolerance: As above.
+        seeding: As above.
     """
     each = zip(points, generators, strict=True)
-    return torch.stack([kmeans(x, k, generator, iterations, tolerance) for x, generator in each])
+    return torch.stack([kmeans(x, k, generator, iterations, tolerance, seeding) for x, generator in each])
 
 
 def _means(points: Tensor, distances: Tensor, owners: Tensor, k: int) -> Tensor:

@@ -11,10 +11,11 @@ from torch import Tensor
 
 from lit_condense.data.store import RealImages
 from lit_condense.errors import SettingsError
+from lit_condense.functional.kmeans import Seeding
 from lit_condense.networks import CondensableNetwork, NetworkFactory, build_network
 from lit_condense.parametrization.pixels import Pixels
 from lit_condense.rng import RandomKey
-from lit_condense.sampling.representative import PixelRange, network_features, representatives
+from lit_condense.sampling.representative import PixelRange, check_seeding, network_features, representatives
 
 
 class Initialization(ABC):
@@ -74,15 +75,18 @@ class Clustered(Initialization):
     Args:
         chunk: Images that go through the network at once.
         pixels: What the network is given: ``normalized``, or ``raw`` pixels in [0, 1] as DREAM's program does.
+        seeding: Where k-means starts: ``kmeans++``, or ``random`` images as in DREAM's program.
     """
 
-    def __init__(self, chunk: int = 512, pixels: PixelRange = "normalized") -> None:
+    def __init__(self, chunk: int = 512, pixels: PixelRange = "normalized", seeding: Seeding = "kmeans++") -> None:
         if chunk < 1:
             raise SettingsError(f"Expected Clustered.chunk to be 1 or more, got {chunk}.")
         if pixels not in ("normalized", "raw"):
             raise SettingsError(f"Expected Clustered.pixels to be 'normalized' or 'raw', got {pixels!r}.")
+        check_seeding("Clustered", seeding)
         self.chunk = chunk
         self.pixels: PixelRange = pixels
+        self.seeding: Seeding = seeding
 
     def start(
         self, parametrization: Pixels, real: RealImages, ipc: Sequence[int], network: NetworkFactory, key: RandomKey
@@ -99,9 +103,10 @@ class Clustered(Initialization):
         chosen = []
         for c, count in enumerate(wanted):
             members, keys = real.indices_of(c).unsqueeze(0), [key.fold("kmeans", c)]
-            chosen.append(
-                representatives(features, real, members, count, keys, chunk=self.chunk, pixels=self.pixels)[0]
+            found = representatives(
+                *(features, real, members, count, keys), chunk=self.chunk, pixels=self.pixels, seeding=self.seeding
             )
+            chosen.append(found[0])
         return encode_classes(parametrization, real, chosen)
 
 

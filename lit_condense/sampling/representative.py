@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, get_args
 
 import torch
 from torch import Tensor
 
 from lit_condense.data.store import RealImages
 from lit_condense.errors import SettingsError
-from lit_condense.functional.kmeans import kmeans_of_classes, nearest_distinct
+from lit_condense.functional.kmeans import Seeding, kmeans_of_classes, nearest_distinct
 from lit_condense.matching.base import Need, Progress
 from lit_condense.networks import CondensableNetwork, FeaturesAndLogits, evaluating
 from lit_condense.rng import RandomKey
@@ -38,6 +38,7 @@ class Representative(Sampling):
             [0, 1] as DREAM's program does, though it trains the network on normalised ones.
         every_network: Whether a new network always chooses. Where networks serve fewer updates than the interval (DM:
             one each) that would be in nearly every update; False counts the interval in updates of the run.
+        seeding: Where k-means starts: ``kmeans++``, or ``random`` images as in DREAM's program.
     """
 
     needs: ClassVar[frozenset[Need]] = frozenset({"features"})
@@ -51,9 +52,11 @@ class Representative(Sampling):
         chunk: int = 512,
         pixels: PixelRange = "normalized",
         every_network: bool = True,
+        seeding: Seeding = "kmeans++",
     ) -> None:
         if pixels not in ("normalized", "raw"):
             raise SettingsError(f"Expected Representative.pixels to be 'normalized' or 'raw', got {pixels!r}.")
+        check_seeding("Representative", seeding)
         numbers = {"batch_size": batch_size, "interval": interval, "per_cluster": per_cluster, "chunk": chunk}
         for name, value in numbers.items():
             if value < 1:
@@ -73,6 +76,7 @@ class Representative(Sampling):
         self.chunk = chunk
         self.pixels: PixelRange = pixels
         self.every_network = every_network
+        self.seeding: Seeding = seeding
         self._chosen: dict[int, Tensor] = {}
 
     def size(self, real: RealImages, class_index: int) -> int:
@@ -126,10 +130,21 @@ class Representative(Sampling):
                 indices = torch.stack([candidates[c] for c in group])
                 keys = [key.fold("kmeans", c) for c in group]
                 found = representatives(
-                    features, real, indices, self.batch_size, keys, self.per_cluster, self.chunk, self.pixels
+                    *(features, real, indices, self.batch_size, keys),
+                    *(self.per_cluster, self.chunk, self.pixels, self.seeding),
                 )
                 chosen |= dict(zip(group, found, strict=True))
         return chosen
+
+
+def check_seeding(owner: str, seeding: str) -> None:
+    """Refuse an unknown start of k-means.
+
+    Raises:
+        SettingsError: It is unknown.
+    """
+    if seeding not in get_args(Seeding):
+        raise SettingsError(f"Expected {owner}.seeding to be 'kmeans++' or 'random', got {seeding!r}.")
 
 
 def representatives(
@@ -141,6 +156,7 @@ def representatives(
     per_cluster: int = 1,
     chunk: int = 512,
     pixels: PixelRange = "normalized",
+    seeding: Seeding = "kmeans++",
 ) -> Tensor:
     """Return ``count`` different images among the candidates of each class: those nearest to their clusters' centres.
 
@@ -153,12 +169,14 @@ def representatives(
         per_cluster: Images taken from each cluster.
         chunk: Images that are gathered and given to the network at once; the engine may cut them further.
         pixels: What the network is given.
+        seeding: Where k-means starts.
 
     Returns:
         Indices into ``real``, ``(b, count)`` on the CPU.
     """
     embedded = chunked_features(features, real, candidates.flatten(), chunk, pixels).view(*candidates.shape, -1)
-    centres = kmeans_of_classes(embedded, count // per_cluster, [key.generator() for key in keys])
+    generators = [key.generator() for key in keys]
+    centres = kmeans_of_classes(embedded, count // per_cluster, generators, seeding=seeding)
     places = [nearest_distinct(x, c, per_cluster) for x, c in zip(embedded, centres, strict=True)]
     return torch.gather(candidates, 1, torch.stack(places))
 

@@ -72,8 +72,11 @@ def dream(**settings):
         GradientMatching("l1"),
         sizes=LARGE,
         max_steps=6,
-        sampling=Representative(6, interval=2, subset=12),
-        **{"inner": TrainOnReal(4, images=16, batch_size=8), **settings},
+        **{
+            "sampling": Representative(6, interval=2, subset=12),
+            "inner": TrainOnReal(4, images=16, batch_size=8),
+            **settings,
+        },
     )
 
 
@@ -105,6 +108,9 @@ CASES = {
     "dropout": lambda: case(*two_levels(), network=Dropping),
     # which images, stored how
     "dream": lambda: dream(),
+    "dream, random starts": lambda: dream(
+        sampling=Representative(6, interval=2, subset=12, seeding="random"), init=Clustered(seeding="random")
+    ),
     "dream, multi-formation": lambda: dream(
         parametrization=MultiFormation(2),
         init=Clustered(),

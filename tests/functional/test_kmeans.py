@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lit_condense.functional import kmeans as module
-from lit_condense.functional.kmeans import kmeans, nearest_distinct, plus_plus, squared_distances
+from lit_condense.functional.kmeans import kmeans, nearest_distinct, plus_plus, random_points, squared_distances
 from lit_condense.rng import RandomKey
 from tests.oracles import clustering
 
@@ -103,7 +103,38 @@ def test_the_start_does_not_depend_on_the_default_number_type():
     assert torch.equal(single, double)
 
 
+def test_a_random_start_is_different_points_with_the_same_chance_however_far_apart():
+    points = torch.tensor([[0.0], [1.0], [2.0], [3.0], [1000.0]])
+    starts = [random_points(points, 2, generator(i)).tolist() for i in range(2000)]
+    assert all(len(set(start)) == 2 for start in starts)
+    for index in range(5):
+        share = sum(index in start for start in starts) / len(starts)
+        assert share == pytest.approx(2 / 5, abs=4.5 * math.sqrt(0.4 * 0.6 / len(starts)))
+    assert torch.equal(random_points(points, 3, generator()), random_points(points, 3, generator()))
+    assert sorted(random_points(points, 5, generator()).tolist()) == list(range(5))
+
+
 # ------------------------------------------------------------------ Lloyd's algorithm
+
+
+@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize(("n", "d", "k"), [(25, 2, 4), (12, 5, 12), (15, 3, 1), (40, 1, 6)])
+def test_centres_from_random_points_are_those_of_the_literal_loop(n, d, k, seed):
+    points = noise(n, d, seed=seed)
+    order = torch.randperm(n, generator=generator(seed))
+    wanted, _ = clustering.lloyd(points, order[:k].tolist())
+    torch.testing.assert_close(kmeans(points, k, generator(seed), seeding="random"), wanted, **CLOSE)
+
+
+def test_a_cluster_that_random_copies_leave_empty_takes_the_farthest_point():
+    points = torch.cat([torch.zeros(12, 2), torch.tensor([[5.0, 0.0], [0.0, 7.0], [9.0, 9.0]])]).double()
+    left_empty = 0
+    for seed in range(6):
+        start = torch.randperm(15, generator=generator(seed))[:4].tolist()
+        wanted, empty = clustering.lloyd(points, start)
+        left_empty += empty > 0
+        torch.testing.assert_close(kmeans(points, 4, generator(seed), seeding="random"), wanted, **CLOSE)
+    assert left_empty >= 4  # most draws hold several of the twelve copies
 
 
 @pytest.mark.parametrize("seed", range(4))

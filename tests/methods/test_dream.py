@@ -100,18 +100,23 @@ def nearest_real(image, candidates):
     return int(distance.argmin())
 
 
-@pytest.mark.parametrize("norm", ["instance", "layer"])
+@pytest.mark.parametrize(("norm", "seeding"), [("instance", "kmeans++"), ("layer", "kmeans++"), ("instance", "random")])
 @pytest.mark.parametrize("factor", [1, 2])
-def test_a_clustered_start_is_the_literal_choice_of_one_untrained_network(factor, norm):
+def test_a_clustered_start_is_the_literal_choice_of_one_untrained_network(factor, norm, seeding):
     real, ipc, key, factory = TinyData((18, 15, 13)).real, (2, 1, 3), RandomKey(5).fold("init"), tiny_convnet(norm)
     storage = Pixels("pixel") if factor == 1 else MultiFormation(factor)
-    start = Clustered(chunk=7).start(storage, real, ipc, factory, key)
+    start = Clustered(chunk=7, seeding=seeding).start(storage, real, ipc, factory, key)
     network = build_network(factory, 1, (8, 8), 3, key.fold("network"))
     for c, count in enumerate(ipc):
         members = real.indices_of(c)
         with torch.no_grad():
             features = methods.features_of(network, real.at(members))
-        seeds = plus_plus(features, count * factor**2, key.fold("kmeans", c).generator()).tolist()
+        generator = key.fold("kmeans", c).generator()
+        seeds = (
+            plus_plus(features, count * factor**2, generator).tolist()
+            if seeding == "kmeans++"
+            else torch.randperm(len(members), generator=generator)[: count * factor**2].tolist()
+        )
         centres, _ = clustering.lloyd(features.double(), seeds)
         # nearest neighbour keeps every second pixel of an image in its cell
         shrunk = real.pixels_at(members)[:, :, ::factor, ::factor]

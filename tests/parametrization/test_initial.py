@@ -50,6 +50,11 @@ def test_real_starts_are_different_real_images_of_each_class(space, init):
     assert torch.equal(REAL.labels[nearest.indices], torch.repeat_interleave(torch.arange(5), torch.tensor(IPC)))
 
 
+def test_an_unknown_seeding_of_k_means_is_refused():
+    with pytest.raises(SettingsError, match=r"Clustered\.seeding"):
+        Clustered(seeding="first")
+
+
 def test_asking_for_more_real_images_than_a_class_has_names_the_class():
     with pytest.raises(SettingsError, match=r"5 distinct .*class 3 \(stripe 3\), which has 4"):
         started(RandomReal(), Pixels(), (5,) * 5, KEY)

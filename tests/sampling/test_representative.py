@@ -49,11 +49,15 @@ def same(one, other):
     return all(torch.equal(a, b) for a, b in zip(one, other, strict=True))
 
 
-def assert_literal(found, candidates, key, per_cluster=1):
+def assert_literal(found, candidates, key, per_cluster=1, seeding="kmeans++"):
     """Embed normalised images, cluster them, and let each centre in turn take the nearest images that are left."""
     with torch.no_grad():
         features = methods.features_of(OUTPUTS.network, REAL.at(candidates).double())
-    start = plus_plus(features, len(found) // per_cluster, key.generator()).tolist()
+    clusters = len(found) // per_cluster
+    if seeding == "random":
+        start = torch.randperm(len(candidates), generator=key.generator())[:clusters].tolist()
+    else:
+        start = plus_plus(features, clusters, key.generator()).tolist()
     centres, _ = clustering.lloyd(features, start)
     positions = [candidates.tolist().index(i) for i in found.tolist()]
     assert len(set(positions)) == len(positions)
@@ -69,6 +73,15 @@ def test_the_choice_is_the_literal_one(per_cluster):
     for c in CLASSES:
         if c != 2:
             assert_literal(found[c], REAL.indices_of(c), KEY.fold("kmeans", c), per_cluster)
+
+
+@pytest.mark.parametrize("per_cluster", [1, 3])
+def test_the_choice_from_random_starts_is_the_literal_one(per_cluster):
+    found = refreshed(Representative(6, per_cluster=per_cluster, seeding="random"))
+    for c in (0, 1, 3):
+        assert_literal(found[c], REAL.indices_of(c), KEY.fold("kmeans", c), per_cluster, "random")
+    assert not same(found, refreshed(Representative(6, per_cluster=per_cluster)))
+    assert same(found, refreshed(Representative(6, per_cluster=per_cluster, seeding="random")))
 
 
 @pytest.mark.parametrize("chunk", [1, 7, 500])
@@ -292,6 +305,7 @@ def test_classes_of_one_size_are_clustered_together_and_choose_as_alone():
 def test_the_defaults_are_the_published_ones():
     sampling = Representative()
     assert (sampling.batch_size, sampling.interval, sampling.per_cluster, sampling.subset) == (128, 10, 1, None)
+    assert sampling.seeding == "kmeans++"
     assert sampling.needs == {"features"}
 
 
@@ -303,6 +317,7 @@ def test_the_defaults_are_the_published_ones():
         ({"per_cluster": 0}, "per_cluster"),
         ({"chunk": 0}, "chunk"),
         ({"pixels": "bytes"}, "pixels"),
+        ({"seeding": "first"}, r"Representative.seeding to be 'kmeans\+\+' or 'random', got 'first'"),
         ({"batch_size": 7, "per_cluster": 2}, r"batch_size \(7\) to be a multiple of per_cluster \(2\)"),
         ({"batch_size": 7, "subset": 6}, r"subset to be at least batch_size \(7\), got 6"),
     ],
