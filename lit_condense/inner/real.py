@@ -9,6 +9,8 @@ from torch import Tensor
 
 from lit_condense.augmentation import AlwaysOn, Augmentation
 from lit_condense.augmentation.cutmix import mixed
+from lit_condense.data.store import RealImages
+from lit_condense.data.walk import Batches, check_batches, walked
 from lit_condense.errors import SettingsError
 from lit_condense.inner.base import InnerLoop, TrainingMaterial
 from lit_condense.inner.network import BatchNormStatistics, InnerNetwork
@@ -33,6 +35,10 @@ class TrainOnReal(InnerLoop):
         batch_norm: See :class:`InnerLoop`.
         early: Epochs over all real images that a new network is trained for before its first update (published: 0; IDC
             on ten classes of ImageNet: 10, DREAM+: 1).
+        batches: Whether each batch is drawn ``anew`` from all images, or batches go through them in ``epochs``, from
+            network to network, as in IDC's program. The last batch of an epoch is then shorter, which a compiled
+            network pays for with a second shape. As in the program, batches that a network's last update would have
+            trained it on are gone past.
     """
 
     def __init__(
@@ -47,6 +53,7 @@ class TrainOnReal(InnerLoop):
         weight_decay: float = 5e-4,
         batch_norm: BatchNormStatistics = "own_batch",
         early: int = 0,
+        batches: Batches = "anew",
     ) -> None:
         super().__init__(lr, momentum, weight_decay, batch_norm)
         numbers = (("updates", updates, 1), ("images", images, 0), ("batch_size", batch_size, 1), ("early", early, 0))
@@ -55,12 +62,14 @@ class TrainOnReal(InnerLoop):
                 raise SettingsError(f"Expected TrainOnReal.{name} to be {least} or more, got {value}.")
         if not 0 <= cutmix <= 1:
             raise SettingsError(f"Expected TrainOnReal.cutmix to be a probability, got {cutmix}.")
+        check_batches("TrainOnReal", batches)
         self.updates = updates
         self.images = images
         self.batch_size = batch_size
         self.cutmix = cutmix
         self.augmentation = augmentation or AlwaysOn(("color", "crop"))
         self.early = early
+        self.batches: Batches = batches
 
     def updates_per_network(self, ipc: Sequence[int]) -> int:
         """Return the given number of updates."""
@@ -80,10 +89,18 @@ class TrainOnReal(InnerLoop):
                 self._train_batch(inner, material, chosen, here.fold(step))
 
     def advance(self, inner: InnerNetwork, material: TrainingMaterial, progress: Progress, key: RandomKey) -> None:
-        """Train on fresh random real batches, augmented per sample (without cutout where CutMix cuts already)."""
-        for step in range(-(-self.images // self.batch_size)):
+        """Train on random real batches, augmented per sample (without cutout where CutMix cuts already)."""
+        steps = -(-self.images // self.batch_size)
+        for step in range(steps):
             here = key.fold("real", step)
-            self._train_batch(inner, material, material.real.mixed(self.batch_size, here), here)
+            chosen = self._chosen(material.real, progress.update * steps + step, here)
+            self._train_batch(inner, material, chosen, here)
+
+    def _chosen(self, real: RealImages, number: int, key: RandomKey) -> Tensor:
+        """Return the images of a step, the run's step ``number`` counted from 0."""
+        if self.batches == "anew":
+            return real.mixed(self.batch_size, key)
+        return walked(len(real), self.batch_size, number, RandomKey(key.seed).fold("walk", "inner"))
 
     def _train_batch(self, inner: InnerNetwork, material: TrainingMaterial, chosen: Tensor, key: RandomKey) -> None:
         real = material.real

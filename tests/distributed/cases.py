@@ -23,7 +23,7 @@ from lit_condense.matching import (
     WarmUpGradientMatching,
 )
 from lit_condense.parametrization import Clustered, MultiFormation, Pixels
-from lit_condense.sampling import Representative
+from lit_condense.sampling import RandomSampling, Representative
 from tests.helpers import Poisoned, Recorder, TinyData, fitted, tiny_convnet
 
 BATCH_NORM = tiny_convnet("batch")
@@ -101,6 +101,10 @@ CASES = {
     "decreasing": lambda: case(inner=DecreasingTraining(4, opening=(3, 2))),
     "until over-fitting": lambda: case(inner=TrainUntilOverfitting(4, most_epochs=5, held_out=8), max_steps=6),
     "real": lambda: case(inner=TrainOnReal(4, images=16, batch_size=8, early=1)),
+    "real, in epochs": lambda: case(
+        sampling=RandomSampling(6, batches="epochs"),
+        inner=TrainOnReal(4, images=16, batch_size=8, batches="epochs"),
+    ),
     "batch norm": lambda: case(network=BATCH_NORM, inner=TrainOnSynthetic(4, epochs=2)),
     "running average": lambda: case(
         network=BATCH_NORM, inner=TrainOnSynthetic(4, epochs=2, batch_norm="running_average")

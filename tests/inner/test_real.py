@@ -61,7 +61,7 @@ def trained(network, loop, sgd, batches):
         {"images": 24, "batch_size": 8},
         {"images": 24, "batch_size": 8, "cutmix": 0.0},
         {"images": 40, "batch_size": 8, "cutmix": 1.0},
-        {"images": 5, "batch_size": 8, "lr": 0.2, "momentum": 0.0, "weight_decay": 0.1},
+        {"images": 5, "batch_size": 8, "cutmix": 1.0, "lr": 0.2, "momentum": 0.0, "weight_decay": 0.1},
         {"images": 16, "batch_size": 8, "augmentation": AlwaysOn(("flip", "color", "rotate", "cutout"))},
         {"images": 16, "batch_size": 8, "augmentation": NoAugmentation(), "cutmix": 0.0},
     ],
@@ -155,6 +155,23 @@ def test_every_step_has_a_fresh_batch_without_an_image_twice():
     assert len(set(batches)) == 10
 
 
+@pytest.mark.parametrize("per_network", [1, 4])
+def test_batches_can_go_through_all_images_in_epochs_from_network_to_network(per_network):
+    loop = TrainOnReal(images=24, batch_size=12, cutmix=0, augmentation=NoAugmentation(), batches="epochs")
+    store, drawn = REAL.at(torch.arange(len(REAL))).double(), []
+    for update in range(9):  # 2 steps each; 80 images are 6 batches of 12 and one of 8
+        seen, (network, match) = [], divmod(update, per_network)
+        inner = fresh_inner_network(loop, REAL)
+        key = RandomKey(3).fold("inner", network, match)
+        loop.advance(inner, material(inner, seen), Progress(update, network, match), key)
+        drawn += [(images[:, None] - store).abs().amax((2, 3, 4)).argmin(1).tolist() for images, _ in seen]
+    assert [len(batch) for batch in drawn] == ([12] * 6 + [8]) * 2 + [12] * 4
+    orders = [torch.randperm(80, generator=RandomKey(3).fold("walk", "inner", "pass", p).generator()) for p in range(3)]
+    assert list(itertools.chain(*drawn)) == torch.cat(orders)[: 160 + 48].tolist()
+    for epoch in (drawn[:7], drawn[7:14]):
+        assert sorted(itertools.chain(*epoch)) == list(range(80))
+
+
 def test_soft_labels_are_the_share_of_each_image_and_half_of_the_batches_are_mixed():
     loop, seen = TrainOnReal(images=4 * 60, batch_size=4, augmentation=NoAugmentation()), []
     inner = fresh_inner_network(loop, REAL)
@@ -227,12 +244,21 @@ def test_the_defaults_are_those_of_idc():
     assert set(loop.augmentation.operations) == {"color", "crop"}
     assert isinstance(loop.augmentation, AlwaysOn)
     assert [loop.updates_per_network([ipc]) for ipc in (1, 10, 50)] == [100] * 3
-    assert (loop.early, loop.trains_new) == (0, False)
+    assert (loop.early, loop.trains_new, loop.batches) == (0, False, "anew")
 
 
 @pytest.mark.parametrize(
     "settings",
-    [{"updates": 0}, {"images": -1}, {"batch_size": 0}, {"early": -1}, {"cutmix": 1.5}, {"cutmix": -0.1}, {"lr": -1.0}],
+    [
+        {"updates": 0},
+        {"images": -1},
+        {"batch_size": 0},
+        {"early": -1},
+        {"cutmix": 1.5},
+        {"cutmix": -0.1},
+        {"lr": -1.0},
+        {"batches": "all"},
+    ],
     ids=str,
 )
 def test_settings_out_of_range_are_refused(settings):
