@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+from lightning.pytorch.utilities import rank_zero_warn
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
+from lit_condense.data.names import in_one_form
 from lit_condense.errors import ExportError
 from lit_condense.export.files import write_atomically
 
@@ -49,6 +51,40 @@ class CondensedSet:
     """Learning rate to train with, where it was learned."""
     stored: Tensor | None = None
     """The raw parameter, where it is not simply the images."""
+
+    @property
+    def class_names(self) -> tuple[str, ...] | None:
+        """One name a class, where the card says them."""
+        data = self.card.get("data")
+        names = data.get("class_names") if isinstance(data, dict) else None
+        return in_one_form(map(str, names)) if isinstance(names, list) else None
+
+    def insist_on(self, class_names: Sequence[str], image_shape: tuple[int, ...], where: str) -> None:
+        """Refuse a set that was made of other classes, of the same in another order, or of images of another shape.
+
+        Args:
+            class_names: Of the data that it is to be used with, one a class.
+            image_shape: Of their images, ``(C, H, W)``.
+            where: The file that it comes from.
+
+        Raises:
+            ExportError: It was; both values are named. A card without class names is warned of.
+        """
+        shape, wanted = tuple(self.images.shape[1:]), in_one_form(class_names)
+        if shape != tuple(image_shape):
+            raise ExportError(
+                f"Expected images of shape {tuple(image_shape)} in {where}, got {shape}. Use a set of such images."
+            )
+        if self.class_names is None:
+            rank_zero_warn(
+                f"The card of {where} does not say the names of its classes (data.class_names): its labels are taken "
+                f"to stand for {', '.join(wanted)}, in this order."
+            )
+        elif self.class_names != wanted:
+            raise ExportError(
+                f"Expected a set of the classes {list(wanted)}, in this order, in {where}; it was made of "
+                f"{list(self.class_names)}. Give the data's `classes` in the order of the set, or use another file."
+            )
 
     def __iter__(self) -> Iterator[Any]:
         return iter((self.images, self.labels, self.card))
