@@ -211,11 +211,17 @@ class EvaluatedSet(LightningModule):
         self._updates, self._counts, self._origin = state["updates"], state["counts"], state["origin"]
 
     def _load_from_state_dict(self, state_dict: Plain, prefix: str, *args: Any) -> None:
-        """Load; what the set consists of takes the size that was saved: before a run it has none."""
+        """Load; what the set consists of takes the size that was saved: before a run it has none.
+
+        Its type too, as far as a trainer allows it: Lightning makes a run 64-true only after it has loaded.
+        """
+        any_type = self._trainer is None or self.trainer.precision == "64-true"
         for name in self.held:
             own, saved = getattr(self, name), state_dict.get(prefix + name)
-            if isinstance(saved, Tensor) and own.shape != saved.shape:
-                own.data = torch.empty(saved.shape, dtype=own.dtype, device=own.device)
+            if isinstance(saved, Tensor):
+                dtype = saved.dtype if any_type else own.dtype
+                if (own.shape, own.dtype) != (saved.shape, dtype):
+                    own.data = torch.empty(saved.shape, dtype=dtype, device=own.device)
         super()._load_from_state_dict(state_dict, prefix, *args)
 
     def made_now(self) -> None:

@@ -136,6 +136,19 @@ def test_a_selection_is_rebuilt_too(tmp_path):
         SyntheticSet.load_from_checkpoint(tmp_path / "last.ckpt")
 
 
+def test_a_run_in_double_precision_is_loaded_and_goes_on_without_rounding(tmp_path):
+    saving, double = ModelCheckpoint(tmp_path, every_n_train_steps=1, save_top_k=-1), {"precision": "64-true"}
+    straight = fitted(GradientMatching(), saving, trainer={"enable_checkpointing": True, **double})
+    assert straight.images.dtype == torch.float64
+    loaded = SyntheticSet.load_from_checkpoint(tmp_path / "epoch=0-step=4.ckpt")
+    assert torch.equal(loaded.images, straight.images)
+    again = SyntheticSet.load_from_checkpoint(tmp_path / "epoch=0-step=4.ckpt", ipc=2)
+    again.images.data = torch.zeros_like(again.images, dtype=torch.float32)  # as a new set's are before the run
+    trainer = quiet_trainer(GradientMatching(), max_steps=4, **double)
+    trainer.fit(again, datamodule=TinyData(), ckpt_path=tmp_path / "epoch=0-step=2.ckpt")
+    assert torch.equal(again.images, straight.images)
+
+
 @pytest.mark.parametrize("config", ["dream/cifar10_ipc10", "egm/cifar10_ipc10_mda", "selection/craig_cifar10"])
 def test_what_a_config_makes_can_be_made_again(config, monkeypatch):
     monkeypatch.setattr(CondenseCLI, "_run_subcommand", lambda self, name: None)

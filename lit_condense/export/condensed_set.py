@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from lightning.pytorch.utilities import rank_zero_warn
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-from lit_condense.data.names import in_one_form
 from lit_condense.errors import ExportError
+from lit_condense.export.belonging import check_card
 from lit_condense.export.files import write_atomically
 
 FILE_NAME = "condensed.safetensors"
@@ -52,40 +51,6 @@ class CondensedSet:
     stored: Tensor | None = None
     """The raw parameter, where it is not simply the images."""
 
-    @property
-    def class_names(self) -> tuple[str, ...] | None:
-        """One name a class, where the card says them."""
-        data = self.card.get("data")
-        names = data.get("class_names") if isinstance(data, dict) else None
-        return in_one_form(map(str, names)) if isinstance(names, list) else None
-
-    def insist_on(self, class_names: Sequence[str], image_shape: tuple[int, ...], where: str) -> None:
-        """Refuse a set that was made of other classes, of the same in another order, or of images of another shape.
-
-        Args:
-            class_names: Of the data that it is to be used with, one a class.
-            image_shape: Of their images, ``(C, H, W)``.
-            where: The file that it comes from.
-
-        Raises:
-            ExportError: It was; both values are named. A card without class names is warned of.
-        """
-        shape, wanted = tuple(self.images.shape[1:]), in_one_form(class_names)
-        if shape != tuple(image_shape):
-            raise ExportError(
-                f"Expected images of shape {tuple(image_shape)} in {where}, got {shape}. Use a set of such images."
-            )
-        if self.class_names is None:
-            rank_zero_warn(
-                f"The card of {where} does not say the names of its classes (data.class_names): its labels are taken "
-                f"to stand for {', '.join(wanted)}, in this order."
-            )
-        elif self.class_names != wanted:
-            raise ExportError(
-                f"Expected a set of the classes {list(wanted)}, in this order, in {where}; it was made of "
-                f"{list(self.class_names)}. Give the data's `classes` in the order of the set, or use another file."
-            )
-
     def __iter__(self) -> Iterator[Any]:
         return iter((self.images, self.labels, self.card))
 
@@ -109,6 +74,7 @@ def save_condensed(folder: str | Path, condensed: CondensedSet, half: bool = Fal
     if half:
         tensors |= {name: tensors[name].half() for name in HALVED if name in tensors}
     _check_tensors(tensors, Path(folder) / FILE_NAME)
+    check_card(condensed, Path(folder) / FILE_NAME)
     card = {**condensed.card, "format_version": FORMAT_VERSION, "sha256": tensors_sha256(tensors)}
     text = json.dumps(card, indent=2, sort_keys=False)
     paths = {FILE_NAME: Path(folder) / FILE_NAME, CARD_NAME: Path(folder) / CARD_NAME}
@@ -136,7 +102,7 @@ def load_condensed(path: str | Path) -> CondensedSet:
     if file.name == FILE_NAME and beside.exists():
         _check_digest(_parse(beside.read_bytes(), beside), digest, str(beside))
     learned_lr = tensors.get("inner_lr")
-    return CondensedSet(
+    read = CondensedSet(
         images=tensors["images"].float(),
         labels=tensors["labels"],
         card=card,
@@ -145,6 +111,8 @@ def load_condensed(path: str | Path) -> CondensedSet:
         inner_lr=None if learned_lr is None else float(learned_lr),
         stored=tensors["stored"].float() if "stored" in tensors else None,
     )
+    check_card(read, file)
+    return read
 
 
 def shipped() -> list[str]:

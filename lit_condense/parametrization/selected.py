@@ -9,6 +9,7 @@ from torch import Tensor
 
 from lit_condense.data.store import RealImages
 from lit_condense.errors import SettingsError
+from lit_condense.export.belonging import insist_on
 from lit_condense.export.condensed_set import load_condensed
 from lit_condense.networks import NetworkFactory
 from lit_condense.parametrization.initial import Initialization, encode_classes, real_images_to_start
@@ -66,7 +67,7 @@ class FromFile(Initialization):
             SettingsError: Its images are not as many.
         """
         condensed = load_condensed(self.path)
-        condensed.insist_on(real.class_names, real.image_shape, self.path)
+        insist_on(condensed, real.class_names, real.image_shape, self.path)
         images, labels = condensed.images, condensed.labels
         wanted = [count * parametrization.factor**2 for count in ipc]
         found = torch.bincount(labels).tolist()
