@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import io
+import re
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, cast
+from typing import IO, Any, cast
 
 import torch
 from lightning.fabric.plugins import TorchCheckpointIO
+from lightning.fabric.utilities.cloud_io import get_filesystem
 from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 
@@ -17,6 +19,9 @@ from lit_condense.errors import CheckpointError, ExportError
 from lit_condense.export.files import write_atomically
 
 Location = str | Path
+
+URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):/+(.*)")
+"""A URL, also where it went through a ``Path``, which keeps one slash of several; no drive of one letter."""
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
@@ -33,7 +38,8 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         Raises:
             CheckpointError: It cannot be written, or could not be read again without unpickling.
         """
-        if storage_options is not None or "://" in str(path):
+        there = local_path(path)
+        if storage_options is not None or there is None:
             super().save_checkpoint(checkpoint, path, storage_options)
             return
         buffer = io.BytesIO()
@@ -43,56 +49,84 @@ class AtomicCheckpointIO(TorchCheckpointIO):
             torch.load(buffer, map_location="cpu", weights_only=True)
         except Exception as error:  # torch raises many types
             raise CheckpointError(
-                f"Expected a checkpoint of plain data and tensors, it could not be read again ({_first_line(error)}). "
+                f"Expected a checkpoint of plain data and tensors, it could not be read again ({unreadable(error)}). "
                 "Look at the state_dict of the callbacks that are not lit_condense's."
-            ) from error
+            ) from None  # PyTorch's own words advise to switch the safety off
         try:
-            write_atomically(Path(path), buffer.getvalue())
+            write_atomically(there, buffer.getvalue())
         except ExportError as error:
             raise CheckpointError(f"{error} Make room for it, then go on with --ckpt_path last.") from error
 
     def load_checkpoint(
         self, path: Location, map_location: Callable[..., Any] | None = None, weights_only: bool | None = None
     ) -> dict[str, Any]:
-        """Read a checkpoint.
+        """Read a checkpoint, from wherever it is; nothing is ever unpickled.
 
         Raises:
             CheckpointError: It is missing or broken.
         """
-        if "://" in str(path):
-            return super().load_checkpoint(path, map_location, weights_only)
-        return read(Path(path))
+        return read(path)
 
 
-def read(path: Path) -> dict[str, Any]:
+def read(path: Location | IO[bytes]) -> dict[str, Any]:
     """Return the content of a checkpoint, on the CPU.
 
+    Args:
+        path: A path, a URL that fsspec can open, or an open file.
+
     Raises:
-        CheckpointError: It is missing or broken.
+        CheckpointError: It is missing, broken or unsafe.
     """
-    if not path.is_file():
-        raise CheckpointError(f"Expected a checkpoint at {path}, found no file. Give the path of an existing one.")
+    file = _opened(path) if isinstance(path, str | Path) else path
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        content = torch.load(file, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises many types for broken files
         raise CheckpointError(
-            f"Expected a complete checkpoint at {path}, it cannot be read ({_first_line(error)})."
-        ) from error
+            f"Expected a complete checkpoint at {path}, it cannot be read ({unreadable(error)})."
+        ) from None  # PyTorch's own words advise to switch the safety off
     return content if isinstance(content, dict) else {}
 
 
-def check_readable(path: Path, expected: int, holds: str) -> None:
+def _opened(location: Location) -> Path | io.BytesIO:
+    """Return a file of this machine as its path, and one from elsewhere whole."""
+    path = local_path(location)
+    if path is not None:
+        if not path.is_file():
+            raise CheckpointError(f"Expected a checkpoint at {path}, found no file. Give the path of an existing one.")
+        return path
+    url = URL.sub(r"\1://\2", str(location))
+    try:
+        with get_filesystem(url).open(url, "rb") as file:
+            return io.BytesIO(file.read())
+    except Exception as error:  # every kind of file system raises its own
+        raise CheckpointError(
+            f"Expected a checkpoint at {url}, it cannot be opened ({type(error).__name__}: {_first_line(error)}). Copy "
+            "it to this machine, or install what fsspec needs for such URLs."
+        ) from error
+
+
+def local_path(location: Location) -> Path | None:
+    """Return the path of a file of this machine, also where it is given as a ``file://`` URL; None elsewhere."""
+    url = URL.fullmatch(str(location))
+    if url is None or Path(location).exists():
+        return Path(location)
+    return Path("/", url[2]) if url[1] == "file" else None
+
+
+def check_readable(path: Location, expected: int, holds: str) -> None:
     """Refuse a checkpoint that is missing, broken or foreign, before a run starts, and name one to go on from.
 
     Args:
-        path: The checkpoint.
+        path: The checkpoint, as a path or a URL.
         expected: Its format.
         holds: See :func:`lit_condense.checks.checkpoint`.
     """
     try:
         checks.checkpoint(read(path), expected, holds)
     except CheckpointError as error:
-        raise CheckpointError(f"{error} {_advice(path, expected, holds)}") from error
+        there = local_path(path)
+        advice = "" if there is None else f" {_advice(there, expected, holds)}"
+        raise CheckpointError(f"{error}{advice}") from error
 
 
 def previous(path: Path, expected: int, holds: str) -> tuple[int, Path] | None:
@@ -130,6 +164,17 @@ def _advice(path: Path, expected: int, holds: str) -> str:
     if good is None:
         return "There is no other one beside it to go on from."
     return f"The latest good one beside it is of step {good[0]}: go on with --ckpt_path '{good[1]}'."
+
+
+def unreadable(error: Exception) -> str:
+    """Return why a file cannot be read, without PyTorch's advice to switch off what keeps it from running code."""
+    text = str(error)
+    if "eights_only" not in text and "eights only" not in text:
+        return _first_line(error)
+    named = re.search(r"GLOBAL (\S+)", text)
+    if named is None:
+        return "it is no file of plain data and tensors, or a damaged one"
+    return f"it names {named[1]}: more than plain data and tensors could run code, and is never loaded"
 
 
 def _first_line(error: Exception) -> str:

@@ -143,7 +143,7 @@ class CondenseCLI(LightningCLI):
         if path == "last":
             path = self._last_checkpoint()
         model = cast(EvaluatedSet, self.model)  # the parser takes no other
-        checkpointing.check_readable(Path(path), model.checkpoint_format, model.checkpoint_holds)
+        checkpointing.check_readable(path, model.checkpoint_format, model.checkpoint_holds)
 
     def _last_checkpoint(self) -> Path:
         """Lightning starts at step 0 where `last` finds nothing; here that is an error."""

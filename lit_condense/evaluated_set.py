@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import time
 from abc import abstractmethod
-from typing import ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import torch
 from lightning.pytorch import LightningModule
 from torch import Tensor
 
-from lit_condense import checks
+from lit_condense import checks, loading, meaning
 from lit_condense.data import CondenseDataModule
 from lit_condense.evaluation import Evaluation, Judge, SmallSet
 from lit_condense.networks import NetworkFactory, network_name
 from lit_condense.rng import RandomKey, run_seed
 from lit_condense.settings import Plain, settings_of
 from lit_condense.sharding import Share
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 
 class EvaluatedSet(LightningModule):
@@ -37,6 +40,8 @@ class EvaluatedSet(LightningModule):
     """Version of what the set adds to a checkpoint."""
     checkpoint_holds: ClassVar[str]
     """Name in the ``state_dict`` by which a checkpoint of such a set is known."""
+    held: ClassVar[tuple[str, ...]]
+    """Names in the ``state_dict`` of what the set consists of; they take the size of what is loaded."""
 
     def __init__(self, network: NetworkFactory, evaluation: Evaluation | None, seed: int | None) -> None:
         super().__init__()
@@ -46,7 +51,9 @@ class EvaluatedSet(LightningModule):
         self.key = RandomKey(self.seed)
         self._accuracies: dict[int, float] = {}
         self._seconds = 0.0
-        self._loaded_updates = 0
+        self._counts: list[int] = []
+        self._updates = 0
+        self._origin: Plain | None = None
 
     @abstractmethod
     def training_set(self) -> SmallSet:
@@ -56,9 +63,9 @@ class EvaluatedSet(LightningModule):
         """
 
     @property
-    @abstractmethod
     def counts(self) -> list[int]:
         """Stored images of each class."""
+        return self._counts
 
     @property
     def unfinished(self) -> str:
@@ -90,8 +97,17 @@ class EvaluatedSet(LightningModule):
         own = settings_of(self)["init_args"]
         del own["evaluation"]
         data = self.data.describe()
-        names = ("dataset", "train", "normalization", "image_shape")
+        names = ("dataset", "train", "normalization", "image_shape", "class_names")
         return {"model": own, "data": {name: data[name] for name in names}}
+
+    @property
+    def made_with(self) -> Plain:
+        """The settings of the run that made the set: of this one, or as the checkpoint says."""
+        return self.settings() if self._origin is None else self._origin["settings"]
+
+    def meaning(self) -> Plain:
+        """Return what decides the meaning of the images, as plain data."""
+        return {"data": meaning.of_data(self.data.describe())}
 
     @property
     def data(self) -> CondenseDataModule:
@@ -100,8 +116,8 @@ class EvaluatedSet(LightningModule):
 
     @property
     def updates_done(self) -> int:
-        """Image updates behind the set: the trainer's, or those of the checkpoint it was loaded from."""
-        return max(self.trainer.global_step, self._loaded_updates)
+        """Image updates behind the set, in whichever runs and processes they were done."""
+        return self._updates
 
     @property
     def share(self) -> Share:
@@ -183,3 +199,66 @@ class EvaluatedSet(LightningModule):
                 self.log(f"{prefix}/acc_std", values.std() if len(values) > 1 else values.new_zeros(()))
             if architectures > 1:
                 self.log(f"{prefix}/acc/{network_name(factory)}", values.mean())
+
+    # ---------------------------------------------------------------- what is kept, and where it comes from
+
+    def get_extra_state(self) -> Plain:
+        """Return what belongs to the set beside its tensors: it travels with them, also from process to process."""
+        return {"updates": self._updates, "counts": self._counts, "origin": self._origin}
+
+    def set_extra_state(self, state: Plain) -> None:
+        """Take over what belongs to a set beside its tensors."""
+        self._updates, self._counts, self._origin = state["updates"], state["counts"], state["origin"]
+
+    def _load_from_state_dict(self, state_dict: Plain, prefix: str, *args: Any) -> None:
+        """Load; what the set consists of takes the size that was saved: before a run it has none.
+
+        Its type too, as far as a trainer allows it: Lightning makes a run 64-true only after it has loaded.
+        """
+        any_type = self._trainer is None or self.trainer.precision == "64-true"
+        for name in self.held:
+            own, saved = getattr(self, name), state_dict.get(prefix + name)
+            if isinstance(saved, Tensor):
+                dtype = saved.dtype if any_type else own.dtype
+                if (own.shape, own.dtype) != (saved.shape, dtype):
+                    own.data = torch.empty(saved.shape, dtype=dtype, device=own.device)
+        super()._load_from_state_dict(state_dict, prefix, *args)
+
+    def made_now(self) -> None:
+        """Note under which settings the set is made."""
+        self._origin = {"settings": self.settings(), "meaning": self.meaning()}
+
+    def check_meaning(self, then: Plain) -> None:
+        """Refuse data and settings under which a set made under others would mean something else."""
+        stage = self.trainer.state.fn
+        deliberate = stage in ("validate", "test") and self.evaluation.other_data and self.checkpoint_holds == "images"
+        advice = meaning.OTHER_DATA if stage in ("validate", "test") and self.checkpoint_holds == "images" else ""
+        meaning.insist_on_same(then, self.meaning(), not deliberate and stage != "fit", advice)
+
+    @classmethod
+    def load_from_checkpoint(
+        cls,
+        checkpoint_path: Any,
+        map_location: Any = None,
+        hparams_file: Any = None,
+        strict: bool | None = None,
+        weights_only: bool | None = None,
+        **kwargs: Any,
+    ) -> Self:
+        """Return the set of a checkpoint as it was made: network, parametrization, evaluation and all else.
+
+        See :mod:`lit_condense.rebuilding` for what a checkpoint may name. Nothing is unpickled, whatever is asked for.
+
+        Args:
+            checkpoint_path: A path, a URL, or an open file.
+            map_location: Device to load to; the CPU by default.
+            hparams_file: Not used: the settings are in the checkpoint.
+            strict: Whether the checkpoint must hold just what the set has; by default it must.
+            weights_only: Not used: that is all that is ever read.
+            kwargs: Arguments of the set in place of those it was made with. The parametrization must read the images
+                as they were stored.
+
+        Raises:
+            CheckpointError: It is missing, broken, foreign or unsafe, or names something that cannot be made here.
+        """
+        return loading.load(cls, checkpoint_path, map_location, strict is not False, kwargs)

@@ -18,7 +18,7 @@ from lit_condense.export.files import check_writable
 from lit_condense.networks import NetworkFactory, ResNet18, network_name
 from lit_condense.selection import Budget, Scoring, Selection, select
 from lit_condense.selection.task import History, ScoringTask, TrainedNetwork
-from lit_condense.settings import Plain
+from lit_condense.settings import Plain, settings_of
 
 
 class SelectedSet(EvaluatedSet):
@@ -42,8 +42,9 @@ class SelectedSet(EvaluatedSet):
     """
 
     words = ("selected", "selecting", "selected")
-    checkpoint_format = 1
+    checkpoint_format = 2
     checkpoint_holds = "indices"
+    held = ("indices", "weights")
 
     indices: Tensor
     """``(k,)`` int64, into the training split, class-major; empty before the selection."""
@@ -108,11 +109,15 @@ class SelectedSet(EvaluatedSet):
         checks.validations(self.trainer)
         checks.enough_classes(self.data.real)
         self.budget.groups(self.data.real)
+        if stage != "fit" and self._origin is not None:
+            self.check_meaning(self._origin["meaning"])
         if stage == "fit":
             if self.scoring.cache is not None and self.trainer.is_global_zero:
                 check_writable(Path(self.scoring.cache))
             self._hold(torch.empty(0, dtype=torch.int64), torch.empty(0))
+            self._updates = 0
             self._plan()
+            self.made_now()
 
     def _plan(self) -> None:
         """Take what is in the cache, if every rank finds it there, and make the network to train the others in."""
@@ -168,6 +173,7 @@ class SelectedSet(EvaluatedSet):
             self._history = History.new(len(self.data.real), self.device)
         history = cast(History, self._history)
         loss, accuracy = self.scoring.step(network, optimizer, history, self.task, index, step, self.manual_backward)
+        self._updates += 1
         self.log_dict({"train/loss": loss, "train/acc": accuracy}, prog_bar=True)
         if step + 1 == self.scoring.steps(self.data.real):
             # rank 0's count: float drift between devices must not fork the run
@@ -193,6 +199,8 @@ class SelectedSet(EvaluatedSet):
 
     def _hold(self, indices: Tensor, weights: Tensor) -> None:
         self.indices, self.weights = indices.to(self.device), weights.to(self.device)
+        labels = self.data.real.labels_at(self.indices)
+        self._counts = torch.bincount(labels, minlength=self.data.real.num_classes).tolist()
 
     def _save_last(self) -> None:
         """Save as the checkpoint callbacks would, which do so in training only, and only at their intervals."""
@@ -211,13 +219,6 @@ class SelectedSet(EvaluatedSet):
             f"No images are selected yet ({len(self._trained)} of {self.selection.networks} scoring networks are "
             "trained). Run fit to its end, from a checkpoint with --ckpt_path last."
         )
-
-    @property
-    def counts(self) -> list[int]:
-        """Selected images of each class."""
-        labels = self.data.real.labels_at(self.indices)
-        counts: list[int] = torch.bincount(labels, minlength=self.data.real.num_classes).tolist()
-        return counts
 
     def training_set(self) -> SmallSet:
         """Return the selected images, normalised, with their labels, and with weights where they are trained with.
@@ -268,11 +269,17 @@ class SelectedSet(EvaluatedSet):
         del settings["model"]["scoring"]["init_args"]["cache"]
         return settings
 
+    def meaning(self) -> Plain:
+        """Return what decides the meaning of the indices: the data, and whether the weights count."""
+        return {**super().meaning(), "weighted": self.weighted}
+
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Add the settings and, before the selection, what the training needs to go on; after it, drop that."""
         state = {
             "format": self.checkpoint_format,
             "settings": self.settings(),
+            "meaning": self.meaning(),
+            "arguments": settings_of(self),
             "from_cache": self._from_cache,
             "to_train": self._to_train,
             "trained": {},
@@ -282,7 +289,7 @@ class SelectedSet(EvaluatedSet):
             state["trained"] = {i: [one.weights, one.forgetting] for i, one in self._trained.items()}
             state["history"] = None if self._history is None else [self._history.forgotten, self._history.right]
         else:
-            kept = ("indices", "weights")
+            kept = (*self.held, "_extra_state")
             checkpoint["state_dict"] = {name: checkpoint["state_dict"][name] for name in kept}
             checkpoint["optimizer_states"] = []
         checkpoint["lit_condense"] = state
@@ -291,32 +298,25 @@ class SelectedSet(EvaluatedSet):
         """Take over a selection, or in a fit the middle of the training; insist on the same data and settings."""
         state = checks.checkpoint(checkpoint, self.checkpoint_format, self.checkpoint_holds)
         saved = checkpoint["state_dict"]
-        self._loaded_updates, self._from_cache = int(checkpoint["global_step"]), state["from_cache"]
-        if self._trainer is not None:
-            self._check_origin(state, len(saved["indices"]) > 0)
-        self._hold(saved["indices"], saved["weights"])
+        self._from_cache = state["from_cache"]
+        self._check_origin(state, len(saved["indices"]) > 0)
         self._to_train = [] if len(saved["indices"]) else state["to_train"]
         self._trained = {i: TrainedNetwork(i, *parts) for i, parts in state["trained"].items()}
+        self._make_network()
         if len(saved["indices"]):
-            self._make_network()
             saved.update({name: value for name, value in self.state_dict().items() if name not in saved})
-        elif self._trainer is not None:
-            self._make_network()
-            if state["history"] is not None:  # none before the first step
-                self._history = History(*(part.to(self.trainer.strategy.root_device) for part in state["history"]))
+        elif state["history"] is not None:  # none before the first step
+            self._history = History(*(part.to(self.trainer.strategy.root_device) for part in state["history"]))
 
     def _check_origin(self, state: dict[str, Any], selected: bool) -> None:
         """Refuse a checkpoint of other data, and one without a selection where one is needed."""
-        if self.trainer.state.fn == "fit":
+        running = self._trainer is not None
+        if running and self.trainer.state.fn == "fit":
             checks.same_settings(state["settings"], self.settings())
         elif not selected:
             raise CheckpointError(
                 "Expected the checkpoint of a finished selection, got one from the training of its scoring networks. "
                 "Go on with it first: fit --ckpt_path with the same checkpoint."
             )
-        then, now = state["settings"]["data"]["train"], self.data.describe()["train"]
-        if then != now:
-            raise CheckpointError(
-                f"The checkpoint selects from {then['images']} training images (SHA-256 {then['sha256'][:12]}), the "
-                f"data have {now['images']} ({now['sha256'][:12]}). Use the data that it was made with."
-            )
+        if running:
+            self.check_meaning(state["meaning"])

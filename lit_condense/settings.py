@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import fields, is_dataclass
 from pathlib import Path
@@ -16,6 +17,9 @@ from typing import Any, cast
 from lit_condense.networks import NetworkFactory, factory_target
 
 Plain = dict[str, Any]
+
+ROUNDING = 1e-12
+"""Relative difference of two numbers that are taken to be the same."""
 
 
 def settings_of(thing: Any) -> Any:
@@ -47,14 +51,23 @@ def flat(plain: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
 
 
 def differences(before: Plain, now: Plain) -> list[str]:
-    """Return one line for each setting that differs, with both values."""
+    """Return one line for each setting that differs, with both values; numbers may differ by rounding."""
     old, new = dict(flat(before)), dict(flat(now))
     missing = "(absent)"
     return [
         f"{name}: {old.get(name, missing)!r} then, {new.get(name, missing)!r} now"
         for name in sorted(old.keys() | new.keys())
-        if old.get(name, missing) != new.get(name, missing)
+        if not _same(old.get(name, missing), new.get(name, missing))
     ]
+
+
+def _same(one: Any, other: Any) -> bool:
+    """Compare two leaves. Measured values are sums, whose last digits depend on the number of threads."""
+    if isinstance(one, list) and isinstance(other, list):
+        return len(one) == len(other) and all(map(_same, one, other))
+    if isinstance(one, float) and isinstance(other, float):
+        return math.isclose(one, other, rel_tol=ROUNDING) or one == other
+    return bool(one == other)
 
 
 def _named(target: Callable[..., Any], arguments: Plain) -> Plain:

@@ -11,7 +11,7 @@ from lightning.pytorch.cli import OptimizerCallable
 from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor, nn
 
-from lit_condense import checks
+from lit_condense import checks, meaning
 from lit_condense.augmentation import Augmentation, NoAugmentation
 from lit_condense.engine import Engine, RunningEngine, match
 from lit_condense.engine.engine import needs_of
@@ -27,7 +27,7 @@ from lit_condense.sampling import RandomSampling, Sampling
 from lit_condense.settings import Plain, settings_of
 from lit_condense.timing import Stopwatch
 
-CHECKPOINT_FORMAT = 1
+CHECKPOINT_FORMAT = 2
 
 DC_OPTIMIZER = partial(torch.optim.SGD, lr=0.1, momentum=0.5)
 """Optimizer of the images (Zhao et al., ICLR 2021, and their program)."""
@@ -59,6 +59,7 @@ class SyntheticSet(EvaluatedSet):
     words = ("condensed", "condensing", "synthetic")
     checkpoint_format = CHECKPOINT_FORMAT
     checkpoint_holds = "images"
+    held = ("images", "labels")
 
     images: nn.Parameter
     """``(sum(ipc), C, H, W)``, class-major, in the parametrization's space."""
@@ -95,7 +96,6 @@ class SyntheticSet(EvaluatedSet):
         # Empty until setup knows the data, or a checkpoint brings the images.
         self.images = nn.Parameter(torch.empty(0))
         self.register_buffer("labels", torch.empty(0, dtype=torch.int64))
-        self._counts: list[int] = []
         self._resumed: dict[str, Any] | None = None
         self._engine: RunningEngine | None = None
         self._compiling = 0.0
@@ -120,8 +120,11 @@ class SyntheticSet(EvaluatedSet):
             start = self.init.start(self.parametrization, real, counts, self.network, self.key.fold("init"))
             self.images = nn.Parameter(start)
         checks.set_fits(self.images, self.labels, real)
+        if self._origin is not None:
+            self.check_meaning(self._origin["meaning"])
         if stage == "fit":
             checks.fit(self)
+            self.made_now()
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         """Return the one optimizer, over the images: the trainer's global step counts image updates."""
@@ -164,11 +167,6 @@ class SyntheticSet(EvaluatedSet):
     # ---------------------------------------------------------------- what the set holds
 
     @property
-    def counts(self) -> list[int]:
-        """Stored images of each class."""
-        return self._counts
-
-    @property
     def updates_per_network(self) -> int:
         """Image updates that one inner network serves."""
         return self.inner.updates_per_network(self.counts)
@@ -209,6 +207,7 @@ class SyntheticSet(EvaluatedSet):
             with watch.part("match"):
                 gradient, losses = self._match(progress)
                 grad_norm = self._step.take(self, gradient, losses, update, partial(self._gradient_of, progress))
+                self._updates += 1
             if match_index + 1 < self.updates_per_network:
                 with watch.part("inner"):
                     self._advance(progress)
@@ -281,6 +280,10 @@ class SyntheticSet(EvaluatedSet):
         del settings["model"]["non_finite"]  # a run that stopped may go on with the other choice
         return {**settings, "matching": {loss.tag: settings_of(loss) for loss in self.matching_losses}}
 
+    def meaning(self) -> Plain:
+        """Return what decides the meaning of the images: the data, and how stored images are decoded."""
+        return {**super().meaning(), "parametrization": self.parametrization.meaning}
+
     def particulars(self) -> Plain:
         """Return how the updates were computed, and how many were skipped where that may happen, for the card."""
         found: Plain = {"skipped_updates": self._step.skipped} if self.non_finite == "skip" else {}
@@ -294,6 +297,8 @@ class SyntheticSet(EvaluatedSet):
         checkpoint["lit_condense"] = {
             "format": CHECKPOINT_FORMAT,
             "settings": self.settings(),
+            "meaning": self.meaning(),
+            "arguments": settings_of(self),
             "route": self.running.route,
             "inner": self._inner.state_dict(),
             "sampling": self.sampling.state_dict(),
@@ -301,20 +306,27 @@ class SyntheticSet(EvaluatedSet):
         }
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Take over the images of a checkpoint; when a fit resumes, insist on the same settings."""
-        state = checks.checkpoint(checkpoint, CHECKPOINT_FORMAT)
-        if self._trainer is not None and self.trainer.state.fn == "fit":
+        """Insist on the settings that give the images of a checkpoint their meaning; where a fit resumes, on all."""
+        state, saved = checks.checkpoint(checkpoint, CHECKPOINT_FORMAT), checkpoint["state_dict"]
+        if self._trainer is None:
+            self._check_arguments(state["meaning"]["parametrization"], torch.bincount(saved["labels"]).tolist())
+            return
+        if self.trainer.state.fn == "fit":
             checks.same_settings(state["settings"], self.settings())
             self._resumed = state
-        saved = checkpoint["state_dict"]
-        self._loaded_updates = int(checkpoint["global_step"])
-        if self._trainer is not None:
-            checks.set_fits(saved["images"], saved["labels"], self.data.real)
-        self._hold(saved["labels"])
-        if self._trainer is None:  # load_from_checkpoint: the checkpoint says how many images there are
-            self.ipc = self.counts
-        if self.images.shape != saved["images"].shape:
-            self.images = nn.Parameter(torch.empty_like(saved["images"]))
+        checks.set_fits(saved["images"], saved["labels"], self.data.real)
+        self.check_meaning(state["meaning"])
+
+    def _check_arguments(self, parametrization: Plain, counts: list[int]) -> None:
+        """Check what the set was made anew with, to be loaded without data."""
+        now = {"parametrization": self.parametrization.meaning}
+        meaning.insist_on_same({"parametrization": parametrization}, now, same_training_split=True)
+        if counts not in (self.ipc, [self.ipc] * len(counts)):  # the checkpoint says how many images there are
+            self.ipc = counts
+
+    def _load_from_state_dict(self, state_dict: Plain, *args: Any) -> None:
+        super()._load_from_state_dict(state_dict, *args)
+        self._hold(self.labels)
 
     def _hold(self, labels: Tensor) -> None:
         self.labels = labels.clone().to(self.labels.device)

@@ -240,7 +240,7 @@ def test_a_broken_run_ends_with_the_bytes_of_an_unbroken_one(runs, name):
     for one in (straight, broken):
         last = checkpoint_of(one)
         assert last["global_step"] == steps
-        assert sorted(last["state_dict"]) == ["indices", "weights"]  # networks are not needed any more
+        assert sorted(last["state_dict"]) == ["_extra_state", "indices", "weights"]  # no networks any more
         assert last["state_dict"]["indices"].tolist() == card_of(one)["selected"]["indices"]
     scores = [card_of(one)["evaluation"]["condensed"][0]["accuracies"] for one in (straight, broken)]
     assert scores[0] == scores[1]
@@ -376,7 +376,7 @@ def test_the_evaluation_and_the_cache_may_change(runs, tmp_path):
 def test_other_data_are_refused_in_an_evaluation_too(runs, capsys):
     config = runs[0] / "grand_straight.yaml"
     message = refusal(capsys, "test", "--config", config, "--ckpt_path", "last", "--data.train_limit_per_class", "9")
-    assert "selects from 100 training images" in message
+    assert "data.train.images: 100 then, 90 now" in message
 
 
 def test_a_checkpoint_without_a_selection_is_refused_where_one_is_needed(runs, capsys):

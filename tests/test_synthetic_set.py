@@ -26,7 +26,7 @@ def test_the_images_are_the_only_parameter_and_the_inner_network_is_not_part_of_
     module = fitted()
     assert [name for name, _ in module.named_parameters()] == ["images"]
     assert next(module.parameters()) is module.images
-    assert list(module.state_dict()) == ["images", "labels"]
+    assert list(module.state_dict()) == ["images", "labels", "_extra_state"]
     assert list(module.children()) == []
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 from typing import Literal
 
@@ -10,6 +11,7 @@ from torch import Tensor
 
 from lit_condense.data.image_files import Size, list_images, read_headers, read_images
 from lit_condense.data.module import CondenseDataModule, NormalizationChoice, Splits
+from lit_condense.data.names import in_one_form
 from lit_condense.data.normalization import Normalization
 from lit_condense.errors import DataError, SettingsError
 
@@ -19,9 +21,10 @@ LAYOUT = "expected <root>/<train_folder>/<class>/<image files> and the same belo
 class ImageFolder(CondenseDataModule):
     """Serve the images below ``root/train/<class>/`` and ``root/test/<class>/``, decoded once into memory.
 
-    Classes are the sub-folders, sorted by name, as ``torchvision.datasets.ImageFolder`` sorts them; images are sorted
-    by path. Names that start with a dot are skipped, and so are files that are not images by their ending.
-    Transparency is dropped. Classes may differ in size.
+    Classes are the sub-folders, sorted by name, as ``torchvision.datasets.ImageFolder`` sorts them; names are compared
+    and sorted with accented letters as one character (NFC), whatever the file system gives. Images are sorted by path.
+    Names that start with a dot are skipped, and so are files that are not images by their ending. Transparency is
+    dropped. Classes may differ in size.
 
     Args:
         root: The folder that holds the two splits.
@@ -77,9 +80,10 @@ class ImageFolder(CondenseDataModule):
         Raises:
             DataError: A folder or class is missing or empty, a file cannot be read, or sizes differ.
         """
-        names = self._class_names()
-        train, train_labels = self._files(self.train_folder, names)
-        test, test_labels = self._files(self.test_folder, names)
+        folders = {split: _class_folders(Path(self.root, split)) for split in (self.train_folder, self.test_folder)}
+        names = self._class_names(folders)
+        train, train_labels = _files(folders[self.train_folder], names)
+        test, test_labels = _files(folders[self.test_folder], names)
         headers = read_headers([*train, *test])
         size = self._size() or headers.common_size("give `image_size` to scale and crop them all")
         grey = self.channels == "grey" or (self.channels == "auto" and headers.all_grey)
@@ -90,19 +94,33 @@ class ImageFolder(CondenseDataModule):
             return self.image_size
         return self.image_size, self.image_size
 
-    def _class_names(self) -> tuple[str, ...]:
-        train, test = (_sub_folders(Path(self.root, folder)) for folder in (self.train_folder, self.test_folder))
-        if train != test:
+    def _class_names(self, folders: dict[str, dict[str, Path]]) -> tuple[str, ...]:
+        train, test = folders[self.train_folder], folders[self.test_folder]
+        if train.keys() != test.keys():
             raise DataError(
                 f"Both splits of {self.root} must have the same class folders, but '{self.train_folder}' alone has "
                 f"{sorted(set(train) - set(test))} and '{self.test_folder}' alone has {sorted(set(test) - set(train))}."
             )
-        return tuple(train)
+        return tuple(sorted(train))
 
-    def _files(self, folder: str, names: tuple[str, ...]) -> tuple[list[Path], Tensor]:
-        by_class = [list_images(Path(self.root, folder, name)) for name in names]
-        counts = torch.tensor([len(files) for files in by_class])
-        return [file for files in by_class for file in files], torch.repeat_interleave(counts)
+
+def _files(folders: dict[str, Path], names: tuple[str, ...]) -> tuple[list[Path], Tensor]:
+    by_class = [list_images(folders[name]) for name in names]
+    counts = torch.tensor([len(files) for files in by_class])
+    return [file for files in by_class for file in files], torch.repeat_interleave(counts)
+
+
+def _class_folders(folder: Path) -> dict[str, Path]:
+    """Return the folder of each class by its name in one Unicode form, in which the other split may not keep it."""
+    names = _sub_folders(folder)
+    found = dict(zip(in_one_form(names), (folder / name for name in names), strict=True))
+    if len(found) < len(names):
+        twice = [name for name, count in Counter(in_one_form(names)).items() if count > 1]
+        raise DataError(
+            f"Expected folders of different names in {folder.resolve()}, got {', '.join(twice)} twice, with its "
+            "accented letters written as one character and as two. Merge or rename them."
+        )
+    return found
 
 
 def _sub_folders(folder: Path) -> list[str]:

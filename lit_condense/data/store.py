@@ -13,6 +13,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
+from lit_condense.data.names import in_one_form
 from lit_condense.data.normalization import PIXEL_RANGE, Normalization, measured
 from lit_condense.errors import DataError, SettingsError
 from lit_condense.rng import RandomKey
@@ -63,7 +64,7 @@ class RealImages:
         self.num_classes = num_classes
         self.normalization = normalization if normalization is not None else measured(self.images)
         _check_channels(images, self.normalization)
-        self.class_names = tuple(class_names)
+        self.class_names = in_one_form(class_names)
         self.split = split
         self.device = images.device
         self.image_shape = (images.shape[1], images.shape[2], images.shape[3])

@@ -81,6 +81,9 @@ class Evaluation:
         baselines: Selections of as many real images that networks are trained on too, under the identical recipe, in
             the final report; default: random ones. An empty list leaves them out.
         scoring: How the scoring networks of such selections are trained, where they need any; default: 10 epochs.
+        other_data: Let ``validate`` and ``test`` judge a condensed set whose training split is not the one it was made
+            from (transfer). Class names, image shape, normalisation values and parametrization must be its own even
+            so; the test split may be another without this.
     """
 
     def __init__(
@@ -95,6 +98,7 @@ class Evaluation:
         scoring: Scoring | None = None,
         cutmix: float | None = None,
         augmentation: Augmentation | None = None,
+        other_data: bool = False,
     ) -> None:
         if protocol not in PROTOCOLS:
             raise SettingsError(f"Expected Evaluation.protocol to be one of {list(PROTOCOLS)}, got {protocol!r}.")
@@ -118,6 +122,7 @@ class Evaluation:
         self.scoring = scoring
         self.cutmix = cutmix
         self.augmentation = augmentation
+        self.other_data = other_data
 
     @property
     def scoring_of_baselines(self) -> Scoring:

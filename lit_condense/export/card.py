@@ -36,13 +36,13 @@ def condensed_from(module: EvaluatedSet, record: dict[str, Any]) -> CondensedSet
         record: What was measured: evaluation, seconds, why the run ended.
     """
     current, images = module.training_set(), module.pixels().cpu()
-    settings = module.settings()
+    settings = module.made_with
     card = {
         "data": module.data.describe(),
         "ipc": module.counts,
         "update": module.updates_done,
         "max_updates": module.trainer.max_steps,
-        "seed": module.seed,
+        "seed": settings["model"]["seed"],
         "method": {name: part for name, part in settings.items() if name != "data"},
         **module.particulars(),
         "evaluation_settings": settings_of(module.evaluation),

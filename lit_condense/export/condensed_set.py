@@ -15,6 +15,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from lit_condense.errors import ExportError
+from lit_condense.export.belonging import check_card
 from lit_condense.export.files import write_atomically
 
 FILE_NAME = "condensed.safetensors"
@@ -73,6 +74,7 @@ def save_condensed(folder: str | Path, condensed: CondensedSet, half: bool = Fal
     if half:
         tensors |= {name: tensors[name].half() for name in HALVED if name in tensors}
     _check_tensors(tensors, Path(folder) / FILE_NAME)
+    check_card(condensed, Path(folder) / FILE_NAME)
     card = {**condensed.card, "format_version": FORMAT_VERSION, "sha256": tensors_sha256(tensors)}
     text = json.dumps(card, indent=2, sort_keys=False)
     paths = {FILE_NAME: Path(folder) / FILE_NAME, CARD_NAME: Path(folder) / CARD_NAME}
@@ -100,7 +102,7 @@ def load_condensed(path: str | Path) -> CondensedSet:
     if file.name == FILE_NAME and beside.exists():
         _check_digest(_parse(beside.read_bytes(), beside), digest, str(beside))
     learned_lr = tensors.get("inner_lr")
-    return CondensedSet(
+    read = CondensedSet(
         images=tensors["images"].float(),
         labels=tensors["labels"],
         card=card,
@@ -109,6 +111,8 @@ def load_condensed(path: str | Path) -> CondensedSet:
         inner_lr=None if learned_lr is None else float(learned_lr),
         stored=tensors["stored"].float() if "stored" in tensors else None,
     )
+    check_card(read, file)
+    return read
 
 
 def shipped() -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import tempfile
 from pathlib import Path
 
@@ -56,6 +57,11 @@ def check_writable(folder: Path) -> None:
     Raises:
         ExportError: That is not possible.
     """
+    if re.fullmatch(r"[A-Za-z][A-Za-z0-9+.-]+:", folder.parts[0]) and not Path(folder.parts[0]).exists():
+        raise ExportError(
+            f"Expected an output folder on this machine, got the URL {folder}. Give a path, and copy what is written "
+            "there to where it is to stay."
+        )
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder):

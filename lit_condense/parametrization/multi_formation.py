@@ -40,6 +40,8 @@ class MultiFormation(Pixels):
         bound: Most decoded images of a class under ``bound``; a class with more stored images decodes each to itself.
     """
 
+    of_updates = (*Pixels.of_updates, "bound")  # trained on, ``bound`` is ``uniform``
+
     def __init__(
         self,
         factor: int = 2,

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor
 
 from lit_condense.data.normalization import Normalization
 from lit_condense.errors import SettingsError
+from lit_condense.settings import Plain, settings_of
 
 Space = Literal["normalized", "pixel"]
 Clamp = Literal["never", "every_update", "every_network"]
@@ -27,6 +28,8 @@ class Pixels:
 
     factor: int = 1
     """Images per side that one stored image is packed from: ``factor**2`` real images make one."""
+    of_updates: ClassVar[tuple[str, ...]] = ("clamp", "most_matched")
+    """Settings that matter while images are learned, and not to what stored ones stand for."""
 
     def __init__(self, space: Space = "normalized", clamp: Clamp = "never", most_matched: int | None = None) -> None:
         if space not in ("normalized", "pixel"):
@@ -45,6 +48,13 @@ class Pixels:
     def for_training(self) -> Pixels:
         """The storage as networks are trained on it: in evaluations, inner training and exports."""
         return self
+
+    @property
+    def meaning(self) -> Plain:
+        """What decides which images the stored ones stand for, as plain data."""
+        plain: Plain = settings_of(self.for_training)
+        kept = {name: value for name, value in plain["init_args"].items() if name not in self.of_updates}
+        return {"class_path": plain["class_path"], "init_args": kept}
 
     def check_size(self, image_size: tuple[int, int]) -> None:
         """Refuse images ``(H, W)`` that cannot be stored so; plain pixels take all."""

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from lit_condense.data.store import RealImages
 from lit_condense.errors import SettingsError
+from lit_condense.export.belonging import insist_on
 from lit_condense.export.condensed_set import load_condensed
 from lit_condense.networks import NetworkFactory
 from lit_condense.parametrization.initial import Initialization, encode_classes, real_images_to_start
@@ -50,7 +51,7 @@ class FromFile(Initialization):
 
     Args:
         path: The ``.safetensors`` file or its folder. It must hold, for each class, as many images as stored ones are
-            made of.
+            made of. Its classes must be those of the data, in their order.
     """
 
     def __init__(self, path: str) -> None:
@@ -62,16 +63,18 @@ class FromFile(Initialization):
         """Return the encoded images of the file; nothing is drawn.
 
         Raises:
-            ExportError: The file cannot be read.
-            SettingsError: Its images have another shape or are not as many.
+            ExportError: The file cannot be read, or is of other classes or of images of another shape.
+            SettingsError: Its images are not as many.
         """
-        images, labels, _ = load_condensed(self.path)
+        condensed = load_condensed(self.path)
+        insist_on(condensed, real.class_names, real.image_shape, self.path)
+        images, labels = condensed.images, condensed.labels
         wanted = [count * parametrization.factor**2 for count in ipc]
         found = torch.bincount(labels).tolist()
-        if tuple(images.shape[1:]) != real.image_shape or found != wanted:
+        if found != wanted:
             raise SettingsError(
-                f"Expected {wanted} images of shape {real.image_shape} for the classes in {self.path}, got {found} of "
-                f"{tuple(images.shape[1:])}. Set ipc to what the file holds, or use another file."
+                f"Expected {wanted} images for the classes in {self.path}, got {found}. Set ipc to what the file "
+                "holds, or use another file."
             )
         by_class = [images[labels == c] for c in range(len(wanted))]
         return torch.cat([parametrization.encode(pixels, real.normalization) for pixels in by_class])

@@ -189,3 +189,25 @@ def test_constants_of_another_number_of_channels_are_refused(tmp_path):
 def test_impossible_settings_are_refused_before_reading(settings):
     with pytest.raises(SettingsError, match=next(iter(settings))):
         ImageFolder("nowhere", **settings)
+
+
+COMPOSED, DECOMPOSED = "caf\u00e9", "cafe\u0301"
+
+
+def test_names_are_one_whichever_form_the_file_system_keeps_them_in(tmp_path):
+    for split, name in (("train", DECOMPOSED), ("test", COMPOSED)):
+        for position, folder in enumerate((name, "cafz", "caf")):
+            write_image(tmp_path / split / folder / "0.png", np.full((2, 2), position, np.uint8))
+    data = ImageFolder(str(tmp_path))
+    assert data.class_names == ("caf", "cafz", COMPOSED)
+    for store in (data.real, data.test):
+        assert store.labels.tolist() == [0, 1, 2]
+        assert store.images[:, 0, 0, 0].tolist() == [2, 1, 0]
+
+
+def test_two_folders_of_one_name_are_refused(tmp_path):
+    for split in ("train", "test"):
+        for name in (COMPOSED, DECOMPOSED):
+            write_image(tmp_path / split / name / "0.png", np.zeros((2, 2), np.uint8))
+    with pytest.raises(DataError, match=f"got {COMPOSED} twice"):
+        ImageFolder(str(tmp_path)).setup()

@@ -285,3 +285,21 @@ def test_a_shipped_set_is_found_by_its_name(tmp_path, monkeypatch):
         load_condensed("two")
     with pytest.raises(ExportError, match="found no file"):
         load_condensed("group/../../results/group/one/../../../nowhere")
+
+
+@pytest.mark.parametrize(
+    ("data", "said"),
+    [
+        ({"class_names": ["a", "b"]}, "labels below 2, .* got labels up to 2"),
+        ({"image_shape": [3, 8, 8]}, r"shape \[3, 8, 8\], .* got \[1, 8, 8\]"),
+    ],
+)
+def test_a_card_of_another_set_is_refused_in_writing_and_in_reading(tmp_path, data, said, monkeypatch):
+    other = CondensedSet(torch.rand(3, 1, 8, 8), torch.arange(3), {"data": data})
+    with pytest.raises(ExportError, match=said):
+        save_condensed(tmp_path, other)
+    with monkeypatch.context() as patch:
+        patch.setattr("lit_condense.export.condensed_set.check_card", lambda *_: None)
+        save_condensed(tmp_path, other)
+    with pytest.raises(ExportError, match=said):
+        load_condensed(tmp_path)

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from lit_condense.errors import ExportError, SettingsError
+from lit_condense.errors import CondenseError, ExportError, SettingsError
 from lit_condense.export import CondensedSet, save_condensed
 from lit_condense.parametrization import FromFile, MultiFormation, Pixels, Selected
 from lit_condense.rng import RandomKey
@@ -62,9 +62,10 @@ def test_more_images_than_a_class_holds_are_refused():
         Selected(RandomSubset()).start(Pixels(), REAL, [5] * 5, tiny_convnet(), KEY)
 
 
-def write_set(folder, labels, shape=(1, 8, 8)):
+def write_set(folder, labels, shape=(1, 8, 8), names=REAL.class_names):
     images = torch.rand(len(labels), *shape, generator=torch.Generator().manual_seed(0))
-    save_condensed(folder, CondensedSet(images, torch.tensor(labels), {}))
+    card = {} if names is None else {"data": {"class_names": list(names)}}
+    save_condensed(folder, CondensedSet(images, torch.tensor(labels), card))
     return images
 
 
@@ -76,13 +77,35 @@ def test_a_file_gives_its_images_class_by_class(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("labels", "shape"),
-    [([0, 1, 2, 3, 4], (1, 8, 8)), ([0, 0, 1, 2, 2, 2, 3], (1, 8, 8)), ([4, 0, 2, 2, 1, 0, 3, 4, 2], (3, 8, 8))],
+    ("labels", "shape", "said"),
+    [
+        ([0, 1, 2, 3, 4], (1, 8, 8), "Set ipc to what the file holds"),
+        ([0, 0, 1, 2, 2, 2, 3], (1, 8, 8), "Set ipc to what the file holds"),
+        ([4, 0, 2, 2, 1, 0, 3, 4, 2], (3, 8, 8), r"Expected images of shape \(1, 8, 8\) in .*, got \(3, 8, 8\)"),
+    ],
     ids=["other counts", "a class missing", "other shape"],
 )
-def test_a_file_that_does_not_fit_is_refused(tmp_path, labels, shape):
+def test_a_file_that_does_not_fit_is_refused(tmp_path, labels, shape, said):
     write_set(tmp_path, labels, shape)
-    with pytest.raises(SettingsError, match="Set ipc to what the file holds"):
+    with pytest.raises(CondenseError, match=said):
+        FromFile(str(tmp_path)).start(Pixels(), REAL, IPC, tiny_convnet(), KEY)
+
+
+FITTING = [4, 0, 2, 2, 1, 0, 3, 4, 2]
+
+
+@pytest.mark.parametrize("names", [REAL.class_names[::-1], ("stripe 0", "stripe 1", "dot 2", "stripe 3", "stripe 4")])
+def test_a_file_of_other_classes_or_another_order_is_refused_with_both(tmp_path, names):
+    write_set(tmp_path, FITTING, names=names)
+    with pytest.raises(ExportError) as refused:
+        FromFile(str(tmp_path)).start(Pixels(), REAL, IPC, tiny_convnet(), KEY)
+    assert str(list(names)) in str(refused.value)
+    assert str(list(REAL.class_names)) in str(refused.value)
+
+
+def test_a_file_that_does_not_say_its_classes_is_warned_of(tmp_path):
+    write_set(tmp_path, FITTING, names=None)
+    with pytest.warns(UserWarning, match=r"does not say the names of its classes.*stripe 0, stripe 1"):
         FromFile(str(tmp_path)).start(Pixels(), REAL, IPC, tiny_convnet(), KEY)
 
 
