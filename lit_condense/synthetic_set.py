@@ -18,6 +18,7 @@ from lit_condense.engine.engine import needs_of
 from lit_condense.engine.gather import Gatherer
 from lit_condense.evaluated_set import EvaluatedSet
 from lit_condense.evaluation import Evaluation, SmallSet
+from lit_condense.grad_share import GradShares
 from lit_condense.image_step import ImageStep, NonFinite, check_set
 from lit_condense.inner import InnerLoop, InnerNetwork, TrainingMaterial, TrainOnSynthetic
 from lit_condense.matching import MatchingLoss, Progress
@@ -54,6 +55,8 @@ class SyntheticSet(EvaluatedSet):
         seed: Seed of every draw; by default the one given to ``seed_everything``, else 0.
         non_finite: What happens where a loss, a gradient or an image becomes NaN or infinite: ``stop`` the run, or
             ``skip`` the update on all ranks, count it (``skipped_updates`` in the log and the card) and go on.
+        grad_share_every: Image updates between two looks at how much of the image gradient each matching loss makes
+            (``set/grad_share/<loss>``), where several are on; null: never. A look costs one more matching a loss.
     """
 
     words = ("condensed", "condensing", "synthetic")
@@ -80,6 +83,7 @@ class SyntheticSet(EvaluatedSet):
         evaluation: Evaluation | None = None,
         seed: int | None = None,
         non_finite: NonFinite = "stop",
+        grad_share_every: int | None = 50,
     ) -> None:
         super().__init__(network, evaluation, seed)
         self.automatic_optimization = False
@@ -93,6 +97,8 @@ class SyntheticSet(EvaluatedSet):
         self.engine = engine or Engine()
         self.non_finite = non_finite
         self._step = ImageStep(non_finite)
+        self.grad_share_every = grad_share_every
+        self._shares = GradShares(grad_share_every)
         # Empty until setup knows the data, or a checkpoint brings the images.
         self.images = nn.Parameter(torch.empty(0))
         self.register_buffer("labels", torch.empty(0, dtype=torch.int64))
@@ -206,6 +212,7 @@ class SyntheticSet(EvaluatedSet):
                 self._refresh(progress)
             with watch.part("match"):
                 gradient, losses = self._match(progress)
+                self._log_shares(progress, gradient)
                 grad_norm = self._step.take(self, gradient, losses, update, partial(self._gradient_of, progress))
                 self._updates += 1
             if match_index + 1 < self.updates_per_network:
@@ -226,20 +233,41 @@ class SyntheticSet(EvaluatedSet):
         key = self.key.fold("sampling", progress.update)
         self.sampling.refresh(self.data.real, self.running.features, progress, key, self.share)
 
-    def _match(self, progress: Progress, only: str | None = None) -> tuple[Tensor, dict[str, Tensor]]:
-        """Return this rank's part of the image gradient, and the losses summed over the rank's classes."""
+    def _match(
+        self, progress: Progress, only: str | None = None, share_of: str | None = None
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """Return this rank's part of the image gradient, and the losses summed over the rank's classes.
+
+        Args:
+            progress: Where the run stands.
+            only: Leave out all losses but that of this tag.
+            share_of: Compute all as ever, but return the gradient of the loss of this tag.
+        """
         losses = [loss for loss in self.matching_losses if loss.weight_at(progress) != 0 or loss.watched_at(progress)]
         losses = [loss for loss in losses if only in (None, loss.tag)]
         gather = Gatherer.of(self, progress.update)
         with self._inner.frozen_batch_norm(self.inner.batch_norm, self.key.fold("statistics", progress.update)):
             work = gather.work(self.share, self.running.table.classes_per_block)
-            result = match(self.running, work, losses, progress, self.images.new_zeros(()))
+            result = match(self.running, work, losses, progress, self.images.new_zeros(()), share_of)
         return gather.scatter(result.blocks), result.losses
 
     def _gradient_of(self, progress: Progress, tag: str) -> Tensor:
         """Return this rank's part of the image gradient of one loss alone."""
         with self._inner.kept():
             return self._match(progress, only=tag)[0]
+
+    def _log_shares(self, progress: Progress, gradient: Tensor) -> None:
+        """Log how much of the image gradient each loss makes, in the updates that look; the run is not changed."""
+        tags = [loss.tag for loss in self.matching_losses if loss.weight_at(progress) != 0]
+        if not self._shares.due(progress.update, tags):
+            return
+
+        def gradient_of(tag: str) -> Tensor:
+            with self._inner.kept(), self.key.fold("share", progress.update).isolated():
+                return self._match(progress, share_of=tag)[0]
+
+        shares = self._shares.look(gradient, tags, gradient_of, self.share.sum)
+        self.log_dict({f"set/grad_share/{tag}": share for tag, share in shares.items()})
 
     def project(self) -> None:
         """Clamp the images as the parametrization does."""
@@ -278,6 +306,7 @@ class SyntheticSet(EvaluatedSet):
         """Return what decides the result of a run, as plain data: not the trainer, not the evaluation."""
         settings = super().settings()
         del settings["model"]["non_finite"]  # a run that stopped may go on with the other choice
+        del settings["model"]["grad_share_every"]  # looking changes nothing
         return {**settings, "matching": {loss.tag: settings_of(loss) for loss in self.matching_losses}}
 
     def meaning(self) -> Plain:

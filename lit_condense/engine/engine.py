@@ -24,7 +24,7 @@ from lit_condense.engine.image_gradient import ImageGradient
 from lit_condense.engine.quantities import isolation, observe, rejoined, stacked
 from lit_condense.engine.routes import Compile, Route, Workload, route_for
 from lit_condense.errors import SettingsError
-from lit_condense.matching.base import MatchingLoss, Need, Progress, Quantities
+from lit_condense.matching.base import MatchingLoss, Need, Progress, Quantities, weights_at
 from lit_condense.networks import CondensableNetwork, FeaturesAndLogits
 from lit_condense.rng import RandomKey
 
@@ -204,6 +204,7 @@ class RunningEngine:
         progress: Progress,
         real: Quantities | None = None,
         vectors: dict[str, Tensor] | None = None,
+        only: str | None = None,
     ) -> BlockResult:
         """Return the losses of a block and their gradient in its stored images.
 
@@ -213,13 +214,14 @@ class RunningEngine:
             progress: Where the run stands.
             real: The real side, where it is known already.
             vectors: Constant vectors that losses of scope ``mean`` add to every class's gradients, by parameter name.
+            only: Tag of the one loss whose gradient is wanted; by default of all, weighted.
         """
         if real is None:
             real = self.real_side(block, needs_of(losses)) if losses else Quantities()
         views = block.views(block.stored)
         gradient, values = self.image_gradient(
             losses,
-            self._weights_at(losses, progress, views),
+            self._weights_at(weights_at(losses, progress, only), views),
             views,
             block.synthetic_labels,
             real,
@@ -272,9 +274,8 @@ class RunningEngine:
                 parts.append(self.first_order.observe(x, y, needs))
         return stacked(parts)
 
-    def _weights_at(self, losses: Sequence[MatchingLoss], progress: Progress, like: Tensor) -> Tensor:
-        """Return the losses' weights; each combination is made once, because making a tensor waits for a GPU."""
-        weights = tuple(loss.weight_at(progress) for loss in losses)
+    def _weights_at(self, weights: tuple[float, ...], like: Tensor) -> Tensor:
+        """Return weights as a tensor; each combination is made once, because making a tensor waits for a GPU."""
         if weights not in self._weights:
             self._weights[weights] = torch.tensor(weights, dtype=like.dtype, device=like.device)
         return self._weights[weights]

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from lit_condense.engine.engine import GRADIENTS, Block, BlockResult, RunningEngine, needs_of
-from lit_condense.matching.base import MatchingLoss, Need, Progress, Quantities
+from lit_condense.matching.base import MatchingLoss, Need, Progress, Quantities, weights_at
 from lit_condense.sharding import Share
 
 
@@ -38,7 +38,12 @@ class UpdateResult:
 
 
 def match(
-    engine: RunningEngine, work: Work, losses: Sequence[MatchingLoss], progress: Progress, zero: Tensor
+    engine: RunningEngine,
+    work: Work,
+    losses: Sequence[MatchingLoss],
+    progress: Progress,
+    zero: Tensor,
+    only: str | None = None,
 ) -> UpdateResult:
     """Return the image gradient and the losses of this rank's classes.
 
@@ -52,6 +57,7 @@ def match(
         losses: Those whose weight is not 0 now, and those that are to be logged even so.
         progress: Where the run stands.
         zero: A 0-dimensional tensor of the images' type.
+        only: Tag of the one loss whose gradient is wanted, by the same route; by default of all, weighted.
     """
     totals = {loss.tag: zero.clone() for loss in losses}
     separable = [loss for loss in losses if loss.scope == "class"]
@@ -60,7 +66,9 @@ def match(
     means = [loss for loss in losses if loss.scope == "mean"]
     if means:
         kept, real_mean, synthetic_mean = _class_means(engine, work, needs_of(separable) | GRADIENTS)
-        values, vectors = _mean_vectors(means, real_mean, synthetic_mean, progress, work.num_classes)
+        values, vectors = _mean_vectors(
+            means, weights_at(means, progress, only), real_mean, synthetic_mean, work.num_classes
+        )
         if work.share.rank == 0:  # every rank has the same values: they count once
             totals.update(values)
     done: list[tuple[Sequence[int], Tensor]] = []
@@ -68,10 +76,10 @@ def match(
         for position, classes in enumerate(work.blocks):
             real = None if kept is None else kept[position]
             block = work.block(classes, real is None)
-            _add(totals, done, classes, engine.run(block, separable, progress, real, vectors))
+            _add(totals, done, classes, engine.run(block, separable, progress, real, vectors, only))
     whole = [loss for loss in losses if loss.scope == "set"]
     if whole and work.share.rank == 0:
-        _add(totals, done, range(work.num_classes), engine.run(work.whole(), whole, progress))
+        _add(totals, done, range(work.num_classes), engine.run(work.whole(), whole, progress, only=only))
     return UpdateResult(done, totals)
 
 
@@ -116,12 +124,16 @@ def _over_ranks(
 
 
 def _mean_vectors(
-    losses: Sequence[MatchingLoss], real: Quantities, synthetic: Quantities, progress: Progress, num_classes: int
+    losses: Sequence[MatchingLoss],
+    weights: Sequence[float],
+    real: Quantities,
+    synthetic: Quantities,
+    num_classes: int,
 ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     """Return the losses of the means, and the constant vector each class's gradients get from them."""
     copies = synthetic.detached(requires_grad=True)
     values = {loss.tag: loss.loss(real, copies) for loss in losses}
-    total = torch.stack([loss.weight_at(progress) * values[loss.tag] for loss in losses]).sum()
+    total = torch.stack([weight * value for weight, value in zip(weights, values.values(), strict=True)]).sum()
     found = torch.autograd.grad(total, list(copies.gradients.values()), allow_unused=True)
     vectors = {
         name: vector.squeeze(0) / num_classes

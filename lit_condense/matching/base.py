@@ -132,3 +132,8 @@ class MatchingLoss(Callback, ABC):
         A function of its arguments and of the settings alone: compiled, or recorded on a GPU, it is not run again for
         every update, so that it must not look at a counter of its own or at the values of a tensor.
         """
+
+
+def weights_at(losses: Sequence[MatchingLoss], progress: Progress, only: str | None = None) -> tuple[float, ...]:
+    """Return the factor on each loss at this point of the run; with ``only``, 0 for all but the loss of that tag."""
+    return tuple(loss.weight_at(progress) if only in (None, loss.tag) else 0.0 for loss in losses)
