@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 
 import comparison_tables
+import lcmat_table
 import readme_tables
 import results_tables
 import scaling_table
@@ -31,6 +32,7 @@ if __name__ == "__main__":
     rebuild(
         "docs/results.md",
         {
+            "lcmat_sweep": lcmat_table.table,
             "rates": comparison_tables.rates,
             **{f"comparison_{group}": functools.partial(comparison_tables.table, group) for group in GROUPS},
             "published": results_tables.published,

@@ -81,6 +81,7 @@ class Evaluation:
         baselines: Selections of as many real images that networks are trained on too, under the identical recipe, in
             the final report; default: random ones. An empty list leaves them out.
         scoring: How the scoring networks of such selections are trained, where they need any; default: 10 epochs.
+        augmentation: Another augmentation than the protocol's (IDC-I on SVHN at 1 image a class: with cutout).
         other_data: Let ``validate`` and ``test`` judge a condensed set whose training split is not the one it was made
             from (transfer). Class names, image shape, normalisation values and parametrization must be its own even
             so; the test split may be another without this.
