@@ -1,11 +1,11 @@
 """Sweep what LCMat-C's paper leaves open, its rho, norm and start: records in results/lcmat_sweep/.
 
 The settings of LCMat-C's config for CIFAR-10 at 10 images a class, made small: width 32, networks that live for 20
-updates and are trained on 500 images between two of them, 40 updates at ten times the published learning rate (which is
-for 200,000), protocol `dsa` shortened to 150 epochs, two networks a run. Three seeds. Everything is judged on a held-out
-tenth of the training images, because settings are chosen by it; the test split is not looked at. An arm with rho 0 is
-IDC-I: the two configs differ in nothing else but the start. Each first seed's set is kept. About 20 minutes of one core
-a data set.
+updates and are trained on 500 images between two of them, 40 updates at ten times the published learning rate (which
+is for 200,000), protocol `dsa` shortened to 150 epochs, two networks a run. Three seeds. Everything is judged on a
+held-out tenth of the training images, because settings are chosen by it; the test split is not looked at. An arm with
+rho 0 is IDC-I: the two configs differ in nothing else but the start. Each first seed's set is kept. About 20 minutes of
+one core a data set.
 
 Usage: python scripts/run_lcmat_sweep.py [DATASET]
 """
@@ -18,7 +18,6 @@ import os
 import shutil
 import sys
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Literal
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
