@@ -76,9 +76,11 @@ class Evaluation:
         quick_repeats: Fresh networks (of the first architecture) in each validation during ``fit`` and in ``validate``.
         epochs: Another number of epochs than the protocol's; the card says so.
         cutmix: Another probability of mixing a batch by CutMix than the protocol's (IDC on packed MNIST: 0).
+        start: Judge what a synthetic set started from too, under the identical recipe, in the final report.
         full_data_steps: SGD steps of the one network trained on all real images, at most 1,000; 0 leaves it out.
-        baselines: Selections of as many real images that networks are trained on too, under the identical recipe, in
-            the final report; default: random ones. An empty list leaves them out.
+        baselines: Selections of real images that networks are trained on too, under the identical recipe, in the final
+            report; default: random ones. They take as much storage as the set: where its stored images hold several
+            small ones, so do theirs. An empty list leaves them out.
         scoring: How the scoring networks of such selections are trained, where they need any; default: 10 epochs.
     """
 
@@ -93,6 +95,7 @@ class Evaluation:
         baselines: list[Selection] | None = None,
         scoring: Scoring | None = None,
         cutmix: float | None = None,
+        start: bool = True,
     ) -> None:
         if protocol not in PROTOCOLS:
             raise SettingsError(f"Expected Evaluation.protocol to be one of {list(PROTOCOLS)}, got {protocol!r}.")
@@ -115,6 +118,7 @@ class Evaluation:
         self.baselines = baselines
         self.scoring = scoring
         self.cutmix = cutmix
+        self.start = start
 
     @property
     def scoring_of_baselines(self) -> Scoring:
