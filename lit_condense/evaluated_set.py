@@ -14,6 +14,7 @@ from lit_condense import checks, loading, meaning
 from lit_condense.data import CondenseDataModule
 from lit_condense.evaluation import Evaluation, Judge, SmallSet
 from lit_condense.networks import NetworkFactory, network_name
+from lit_condense.parametrization import Pixels
 from lit_condense.rng import RandomKey, run_seed
 from lit_condense.settings import Plain, settings_of
 from lit_condense.sharding import Share
@@ -61,6 +62,15 @@ class EvaluatedSet(LightningModule):
 
         Where the real images are delivered, which after a fit is not where Lightning has put the module.
         """
+
+    def start_set(self) -> SmallSet | None:
+        """Return the set before its first update, as :meth:`training_set` does; None where it had no such time."""
+        return None
+
+    @property
+    def storage(self) -> Pixels:
+        """How images are stored; by default as they are."""
+        return Pixels()
 
     @property
     def counts(self) -> list[int]:

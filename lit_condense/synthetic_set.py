@@ -102,6 +102,7 @@ class SyntheticSet(EvaluatedSet):
         # Empty until setup knows the data, or a checkpoint brings the images.
         self.images = nn.Parameter(torch.empty(0))
         self.register_buffer("labels", torch.empty(0, dtype=torch.int64))
+        self._start: Tensor | None = None  # on the CPU
         self._resumed: dict[str, Any] | None = None
         self._engine: RunningEngine | None = None
         self._compiling = 0.0
@@ -123,14 +124,21 @@ class SyntheticSet(EvaluatedSet):
             self.data.to(self.trainer.strategy.root_device)  # a start may train networks
             counts = checks.counts(self.ipc, real)
             self._hold(torch.repeat_interleave(torch.arange(len(counts)), torch.tensor(counts)))
-            start = self.init.start(self.parametrization, real, counts, self.network, self.key.fold("init"))
-            self.images = nn.Parameter(start)
+            self._start = self._made_start(counts)
+            self.images = nn.Parameter(self._start.clone())
+        elif stage == "fit" and self.evaluation.start and self._start is None:  # loaded before there was a trainer
+            self.data.to(self.trainer.strategy.root_device)
+            self._start = self._made_start(self.counts)
         checks.set_fits(self.images, self.labels, real)
         if self._origin is not None:
             self.check_meaning(self._origin["meaning"])
         if stage == "fit":
             checks.fit(self)
             self.made_now()
+
+    def _made_start(self, counts: list[int]) -> Tensor:
+        """Return what the images start from: the same whenever it is made, unless ``init`` reads what may change."""
+        return self.init.start(self.parametrization, self.data.real, counts, self.network, self.key.fold("init"))
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         """Return the one optimizer, over the images: the trainer's global step counts image updates."""
@@ -179,7 +187,19 @@ class SyntheticSet(EvaluatedSet):
 
     def training_set(self) -> SmallSet:
         """Return what networks are trained on: decoded, normalised float32 images and their labels, detached."""
-        images, labels = self._decoded()
+        return self._small()
+
+    def start_set(self) -> SmallSet | None:
+        """Return the set before its first update, also where a checkpoint brought the images."""
+        return None if self._start is None else self._small(self._start.to(self.images))
+
+    @property
+    def storage(self) -> Pixels:
+        """The parametrization."""
+        return self.parametrization
+
+    def _small(self, stored: Tensor | None = None) -> SmallSet:
+        images, labels = self._decoded(stored)
         device = self.data.real.device
         return SmallSet(images.float().to(device), labels.to(device))
 
@@ -191,9 +211,10 @@ class SyntheticSet(EvaluatedSet):
         """Return the parameter where images are decoded from it."""
         return None if self.parametrization.factor == 1 else self.raw().cpu()
 
-    def _decoded(self) -> tuple[Tensor, Tensor]:
+    def _decoded(self, stored: Tensor | None = None) -> tuple[Tensor, Tensor]:
         storage = self.parametrization.for_training
-        return storage.decode(self.images.detach(), self.data.real.normalization), storage.decode_labels(self.labels)
+        stored = self.images.detach() if stored is None else stored
+        return storage.decode(stored, self.data.real.normalization), storage.decode_labels(self.labels)
 
     # ---------------------------------------------------------------- one image update
 
@@ -332,11 +353,14 @@ class SyntheticSet(EvaluatedSet):
             "inner": self._inner.state_dict(),
             "sampling": self.sampling.state_dict(),
             "skipped": self._step.skipped,
+            "start": None if self.init.keyed else self._start,
         }
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Insist on the settings that give the images of a checkpoint their meaning; where a fit resumes, on all."""
         state, saved = checks.checkpoint(checkpoint, CHECKPOINT_FORMAT), checkpoint["state_dict"]
+        if state["start"] is not None:
+            self._start = state["start"]
         if self._trainer is None:
             self._check_arguments(state["meaning"]["parametrization"], torch.bincount(saved["labels"]).tolist())
             return

@@ -32,6 +32,8 @@ SCALARS = {
     "val/acc",
     "val/acc_std",
     "baseline/random_acc",
+    "start/acc",
+    "start/acc_std",
     "set/grad_norm",
     "set/pixel_min",
     "set/pixel_max",
@@ -109,18 +111,24 @@ def test_standard_output_of_a_fit_is_the_table_and_nothing_else(fitted):
     numbers = [line for line in lines[1:wrote] if line.startswith("  ")]
     assert [line.split(",")[0].strip() for line in numbers] == [
         "condensed",
+        "start",
         "random real",
         "all 100 real",
     ]
-    assert len(lines) == 2 + len(numbers) + 1 + 1 + 4
+    assert lines[2 + len(numbers)].startswith("Learned on top of its start: ")
+    beaten_by = card_of(folder)["evaluation"]["not_better_than"]
+    said = [line for line in lines if line.startswith("Not better than")]
+    assert len(said) == len(beaten_by)
+    assert len(lines) == 2 + len(numbers) + 1 + len(said) + 1 + 1 + 4
 
 
 def test_the_table_says_what_the_card_says(fitted):
     process, folder, _ = fitted
     evaluation = card_of(folder)["evaluation"]
-    scores = [*evaluation["condensed"], evaluation["baselines"]["random"], evaluation["all_real_short"]]
+    scores = [*evaluation["condensed"], evaluation["start"], evaluation["baselines"]["random"]]
+    scores.append(evaluation["all_real_short"])
     shown = re.findall(r"  ([\d.]+)(?: \+- ([\d.]+))? %", process.stdout)
-    assert len(shown) == len(scores) == 3
+    assert len(shown) == len(scores) == 4
     for (mean, spread), score in zip(shown, scores, strict=True):
         values = torch.tensor(score["accuracies"], dtype=torch.float64)
         assert float(mean) == pytest.approx(100 * float(values.mean()), abs=0.051)
@@ -168,6 +176,7 @@ def test_the_logged_values_are_those_of_the_run(fitted):
     assert last["val/acc"] == pytest.approx(card["evaluation"]["condensed"][0]["accuracy_mean"])
     assert last["val/acc_std"] == pytest.approx(card["evaluation"]["condensed"][0]["accuracy_std"])
     assert last["baseline/random_acc"] == pytest.approx(card["evaluation"]["baselines"]["random"]["accuracy_mean"])
+    assert last["start/acc"] == pytest.approx(card["evaluation"]["start"]["accuracy_mean"])
     images = load_condensed(folder).images
     assert last["set/pixel_min"] == pytest.approx(float(images.min()), rel=1e-5)
     assert last["set/pixel_max"] == pytest.approx(float(images.max()), rel=1e-5)

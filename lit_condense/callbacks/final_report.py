@@ -10,11 +10,9 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_warn
 
+from lit_condense.callbacks.report import Report
 from lit_condense.errors import ExportError, NonFiniteError
 from lit_condense.evaluated_set import EvaluatedSet
-from lit_condense.evaluation import Score
-from lit_condense.evaluation.baselines import all_real, real_subset
-from lit_condense.evaluation.published import WHOLE_DATA_SET
 from lit_condense.export import CondensedSet, load_condensed, save_condensed, write_grid
 from lit_condense.export.card import condensed_from
 from lit_condense.export.files import check_writable
@@ -121,89 +119,9 @@ class FinalReport(Callback):
         return [*paths, write_grid(folder / "grid.png", condensed.images, condensed.labels)]
 
 
-class Report:
-    """The scores of a set and of its baselines."""
-
-    def __init__(self, condensed: list[Score], baselines: dict[str, Score], full: Score | None, published: str) -> None:
-        self.condensed, self.baselines, self.full, self.published = condensed, baselines, full, published
-
-    @classmethod
-    def of(cls, module: EvaluatedSet) -> Report:
-        """Evaluate the module's set and its baselines; ranks share out the networks."""
-        settings, judge, share = module.evaluation, module.judge(), module.share
-        current, first = module.training_set(), module.evaluation_networks[0]
-        condensed = [
-            judge.score(factory, lambda _: current, settings.repeats, share) for factory in module.evaluation_networks
-        ]
-        baselines = {
-            selection.tag: judge.score(first, real_subset(module, selection), settings.repeats, share)
-            for selection in settings.compared_with
-        }
-        full = None
-        if settings.full_data_steps:
-            full = judge.score(first, all_real(module), 1, share, max_steps=settings.full_data_steps)
-        known = WHOLE_DATA_SET.get(module.data.dataset_name)
-        return cls(condensed, baselines, full, f"{known.accuracy:.1%} ({known.source})" if known else "")
-
-    def metrics(self) -> dict[str, float]:
-        """Return the scalars for the loggers."""
-        metrics = {"val/acc": self.condensed[0].mean, "val/acc_std": self.condensed[0].std}
-        if len(self.condensed) > 1:
-            metrics |= {f"val/acc/{score.network}": score.mean for score in self.condensed}
-        for tag, score in self.baselines.items():
-            metrics |= {f"baseline/{tag}_acc": score.mean, f"baseline/{tag}_acc_std": score.std}
-        if self.full is not None:
-            metrics["baseline/all_real_short_acc"] = self.full.mean
-        return metrics
-
-    def as_plain(self) -> dict[str, Any]:
-        """Return everything as plain data for the card."""
-        return {
-            "condensed": [score.as_plain() for score in self.condensed],
-            "baselines": {tag: score.as_plain() for tag, score in self.baselines.items()},
-            "all_real_short": self.full and self.full.as_plain(),
-            "published_whole_data_set": self.published or None,
-        }
-
-    def table(self, module: EvaluatedSet, seconds: float, paths: list[Path]) -> str:
-        """Return the summary that ends a run."""
-        kept, all_images = len(module.training_set().labels), len(module.data.real)
-        first = self.condensed[0]
-        rows = [(f"{module.words[0]}, {kept} images ({score.network})", score) for score in self.condensed]
-        real = module.data.real
-        counts = torch.bincount(module.training_set().labels, minlength=real.num_classes).tolist()
-        drawn = sum(min(pair) for pair in zip(counts, real.class_sizes, strict=True))  # a small class is taken whole
-        rows += [(f"{tag} real, {drawn} images, same recipe", score) for tag, score in self.baselines.items()]
-        if self.full is not None:
-            rows.append((f"all {all_images:,} real, 1 network, {self.full.recipe['steps']} steps", self.full))
-        width = max(len(label) for label, _ in rows)
-        lines = [
-            "",
-            f"Test accuracy on {module.data.dataset_name}: mean +- sample standard deviation over "
-            f"{len(first.accuracies)} fresh networks,",
-            f"protocol {module.evaluation.protocol}, last epoch.",
-            *(f"  {label:<{width}}  {_percent(score)}" for label, score in rows),
-        ]
-        if self.published:
-            lines.append(f"  {'published, whole data set':<{width}}  {self.published}")
-        evaluating = sum(score.seconds for score in [*self.condensed, *self.baselines.values(), self.full] if score)
-        lines += [
-            f"Images kept: {kept} of {all_images:,} ({kept / all_images:.2%}). "
-            f"Seconds: {seconds:.1f} {module.words[1]}, {evaluating:.1f} evaluating.",
-            "Wrote:",
-            *(f"  {path}" for path in paths),
-        ]
-        return "\n".join(lines)
-
-
 def _stands_in(folder: Path, condensed: CondensedSet) -> bool:
     try:
         there = load_condensed(folder)
     except ExportError:
         return False
     return torch.equal(there.images, condensed.images) and torch.equal(there.labels, condensed.labels)
-
-
-def _percent(score: Score) -> str:
-    spread = f" +- {100 * score.std:.1f}" if len(score.accuracies) > 1 else ""
-    return f"{100 * score.mean:.1f}{spread} %"

@@ -1,13 +1,17 @@
-"""What a condensed or selected set is compared with: real images."""
+"""What a condensed or selected set is compared with: real images, stored as the set is."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 import torch
+from torch import Tensor
 
 from lit_condense.evaluation.training import LabelledImages, SmallSet
+from lit_condense.parametrization.initial import encode_classes
+from lit_condense.parametrization.pixels import Pixels
 from lit_condense.rng import RandomKey
 from lit_condense.selection import Selection
 from lit_condense.selection.select import candidates_of
@@ -16,13 +20,56 @@ from lit_condense.selection.task import ScoringTask, plain_arithmetic
 if TYPE_CHECKING:
     from lit_condense.evaluated_set import EvaluatedSet
 
+SIZES = {2: "half-size", 3: "third-size", 4: "quarter-size"}
+"""Cells per side of a stored image -> what the real images in it are."""
+
+
+@dataclass(frozen=True)
+class Budget:
+    """How many real images of each class a baseline is made of: as many as the storage of the set holds."""
+
+    factor: int
+    """Cells per side of a stored image."""
+    images: list[int]
+    """Different real images of each class; a class with fewer than fit is taken whole."""
+    stored: list[int]
+    """Stored images of each class: ``factor**2`` real ones make one. Where a class does not fill its last one, some of
+    its images are in it once more."""
+
+    @classmethod
+    def of(cls, module: EvaluatedSet) -> Budget:
+        """Return the budget that equals the storage of a set."""
+        factor, sizes = module.storage.factor, module.data.real.class_sizes
+        images = [min(count * factor**2, size) for count, size in zip(module.counts, sizes, strict=True)]
+        return cls(factor, images, [-(-count // factor**2) for count in images])
+
+    @property
+    def packed(self) -> bool:
+        """Whether a stored image holds several real ones."""
+        return self.factor > 1
+
+    def as_plain(self) -> dict[str, Any]:
+        """Return it as plain data for a card."""
+        return {"stored_images": sum(self.stored), "real_images": sum(self.images), "factor": self.factor}
+
+    def __str__(self) -> str:
+        if not self.packed:
+            return f"{sum(self.images)} images"
+        size = SIZES.get(self.factor, f"1/{self.factor}-size")
+        again = ", some of them twice" if sum(self.stored) * self.factor**2 > sum(self.images) else ""
+        return f"{sum(self.stored)} stored images ({sum(self.images)} {size}{again})"
+
 
 def real_subset(module: EvaluatedSet, selection: Selection) -> Callable[[int], SmallSet]:
-    """Return a function that gives network ``i`` as many selected real images of each class as the set trains on.
+    """Return a function that gives network ``i`` as many selected real images of each class as the set has room for.
+
+    Where a stored image of the set holds several small ones, the real images are shrunk, packed and decoded as those of
+    the set are: equal storage is compared with equal storage.
 
     A method without scoring networks selects anew for each network, so the spread over networks includes the luck of
     the draw. One with scoring networks trains them once, here, and selects once. A class with fewer images is taken
-    whole. Networks are trained with the weights of a method that gives any.
+    whole. Networks are trained with the weights of a method that gives any, unless images are packed: what is decoded
+    then is not one real image each.
     """
     key = module.key.fold("baseline", selection.tag)
     if selection.networks == 0:
@@ -32,24 +79,37 @@ def real_subset(module: EvaluatedSet, selection: Selection) -> Callable[[int], S
 
 
 def _selected(module: EvaluatedSet, selection: Selection, key: RandomKey) -> SmallSet:
-    real, scoring = module.data.real, module.evaluation.scoring_of_baselines
-    counts = torch.bincount(module.training_set().labels, minlength=real.num_classes).tolist()
+    real, scoring, budget = module.data.real, module.evaluation.scoring_of_baselines, Budget.of(module)
     task = ScoringTask(real, module.network, module.seed)
     trained = scoring.train_all(task, selection.networks)
     chosen, weights = [], []
     with plain_arithmetic(real.device):
         networks = [scoring.restore(task, one) for one in trained]
         forgetting = trained[0].forgetting if trained else None
-        for c, count in enumerate(counts):
-            if count == 0:  # a selection without a budget for each class may leave one out
-                continue
+        for c, count in enumerate(budget.images):
             members = real.indices_of(c)
+            if count == 0:  # a selection without a budget for each class may leave one out
+                chosen.append(members[:0])
+                continue
             candidates = candidates_of(networks, forgetting, scoring, real, members)
-            choice = selection.choose(candidates, min(count, len(members)), key.fold(c))
+            choice = selection.choose(candidates, count, key.fold(c))
             chosen.append(members[choice.positions])
             weights += [] if choice.weights is None else [choice.weights.to(real.device)]
+    if type(module.storage) is not Pixels:
+        return _stored(module, chosen, budget)
     indices = torch.cat(chosen)
     return SmallSet(real.at(indices), real.labels_at(indices), torch.cat(weights) if weights else None)
+
+
+def _stored(module: EvaluatedSet, chosen: Sequence[Tensor], budget: Budget) -> SmallSet:
+    """Store the chosen images of each class as the set is, and return what the stored ones decode to."""
+    real, storage = module.data.real, module.storage
+    cells = [count * budget.factor**2 for count in budget.stored]
+    filled = [indices[torch.arange(n) % max(1, len(indices))] for indices, n in zip(chosen, cells, strict=True)]
+    encoded = encode_classes(storage, real, filled).to(real.device)
+    labels = torch.repeat_interleave(torch.arange(len(budget.stored)), torch.tensor(budget.stored)).to(real.device)
+    shown = storage.for_training
+    return SmallSet(shown.decode(encoded, real.normalization).float(), shown.decode_labels(labels))
 
 
 def all_real(module: EvaluatedSet) -> Callable[[int], LabelledImages]:

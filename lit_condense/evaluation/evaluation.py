@@ -77,9 +77,11 @@ class Evaluation:
         quick_repeats: Fresh networks (of the first architecture) in each validation during ``fit`` and in ``validate``.
         epochs: Another number of epochs than the protocol's; the card says so.
         cutmix: Another probability of mixing a batch by CutMix than the protocol's (IDC on packed MNIST: 0).
+        start: Judge what a synthetic set started from too, under the identical recipe, in the final report.
         full_data_steps: SGD steps of the one network trained on all real images, at most 1,000; 0 leaves it out.
-        baselines: Selections of as many real images that networks are trained on too, under the identical recipe, in
-            the final report; default: random ones. An empty list leaves them out.
+        baselines: Selections of real images that networks are trained on too, under the identical recipe, in the final
+            report; default: random ones. They take as much storage as the set: where its stored images hold several
+            small ones, so do theirs. An empty list leaves them out.
         scoring: How the scoring networks of such selections are trained, where they need any; default: 10 epochs.
         augmentation: Another augmentation than the protocol's (IDC-I on SVHN at 1 image a class: with cutout).
         other_data: Let ``validate`` and ``test`` judge a condensed set whose training split is not the one it was made
@@ -100,6 +102,7 @@ class Evaluation:
         cutmix: float | None = None,
         augmentation: Augmentation | None = None,
         other_data: bool = False,
+        start: bool = True,
     ) -> None:
         if protocol not in PROTOCOLS:
             raise SettingsError(f"Expected Evaluation.protocol to be one of {list(PROTOCOLS)}, got {protocol!r}.")
@@ -124,6 +127,7 @@ class Evaluation:
         self.cutmix = cutmix
         self.augmentation = augmentation
         self.other_data = other_data
+        self.start = start
 
     @property
     def scoring_of_baselines(self) -> Scoring:

@@ -19,6 +19,8 @@ class FirstReal(Initialization):
     Its paper says random ones, which are :class:`RandomReal`.
     """
 
+    keyed = True
+
     def start(
         self, parametrization: Pixels, real: RealImages, ipc: Sequence[int], network: NetworkFactory, key: RandomKey
     ) -> Tensor:

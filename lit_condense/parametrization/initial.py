@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import cast
+from typing import ClassVar, cast
 
 import torch
 from torch import Tensor
@@ -20,6 +20,10 @@ from lit_condense.sampling.representative import PixelRange, check_seeding, netw
 
 class Initialization(ABC):
     """A rule for the first value of the synthetic images."""
+
+    keyed: ClassVar[bool] = False
+    """Whether data and key alone decide the start, on any device, in no time: it is then made again where a set is
+    compared with its start, and otherwise kept in checkpoints."""
 
     @abstractmethod
     def start(
@@ -39,6 +43,8 @@ class Initialization(ABC):
 class Noise(Initialization):
     """Gaussian noise (DC's default)."""
 
+    keyed = True
+
     def start(
         self, parametrization: Pixels, real: RealImages, ipc: Sequence[int], network: NetworkFactory, key: RandomKey
     ) -> Tensor:
@@ -53,6 +59,8 @@ class Noise(Initialization):
 
 class RandomReal(Initialization):
     """Distinct random real images of each class."""
+
+    keyed = True
 
     def start(
         self, parametrization: Pixels, real: RealImages, ipc: Sequence[int], network: NetworkFactory, key: RandomKey

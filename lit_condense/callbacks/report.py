@@ -1,0 +1,150 @@
+"""What ends a run: the scores of a set, of what it started from and of its baselines, as table, scalars and card."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from lit_condense.evaluated_set import EvaluatedSet
+from lit_condense.evaluation import Score
+from lit_condense.evaluation.baselines import Budget, all_real, real_subset
+from lit_condense.evaluation.comparing import Difference
+from lit_condense.evaluation.published import WHOLE_DATA_SET
+
+START = "start"
+"""The set before its first update, among what a set is compared with."""
+
+
+@dataclass(frozen=True)
+class Report:
+    """The scores of a set, of its start and of its baselines."""
+
+    condensed: list[Score]
+    """One an architecture."""
+    start: Score | None
+    """Of the set before its first update, on the first architecture; None for a selection, or where it is left out."""
+    baselines: dict[str, Score]
+    """Tag of the method -> score on the first architecture."""
+    budget: Budget
+    """What the baselines are made of."""
+    full: Score | None
+    published: str
+
+    @classmethod
+    def of(cls, module: EvaluatedSet) -> Report:
+        """Evaluate the module's set, its start and its baselines; ranks share out the networks."""
+        settings, judge, share = module.evaluation, module.judge(), module.share
+        current, first, repeats = module.training_set(), module.evaluation_networks[0], settings.repeats
+        condensed = [judge.score(factory, lambda _: current, repeats, share) for factory in module.evaluation_networks]
+        start = module.start_set() if settings.start else None
+        baselines = {
+            selection.tag: judge.score(first, real_subset(module, selection), repeats, share)
+            for selection in settings.compared_with
+        }
+        full = None
+        if settings.full_data_steps:
+            full = judge.score(first, all_real(module), 1, share, max_steps=settings.full_data_steps)
+        known = WHOLE_DATA_SET.get(module.data.dataset_name)
+        return cls(
+            condensed,
+            None if start is None else judge.score(first, lambda _: start, repeats, share),
+            baselines,
+            Budget.of(module),
+            full,
+            f"{known.accuracy:.1%} ({known.source})" if known else "",
+        )
+
+    @property
+    def learned(self) -> Difference | None:
+        """What was learned on top of the start."""
+        return None if self.start is None else Difference.of(self.condensed[0], self.start)
+
+    @property
+    def differences(self) -> dict[str, Difference]:
+        """Start and baselines -> how much better the set is, on the first architecture."""
+        references = self.baselines if self.start is None else {START: self.start, **self.baselines}
+        return {name: Difference.of(self.condensed[0], score) for name, score in references.items()}
+
+    @property
+    def not_better_than(self) -> list[str]:
+        """What the set does not beat by more than the standard error of the difference."""
+        return [name for name, difference in self.differences.items() if not difference.is_gain]
+
+    def metrics(self) -> dict[str, float]:
+        """Return the scalars for the loggers."""
+        metrics = {"val/acc": self.condensed[0].mean, "val/acc_std": self.condensed[0].std}
+        if len(self.condensed) > 1:
+            metrics |= {f"val/acc/{score.network}": score.mean for score in self.condensed}
+        if self.start is not None:
+            metrics |= {"start/acc": self.start.mean, "start/acc_std": self.start.std}
+        for tag, score in self.baselines.items():
+            metrics |= {f"baseline/{tag}_acc": score.mean, f"baseline/{tag}_acc_std": score.std}
+        if self.full is not None:
+            metrics["baseline/all_real_short_acc"] = self.full.mean
+        return metrics
+
+    def as_plain(self) -> dict[str, Any]:
+        """Return everything as plain data for the card."""
+        started = {}
+        if self.start is not None and self.learned is not None:
+            started = {START: self.start.as_plain(), "learned": self.learned.as_plain()}
+        stored = self.budget.as_plain()
+        return {
+            "condensed": [score.as_plain() for score in self.condensed],
+            **started,
+            "baselines": {tag: {**score.as_plain(), **stored} for tag, score in self.baselines.items()},
+            "all_real_short": self.full and self.full.as_plain(),
+            "published_whole_data_set": self.published or None,
+            "not_better_than": self.not_better_than,
+        }
+
+    def table(self, module: EvaluatedSet, seconds: float, paths: Sequence[Path]) -> str:
+        """Return the summary that ends a run."""
+        kept, all_images = len(module.training_set().labels), len(module.data.real)
+        rows = self._rows(module, kept)
+        width = max(len(label) for label, _ in rows)
+        lines = [
+            "",
+            f"Test accuracy on {module.data.dataset_name}: mean +- sample standard deviation over "
+            f"{len(self.condensed[0].accuracies)} fresh networks,",
+            f"protocol {module.evaluation.protocol}, last epoch.",
+            *(f"  {label:<{width}}  {_percent(score)}" for label, score in rows),
+        ]
+        if self.published:
+            lines.append(f"  {'published, whole data set':<{width}}  {self.published}")
+        if self.learned is not None:
+            lines.append(f"Learned on top of its start: {self.learned}.")
+        lines += [
+            f"Not better than {_named(name)} by more than the standard error: {self.differences[name]}."
+            for name in self.not_better_than
+        ]
+        scores = [*self.condensed, self.start, *self.baselines.values(), self.full]
+        evaluating = sum(score.seconds for score in scores if score is not None)
+        lines += [
+            f"Images kept: {kept} of {all_images:,} ({kept / all_images:.2%}). "
+            f"Seconds: {seconds:.1f} {module.words[1]}, {evaluating:.1f} evaluating.",
+            "Wrote:",
+            *(f"  {path}" for path in paths),
+        ]
+        return "\n".join(lines)
+
+    def _rows(self, module: EvaluatedSet, kept: int) -> list[tuple[str, Score]]:
+        rows = [(f"{module.words[0]}, {kept} images ({score.network})", score) for score in self.condensed]
+        if self.start is not None:
+            rows.append(("start, before its first update, same recipe", self.start))
+        rows += [(f"{tag} real, {self.budget}, same recipe", score) for tag, score in self.baselines.items()]
+        if self.full is not None:
+            steps = self.full.recipe["steps"]
+            rows.append((f"all {len(module.data.real):,} real, 1 network, {steps} steps", self.full))
+        return rows
+
+
+def _named(reference: str) -> str:
+    return "its own start" if reference == START else f"{reference} real images"
+
+
+def _percent(score: Score) -> str:
+    spread = f" +- {100 * score.std:.1f}" if len(score.accuracies) > 1 else ""
+    return f"{100 * score.mean:.1f}{spread} %"
