@@ -11,7 +11,7 @@ from lightning.pytorch.cli import OptimizerCallable
 from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor, nn
 
-from lit_condense import checks
+from lit_condense import checks, contracts, matching_trial, trial
 from lit_condense.augmentation import Augmentation, NoAugmentation
 from lit_condense.engine import Engine, RunningEngine, match
 from lit_condense.engine.engine import needs_of
@@ -118,7 +118,7 @@ class SyntheticSet(EvaluatedSet):
             counts = checks.counts(self.ipc, real)
             self._hold(torch.repeat_interleave(torch.arange(len(counts)), torch.tensor(counts)))
             start = self.init.start(self.parametrization, real, counts, self.network, self.key.fold("init"))
-            self.images = nn.Parameter(start)
+            self.images = nn.Parameter(contracts.start(self.init, start, (sum(counts), *real.image_shape)))
         checks.set_fits(self.images, self.labels, real)
         if stage == "fit":
             checks.fit(self)
@@ -132,6 +132,8 @@ class SyntheticSet(EvaluatedSet):
         self.data.to(self.device)
         real = self.data.real
         needs = needs_of(self.matching_losses) | self.sampling.needs
+        matching_trial.first_update(self, needs)
+        trial.evaluations(self, torch.bincount(self._decoded()[1], minlength=real.num_classes).tolist())
         self._inner = InnerNetwork(
             self.network, real, self.key, self.inner.optimizer, self.images, needs_features=not needs <= {"gradients"}
         )
@@ -219,7 +221,9 @@ class SyntheticSet(EvaluatedSet):
             self.project()
         self._inner.renew(network_index)
         if self.inner.trains_new:
-            self.inner.begin(self._inner, self._material(), self.key.fold("inner", network_index, "begin"))
+            network, key = self._inner.network, self.key.fold("inner", network_index, "begin")
+            done: object = self.inner.begin(self._inner, self._material(), key)  # type: ignore[func-returns-value]
+            contracts.trained_in_place(self.inner, "begin", done, network, self._inner.network)
             self.share.broadcast(self._inner.tensors())
 
     def _refresh(self, progress: Progress) -> None:
@@ -249,7 +253,9 @@ class SyntheticSet(EvaluatedSet):
     def _advance(self, progress: Progress) -> None:
         """Train the inner network until the next update; rank 0's weights count."""
         key = self.key.fold("inner", progress.network_index, progress.match_index)
-        self.inner.advance(self._inner, self._material(), progress, key)
+        network = self._inner.network
+        done: object = self.inner.advance(self._inner, self._material(), progress, key)
+        contracts.trained_in_place(self.inner, "advance", done, network, self._inner.network)
         self.share.broadcast(self._inner.tensors())
 
     def _material(self) -> TrainingMaterial:

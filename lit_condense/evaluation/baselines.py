@@ -10,7 +10,7 @@ import torch
 from lit_condense.evaluation.training import LabelledImages, SmallSet
 from lit_condense.rng import RandomKey
 from lit_condense.selection import Selection
-from lit_condense.selection.select import candidates_of
+from lit_condense.selection.select import candidates_of, checked
 from lit_condense.selection.task import ScoringTask, plain_arithmetic
 
 if TYPE_CHECKING:
@@ -45,7 +45,8 @@ def _selected(module: EvaluatedSet, selection: Selection, key: RandomKey) -> Sma
                 continue
             members = real.indices_of(c)
             candidates = candidates_of(networks, forgetting, scoring, real, members)
-            choice = selection.choose(candidates, min(count, len(members)), key.fold(c))
+            kept = min(count, len(members))
+            choice = checked(selection, selection.choose(candidates, kept, key.fold(c)), kept, members)
             chosen.append(members[choice.positions])
             weights += [] if choice.weights is None else [choice.weights.to(real.device)]
     indices = torch.cat(chosen)
