@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from lit_condense.augmentation import Augmentation
+from lit_condense.augmentation.base import OPERATIONS
 from lit_condense.errors import SettingsError
 from lit_condense.matching.base import MatchingLoss, Need, Progress, Scope
 
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from lit_condense.data.store import RealImages
     from lit_condense.inner import InnerLoop
     from lit_condense.parametrization import Initialization, Pixels
+    from lit_condense.rng import RandomKey
     from lit_condense.sampling import Sampling
 
 START = Progress(0, 0, 0)
@@ -71,11 +73,14 @@ def loss_value(loss: MatchingLoss, value: Any, like: Tensor) -> Tensor:
 def applied(augmentation: Augmentation, images: Tensor, draw: Any) -> Tensor:
     """Return augmented images, as many and of the same kind as before."""
     owner = type(augmentation).__name__
-    if type(augmentation).apply is Augmentation.apply and not _is_draw(draw):
+    own_draw = type(augmentation).apply is Augmentation.apply
+    if own_draw and not _is_draw(draw):
         raise SettingsError(
             f"Expected {owner}.draw to return a dict from names of operations to tuples of tensors, got "
             f"{_described(draw)}. Return such a dict, or define apply for what it returns."
         )
+    if own_draw and (unknown := sorted(map(str, draw.keys() - OPERATIONS.keys()))):
+        raise SettingsError(f"Expected {owner}.draw to name some of {sorted(OPERATIONS)}, got {unknown}.")
     found = augmentation.apply(images, draw)
     _same_kind(f"{owner}.apply", found, tuple(images.shape), images)
     return found
@@ -167,16 +172,23 @@ def selected(sampling: Sampling, found: Any, real: RealImages, class_index: int)
     return found
 
 
-def of_class(sampling: Sampling, found: Tensor, real: RealImages, class_index: int) -> None:
-    """Refuse chosen real images that are not all of the class; waits for a GPU where they are there."""
-    members = real.indices_of(class_index)
-    strangers = found.cpu()[~torch.isin(found.cpu(), members.cpu())]
-    if len(strangers):
-        raise SettingsError(
-            f"Expected {type(sampling).__name__}.select to return indices of images of class {class_index}, got "
-            f"{strangers.tolist()[:5]} ({len(strangers)} of {len(found)}), which are not. Choose among "
-            "real.indices_of(class_index)."
-        )
+def of_classes(sampling: Sampling, real: RealImages, key: RandomKey) -> None:
+    """Refuse a sampling that chooses images of another class, or none at all; looks at every index.
+
+    Args:
+        sampling: The sampling.
+        real: The real images.
+        key: Names the draws of an update; a class is folded into it.
+    """
+    for c in range(real.num_classes):
+        found = selected(sampling, sampling.select(real, c, key.fold(c)), real, c).cpu()
+        strangers = found[~torch.isin(found, real.indices_of(c))]
+        if len(strangers):
+            raise SettingsError(
+                f"Expected {type(sampling).__name__}.select to return indices of images of class {c}, got "
+                f"{strangers.tolist()[:5]} ({len(strangers)} of {len(found)}), which are not. Choose among "
+                "real.indices_of(class_index)."
+            )
 
 
 # ------------------------------------------------------------------------------------------------------ networks
@@ -241,8 +253,10 @@ def _is_count(value: object) -> bool:
 
 
 def _described(value: object) -> str:
+    if isinstance(value, nn.Module) or value is None:
+        return type(value).__name__.removesuffix("Type")
     if not isinstance(value, Tensor):
-        return "None" if value is None else f"{type(value).__name__} {value!r:.60}"
+        return f"{type(value).__name__} {' '.join(repr(value).split()):.60}"
     graph = "" if value.requires_grad else ", without a graph"
     return f"a {_kind(value.dtype)} tensor of shape {tuple(value.shape)} on {value.device}{graph}"
 

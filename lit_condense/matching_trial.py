@@ -41,13 +41,15 @@ def first_update(module: SyntheticSet, needs: frozenset[Need]) -> None:
     """
     real, gather = module.data.real, Gatherer.of(module, 0)
     with module.key.fold("trial").isolated():
-        for c in range(real.num_classes):
-            gather.chosen(c, module.key.fold("real", 0, c))
+        contracts.of_classes(module.sampling, real, module.key.fold("real", 0))
+        blocks = [gather.block([c]) for c in _smallest(module)]
+        for block in blocks:
+            block.views(block.stored)
         inner = InnerNetwork(
             module.network, real, module.key, module.inner.optimizer, module.images, not needs <= GRADIENTS
         )
         _inner_training(module, inner)
-        trial = _Trial(module, inner, gather, needs)
+        trial = _Trial(module, inner, gather, blocks, needs)
         losses = [loss for loss in module.matching_losses if loss.weight > 0]
         with inner.frozen_batch_norm(module.inner.batch_norm, module.key.fold("statistics", 0)):
             for scope in ("class", "mean", "set"):
@@ -77,15 +79,22 @@ class _Trial:
         module: The set.
         inner: A network of its own.
         gather: Makes the blocks of the first update.
+        blocks: Those of the smallest classes.
         needs: All quantities that the run reads.
     """
 
-    def __init__(self, module: SyntheticSet, inner: InnerNetwork, gather: Gatherer, needs: frozenset[Need]) -> None:
+    def __init__(
+        self,
+        module: SyntheticSet,
+        inner: InnerNetwork,
+        gather: Gatherer,
+        blocks: Sequence[Block],
+        needs: frozenset[Need],
+    ) -> None:
         outputs = None if needs <= GRADIENTS else FeaturesAndLogits(inner.network)  # type: ignore[arg-type]
         route = Route("exact", False, False, False, False, 1, module.engine.real_chunk)
         self.name = network_name(module.network)
-        self.gather, self.classes = gather, module.data.real.num_classes
-        self.smallest = _smallest(module)
+        self.gather, self.blocks, self.classes = gather, blocks, module.data.real.num_classes
         like = module.images.detach()[:1]
         self.engine = RunningEngine(inner.network, outputs, route, like, 1)
 
@@ -94,7 +103,7 @@ class _Trial:
         if not losses:
             return
         needs = needs_of(losses)
-        for block in [self.gather.whole()] if scope == "set" else [self.gather.block([c]) for c in self.smallest]:
+        for block in [self.gather.whole()] if scope == "set" else self.blocks:
             views = block.views(block.stored)
             images = views.detach().requires_grad_()
             with explained(f"{self.name} does not run on the batches that are matched, in training mode"):
@@ -129,16 +138,12 @@ class _Trial:
 
     def _differentiated(self, found: Sequence[tuple[Tensor, Tensor]], images: Tensor, twice: bool) -> None:
         """Carry the derivatives of a loss in the synthetic quantities back to the images."""
-        kept = [pair for pair in found if pair[0].requires_grad]
+        kept = [(leaf, slope) for leaf, slope in found if leaf.requires_grad]
+        images.grad = None
         try:
             with plain_attention():
-                back = torch.autograd.grad(
-                    [leaf for leaf, _ in kept],
-                    images,
-                    grad_outputs=[slope.to(leaf) for leaf, slope in kept],
-                    retain_graph=True,
-                    allow_unused=True,
-                )[0]
+                # not autograd.grad, which passes over the node of a function that is marked once_differentiable
+                torch.autograd.backward([leaf for leaf, _ in kept], [slope for _, slope in kept], retain_graph=True)
         except torch.OutOfMemoryError:
             raise
         except RuntimeError as error:
@@ -150,7 +155,7 @@ class _Trial:
             )
             what = "second derivative" if twice else "derivative"
             raise SettingsError(f"{self.name} has no {what} in the images ({_first_line(error)}). {remedy}") from error
-        if back is None:
+        if images.grad is None:
             raise SettingsError(
                 f"{self.name} cuts the way from what is matched back to the images: nothing would be learned. Leave "
                 "out detach(), no_grad and functions whose backward pass is not itself differentiable."

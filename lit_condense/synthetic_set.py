@@ -230,6 +230,8 @@ class SyntheticSet(EvaluatedSet):
         """Let the sampling look at the inner network."""
         key = self.key.fold("sampling", progress.update)
         self.sampling.refresh(self.data.real, self.running.features, progress, key, self.share)
+        if progress.update == 0:
+            contracts.of_classes(self.sampling, self.data.real, self.key.fold("real", 0))
 
     def _match(self, progress: Progress, only: str | None = None) -> tuple[Tensor, dict[str, Tensor]]:
         """Return this rank's part of the image gradient, and the losses summed over the rank's classes."""

@@ -35,6 +35,14 @@ FEW = 8
 """Candidates that a selection of one's own is tried on."""
 
 
+def tested(module: EvaluatedSet) -> None:
+    """Try every network that a finished set is tested on, before the first one is trained."""
+    judge, images = module.judge(), [len(module.training_set().labels)]
+    with plain_arithmetic(judge.device), module.key.fold("trial").isolated():
+        for factory in module.evaluation_networks:
+            judged(judge, factory, module.data.test, images, False)
+
+
 def evaluations(module: EvaluatedSet, counts: Sequence[int]) -> None:
     """Try every network that the set and its baselines will be judged by in the final report.
 

@@ -100,12 +100,8 @@ class Gatherer:
 
     def chosen(self, class_index: int, key: RandomKey) -> Tensor:
         """Return which real images stand for a class."""
-        found = contracts.selected(
-            self.sampling, self.sampling.select(self.real, class_index, key), self.real, class_index
-        )
-        if self.update == 0:  # once: looking at each index takes time
-            contracts.of_class(self.sampling, found, self.real, class_index)
-        return found
+        found = self.sampling.select(self.real, class_index, key)
+        return contracts.selected(self.sampling, found, self.real, class_index)
 
     def whole(self) -> Block:
         """Gather one block of all images of all classes, for losses that see the whole set at once."""
