@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import torch
 from torch import Tensor
@@ -28,6 +28,9 @@ from lit_condense.trial import extremes, learns
 if TYPE_CHECKING:
     from lit_condense.synthetic_set import SyntheticSet
 
+FEW_REAL = 16
+"""Real images of a class that are enough for the trial."""
+
 
 def first_update(module: SyntheticSet, needs: frozenset[Need]) -> None:
     """Try what the first update will do, eager: the parts of one's own, each loss, and the training that follows.
@@ -42,7 +45,7 @@ def first_update(module: SyntheticSet, needs: frozenset[Need]) -> None:
     real, gather = module.data.real, Gatherer.of(module, 0)
     with module.key.fold("trial").isolated():
         contracts.of_classes(module.sampling, real, module.key.fold("real", 0))
-        blocks = [gather.block([c]) for c in _smallest(module)]
+        blocks = [_with_few(gather.block([c])) for c in _smallest(module)]
         for block in blocks:
             block.views(block.stored)
         inner = InnerNetwork(
@@ -69,7 +72,7 @@ def _inner_training(module: SyntheticSet, inner: InnerNetwork) -> None:
         learns(inner.network, name, images[chosen], labels[chosen], module.data.real.num_classes, purpose)
         if sizes:
             with explained(f"The optimizer of {type(loop).__name__} does not step"):
-                inner.train_step(loss, images[chosen], labels[chosen])
+                inner.train_step(loss, images[:2], labels[:2])
 
 
 class _Trial:
@@ -160,6 +163,12 @@ class _Trial:
                 f"{self.name} cuts the way from what is matched back to the images: nothing would be learned. Leave "
                 "out detach(), no_grad and functions whose backward pass is not itself differentiable."
             )
+
+
+def _with_few(block: Block) -> Block:
+    """Return a block with its first real images only: most of an update's time is spent on them."""
+    images, labels = cast(Tensor, block.real_images), cast(Tensor, block.real_labels)
+    return replace(block, real_images=images[:, :FEW_REAL], real_labels=labels[:, :FEW_REAL])
 
 
 def _copied(side: Quantities) -> Quantities:
