@@ -77,8 +77,9 @@ def scorings(module: EvaluatedSet, scoring: Scoring, selections: Sequence[Select
     with plain_arithmetic(real.device), module.key.fold("trial", "scoring").isolated():
         if any(selection.networks for selection in selections):
             if scoring.cache is not None:
-                check_writable(Path(scoring.cache))
                 scoring.description(task, 0)
+                if module.trainer.is_global_zero and not module.trainer.fast_dev_run:  # type: ignore[attr-defined]
+                    check_writable(Path(scoring.cache))
             network = scoring.start(task, 0).to(real.device)
             name, trained = network_name(module.network), batch_sizes(len(real), scoring.batch_size)
             trains(network, name, real, trained if scoring.epochs else [], f"the training by {setting}")
