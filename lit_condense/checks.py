@@ -11,6 +11,7 @@ from lightning.pytorch.cli import OptimizerCallable
 from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 
+from lit_condense import contracts
 from lit_condense.data import CondenseDataModule, RealImages
 from lit_condense.errors import CheckpointError, DataError, SettingsError
 from lit_condense.matching import MatchingLoss
@@ -33,11 +34,16 @@ def images_per_class(ipc: int | list[int]) -> int | list[int]:
 
 
 def optimizer(factory: OptimizerCallable) -> OptimizerCallable:
-    """Return an optimizer factory if it makes one."""
+    """Return an optimizer factory if it makes one that steps images along a gradient."""
+    image = torch.nn.Parameter(torch.zeros(1, 1, 2, 2))
     try:
-        factory([torch.nn.Parameter(torch.zeros(1))])
-    except (ValueError, TypeError) as error:
-        raise SettingsError(f"Expected settings that the optimizer of the images takes, it says: {error}.") from error
+        made = contracts.steps_alone(factory([image]), "the images")
+        image.grad = torch.ones_like(image)
+        made.step()
+    except (ValueError, TypeError, RuntimeError) as error:
+        if isinstance(error, SettingsError):
+            raise
+        raise SettingsError(f"Expected an optimizer that steps images with its settings, it says: {error}.") from error
     return factory
 
 
@@ -95,6 +101,8 @@ def matching_losses(losses: Sequence[MatchingLoss], synthetic_images: int, real_
             "Expected at least one matching loss among trainer.callbacks, got none. Add for instance "
             "lit_condense.matching.GradientMatching."
         )
+    for loss in losses:
+        contracts.declared(loss)
     tags = [loss.tag for loss in losses]
     if len(set(tags)) < len(tags):
         raise SettingsError(f"Expected matching losses with different names, got {tags}. Give one a `name`.")
@@ -117,10 +125,12 @@ def matching_losses(losses: Sequence[MatchingLoss], synthetic_images: int, real_
 def fit(module: SyntheticSet) -> None:
     """Refuse a run whose losses, network, images and length do not fit one another, before it starts."""
     real, losses = module.data.real, module.matching_losses
-    real_images = min(module.sampling.size(real, c) for c in range(real.num_classes))
+    for stored in set(module.counts):
+        contracts.counts(module.parametrization, stored)
+    real_images = min(contracts.size(module.sampling, real, c) for c in range(real.num_classes))
     synthetic_images = min(map(module.parametrization.matched_count, module.counts))
     matching_losses(losses, synthetic_images, real_images)
-    length_of_run(module.trainer, module.updates_per_network)
+    length_of_run(module.trainer, contracts.updates(module.inner, module.updates_per_network))
     network(losses, module.network, real, module.key.fold("network", 0))
 
 

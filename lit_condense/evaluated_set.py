@@ -10,7 +10,7 @@ import torch
 from lightning.pytorch import LightningModule
 from torch import Tensor
 
-from lit_condense import checks, loading, meaning
+from lit_condense import checks, loading, meaning, trial
 from lit_condense.data import CondenseDataModule
 from lit_condense.evaluation import Evaluation, Judge, SmallSet
 from lit_condense.networks import NetworkFactory, network_name
@@ -155,7 +155,11 @@ class EvaluatedSet(LightningModule):
         self.data.to(self.device)
         self._accuracies, self._seconds = {}, 0.0
 
-    on_test_start = on_validation_start
+    def on_test_start(self) -> None:
+        """Bring the data to the device, and try the networks where several architectures wait for their turn."""
+        self.on_validation_start()
+        if len(self.evaluation_networks) > 1:
+            trial.tested(self)
 
     def validation_step(self, batch: int, batch_idx: int) -> None:
         """Train a fresh network of the first architecture on the set and test it."""

@@ -9,7 +9,7 @@ import torch
 from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor, nn
 
-from lit_condense import checks
+from lit_condense import checks, trial
 from lit_condense.checkpointing import save_last
 from lit_condense.errors import CheckpointError, SettingsError
 from lit_condense.evaluated_set import EvaluatedSet
@@ -152,6 +152,9 @@ class SelectedSet(EvaluatedSet):
             f"{self.data.dataset_name} by {self.selection.tag}: {self.selection.networks} scoring network(s) "
             f"({network_name(self.network)}), {self._from_cache} of them trained before; {self.training_steps} steps."
         )
+        trial.scorings(self, self.scoring, [self.selection], "scoring")
+        counts = [count for _, count in self.budget.groups(self.data.real)]
+        trial.evaluations(self, counts)
         if self.unfinished and self._select_if_trained():
             self._save_last()
 

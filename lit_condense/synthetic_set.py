@@ -11,7 +11,7 @@ from lightning.pytorch.cli import OptimizerCallable
 from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor, nn
 
-from lit_condense import checks, meaning
+from lit_condense import checks, contracts, matching_trial, meaning, trial
 from lit_condense.augmentation import Augmentation, NoAugmentation
 from lit_condense.engine import Engine, RunningEngine, match
 from lit_condense.engine.engine import needs_of
@@ -138,7 +138,9 @@ class SyntheticSet(EvaluatedSet):
 
     def _made_start(self, counts: list[int]) -> Tensor:
         """Return what the images start from: the same whenever it is made, unless ``init`` reads what may change."""
-        return self.init.start(self.parametrization, self.data.real, counts, self.network, self.key.fold("init"))
+        real = self.data.real
+        start = self.init.start(self.parametrization, real, counts, self.network, self.key.fold("init"))
+        return contracts.start(self.init, start, (sum(counts), *real.image_shape))
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         """Return the one optimizer, over the images: the trainer's global step counts image updates."""
@@ -149,6 +151,8 @@ class SyntheticSet(EvaluatedSet):
         self.data.to(self.device)
         real = self.data.real
         needs = needs_of(self.matching_losses) | self.sampling.needs
+        matching_trial.first_update(self, needs)
+        trial.evaluations(self, torch.bincount(self._decoded()[1], minlength=real.num_classes).tolist())
         self._inner = InnerNetwork(
             self.network, real, self.key, self.inner.optimizer, self.images, needs_features=not needs <= {"gradients"}
         )
@@ -246,13 +250,17 @@ class SyntheticSet(EvaluatedSet):
             self.project()
         self._inner.renew(network_index)
         if self.inner.trains_new:
-            self.inner.begin(self._inner, self._material(), self.key.fold("inner", network_index, "begin"))
+            network, key = self._inner.network, self.key.fold("inner", network_index, "begin")
+            done: object = self.inner.begin(self._inner, self._material(), key)  # type: ignore[func-returns-value]
+            contracts.trained_in_place(self.inner, "begin", done, network, self._inner.network)
             self.share.broadcast(self._inner.tensors())
 
     def _refresh(self, progress: Progress) -> None:
         """Let the sampling look at the inner network."""
         key = self.key.fold("sampling", progress.update)
         self.sampling.refresh(self.data.real, self.running.features, progress, key, self.share)
+        if progress.update == 0:
+            contracts.of_classes(self.sampling, self.data.real, self.key.fold("real", 0))
 
     def _match(
         self, progress: Progress, only: str | None = None, share_of: str | None = None
@@ -297,7 +305,9 @@ class SyntheticSet(EvaluatedSet):
     def _advance(self, progress: Progress) -> None:
         """Train the inner network until the next update; rank 0's weights count."""
         key = self.key.fold("inner", progress.network_index, progress.match_index)
-        self.inner.advance(self._inner, self._material(), progress, key)
+        network = self._inner.network
+        done: object = self.inner.advance(self._inner, self._material(), progress, key)
+        contracts.trained_in_place(self.inner, "advance", done, network, self._inner.network)
         self.share.broadcast(self._inner.tensors())
 
     def _material(self) -> TrainingMaterial:

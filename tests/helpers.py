@@ -137,6 +137,17 @@ class Recorder(Callback):
         self.images.append(pl_module.images.detach().clone())
 
 
+class Emptying(Callback):
+    """Empties lists at the first update: what the trial before it wrote down is no part of the run."""
+
+    def __init__(self, *lists):
+        self.lists = lists
+
+    def on_train_start(self, trainer, pl_module):
+        for written in self.lists:
+            written.clear()
+
+
 class DistanceLoss(MatchingLoss):
     """A matching loss made of any distance function, with any weight over the run."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import functools
 
 import pytest
@@ -16,7 +17,9 @@ from lit_condense.networks import ConvNet, build_network
 from lit_condense.rng import RandomKey
 from lit_condense.sharding import Share
 from tests.distributed.cases import CASES, run
-from tests.helpers import TinyData
+from tests.helpers import TinyData, fitted
+from tests.oracles import dc
+from tests.oracles.attention import Transformer, Written
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 
@@ -80,6 +83,38 @@ def test_a_replayed_gradient_is_the_one_that_is_called(mode):
     called, called_values = computed("cuda", torch.float32, "lcmat", mode, record=False)
     torch.testing.assert_close(replayed, called, rtol=1e-4, atol=float(called.abs().max()) * 1e-4)
     assert values == pytest.approx(called_values, rel=1e-4)
+
+
+@pytest.mark.parametrize(("mode", "compile"), [("exact", "never"), ("exact", "always"), ("fast", "always")])
+@pytest.mark.parametrize("kind", ["function", "attention", "layer"])
+def test_attention_has_both_derivatives_on_a_gpu(kind, mode, compile):
+    store = TinyData((16,) * 3, channels=1, image_size=(16, 16)).real
+    network = build_network(functools.partial(Transformer, kind=kind), 1, (16, 16), 3, RandomKey(3))
+    real = store.at(store.indices_of(1))
+    stored = torch.randn(4, 1, 16, 16, generator=torch.Generator().manual_seed(1))
+    labels = torch.ones(1, 16, dtype=torch.int64)
+
+    written, leaf = Written(copy.deepcopy(network).double()), stored.double().requires_grad_()
+    target = [gradient.detach() for gradient in dc.network_gradient(written, real.double(), 1)]
+    value = dc.row_cosine(target, dc.network_gradient(written, leaf, 1, create_graph=True))
+    wanted = torch.autograd.grad(value, leaf)[0]
+
+    network, real = network.cuda(), real.cuda()
+    engine = Engine(mode, compile).start(network, real, frozenset({"gradients"}), len(stored))
+    for images in (stored + 1, stored):  # the second one is replayed
+        leaf = images.cuda().requires_grad_()
+        block = Block(real[None], labels.cuda(), leaf, lambda images: images[None], labels[:, :4].cuda())
+        with engine.precision():
+            found = engine.run(block, [GradientMatching()], Progress(0, 0, 0))
+    within = 0.25 if mode == "fast" else 5e-3
+    assert float((found.gradient.double().cpu() - wanted).norm() / wanted.norm()) < within
+    assert float(found.losses["GradientMatching"]) == pytest.approx(float(value.detach()), rel=within)
+
+
+def test_a_run_with_attention_learns_on_a_gpu():
+    module = fitted(network=Transformer, trainer={"accelerator": "gpu"})
+    assert module.images.is_cuda
+    assert bool(module.images.isfinite().all())
 
 
 def test_networks_are_judged_on_a_gpu_as_on_a_cpu():

@@ -11,6 +11,7 @@ from torch.nn import functional as F
 
 from lit_condense.engine.forward import Forward
 from lit_condense.engine.quantities import observe
+from lit_condense.functional.attention import plain_attention
 from lit_condense.functional.gradients import trainable_parameters
 from lit_condense.matching.base import Need, Quantities
 from lit_condense.rng import RandomKey
@@ -60,11 +61,12 @@ def goes_together(forward: Forward, like: Tensor) -> bool:
     noise = torch.randn(2, 2, *like.shape, generator=RandomKey(0, ("together",)).generator())
     images, labels = noise.to(like).requires_grad_(), torch.zeros(2, 2, dtype=torch.int64, device=like.device)
     needs: frozenset[Need] = frozenset({"gradients"} if forward.outputs is None else {"gradients", "features"})
-    try:
-        together = _derivative(observe_together(forward, images, labels, needs), images)
-    except RuntimeError:  # what vmap raises for random layers, running statistics and what it does not know
-        return False
-    apart = _derivative(observe(forward, images, labels, needs, True, [None, None]), images)
+    with plain_attention():
+        try:
+            together = _derivative(observe_together(forward, images, labels, needs), images)
+        except RuntimeError:  # what vmap raises for random layers, running statistics and what it does not know
+            return False
+        apart = _derivative(observe(forward, images, labels, needs, True, [None, None]), images)
     return bool(torch.linalg.vector_norm(together - apart) <= 1e-3 * torch.linalg.vector_norm(apart))
 
 

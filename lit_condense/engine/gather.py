@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from lit_condense import contracts
 from lit_condense.augmentation import Augmentation
 from lit_condense.data.store import RealImages
 from lit_condense.engine.blocks import cut_classes
@@ -75,7 +76,8 @@ class Gatherer:
         counts = [self.counts[c] for c in classes]
 
         def augmented(images: Sequence[Tensor]) -> Tensor:
-            return torch.stack([self.augmentation.apply(x, draw) for x, draw in zip(images, draws, strict=True)])
+            pairs = zip(images, draws, strict=True)
+            return torch.stack([contracts.applied(self.augmentation, x, draw) for x, draw in pairs])
 
         def views(stored: Tensor) -> Tensor:
             per_class = zip(classes, torch.split(stored, counts), strict=True)
@@ -84,7 +86,7 @@ class Gatherer:
         real_images = real_labels = None
         if with_real:
             keys = [self.key.fold("real", self.update, c) for c in classes]
-            chosen = torch.stack([self.sampling.select(self.real, c, k) for c, k in zip(classes, keys, strict=True)])
+            chosen = torch.stack([self.chosen(c, key) for c, key in zip(classes, keys, strict=True)])
             real_images = augmented(self.real.at(chosen).to(self.stored.dtype).unbind())
             real_labels = self.real.labels_at(chosen)
         return Block(
@@ -95,6 +97,11 @@ class Gatherer:
             synthetic_labels=torch.stack([self._decoded_labels(c) for c in classes]),
             keys=tuple(self.key.fold("layers", self.update, c) for c in classes),
         )
+
+    def chosen(self, class_index: int, key: RandomKey) -> Tensor:
+        """Return which real images stand for a class."""
+        found = self.sampling.select(self.real, class_index, key)
+        return contracts.selected(self.sampling, found, self.real, class_index)
 
     def whole(self) -> Block:
         """Gather one block of all images of all classes, for losses that see the whole set at once."""
@@ -124,12 +131,14 @@ class Gatherer:
         return total
 
     def _decoded(self, class_index: int, stored: Tensor) -> Tensor:
-        decoded = self.parametrization.decode(stored, self.real.normalization)
+        found = self.parametrization.decode(stored, self.real.normalization)
+        decoded = contracts.decoded(self.parametrization, stored, found)
         kept = self._kept(class_index)
         return decoded if kept is None else decoded[sent(kept, decoded.device)]
 
     def _decoded_labels(self, class_index: int) -> Tensor:
-        labels = self.parametrization.decode_labels(self.labels[self.rows_of(class_index)])
+        stored = self.labels[self.rows_of(class_index)]
+        labels = contracts.decoded_labels(self.parametrization, stored, self.parametrization.decode_labels(stored))
         kept = self._kept(class_index)
         return labels if kept is None else labels[sent(kept, labels.device)]
 

@@ -14,6 +14,7 @@ from lit_condense.engine.compilation import Clock, Region
 from lit_condense.engine.forward import Forward
 from lit_condense.engine.quantities import isolation, observe
 from lit_condense.engine.recording import Outputs, Recorded, kept
+from lit_condense.functional.attention import plain_attention
 from lit_condense.matching.base import MatchingLoss, Need, Quantities
 from lit_condense.rng import RandomKey
 
@@ -91,12 +92,13 @@ class ImageGradient:
             keys: k, for layers that draw.
         """
         images = images.detach()
-        if (self._compile or self._record) and images.shape[1:] == self.shape:
-            return self._class_by_class(losses, weights, images, labels, real, vectors, keys)
-        observed = partial(observe, self.eager, create_graph=True, keys=keys)
-        if self.together and len(images) > 1:
-            observed = partial(observe_together, self.eager)
-        return matched(observed, losses, weights, images.requires_grad_(), labels, real, vectors)
+        with plain_attention():
+            if (self._compile or self._record) and images.shape[1:] == self.shape:
+                return self._class_by_class(losses, weights, images, labels, real, vectors, keys)
+            observed = partial(observe, self.eager, create_graph=True, keys=keys)
+            if self.together and len(images) > 1:
+                observed = partial(observe_together, self.eager)
+            return matched(observed, losses, weights, images.requires_grad_(), labels, real, vectors)
 
     def _class_by_class(
         self,

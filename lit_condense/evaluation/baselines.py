@@ -14,7 +14,7 @@ from lit_condense.parametrization.initial import encode_classes
 from lit_condense.parametrization.pixels import Pixels
 from lit_condense.rng import RandomKey
 from lit_condense.selection import Selection
-from lit_condense.selection.select import candidates_of
+from lit_condense.selection.select import candidates_of, checked
 from lit_condense.selection.task import ScoringTask, plain_arithmetic
 
 if TYPE_CHECKING:
@@ -92,7 +92,7 @@ def _selected(module: EvaluatedSet, selection: Selection, key: RandomKey) -> Sma
                 chosen.append(members[:0])
                 continue
             candidates = candidates_of(networks, forgetting, scoring, real, members)
-            choice = selection.choose(candidates, count, key.fold(c))
+            choice = checked(selection, selection.choose(candidates, count, key.fold(c)), count, members)
             chosen.append(members[choice.positions])
             weights += [] if choice.weights is None else [choice.weights.to(real.device)]
     if type(module.storage) is not Pixels:

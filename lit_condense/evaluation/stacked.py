@@ -11,6 +11,7 @@ from torch.nn import functional as F
 
 from lit_condense.evaluation.protocols import Recipe
 from lit_condense.evaluation.training import Descent, LabelledImages, batches_of, classes_of, training_batch
+from lit_condense.functional.attention import plain_attention
 from lit_condense.rng import RandomKey
 
 
@@ -39,8 +40,10 @@ def train_stacked(
         batches = [training_batch(data, recipe, step, num_classes, key) for data, key in zip(sets, keys, strict=True)]
         images, labels = (torch.stack(part) for part in zip(*batches, strict=True))
         # the sum gives each network the gradient of its own loss
-        loss = vmap(_loss_of(networks[0]))(weights, images, labels).sum()
-        descent.step(torch.autograd.grad(loss, parameters, allow_unused=True), lr, restart)
+        with plain_attention():
+            loss = vmap(_loss_of(networks[0]))(weights, images, labels).sum()
+            gradients = torch.autograd.grad(loss, parameters, allow_unused=True)
+        descent.step(gradients, lr, restart)
     with torch.no_grad():
         for i, network in enumerate(networks):
             for name, parameter in network.named_parameters():
@@ -60,7 +63,8 @@ def can_be_stacked(networks: Sequence[nn.Module], images: Tensor) -> bool:
     labels = torch.zeros(len(images), dtype=torch.int64, device=images.device)
     function, weights = _loss_of(networks[0]), _stacked(networks)
     try:
-        together = vmap(grad(function), (0, None, None))(weights, images, labels)
+        with plain_attention():
+            together = vmap(grad(function), (0, None, None))(weights, images, labels)
     except RuntimeError:  # what vmap raises for random layers, running statistics and what it does not know
         return False
     for i, network in enumerate(networks):

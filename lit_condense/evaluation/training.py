@@ -13,6 +13,7 @@ from torch.nn import functional as F
 from torchmetrics.classification import MulticlassAccuracy
 
 from lit_condense.augmentation.cutmix import mixed
+from lit_condense.batching import batch_at, batch_count, batches
 from lit_condense.data.store import RealImages
 from lit_condense.engine.first_order import FirstOrderLoss
 from lit_condense.engine.forward import Forward
@@ -113,12 +114,12 @@ class Descent:
 def classes_of(network: nn.Module, data: LabelledImages) -> int:
     """Return how many logits a network gives; in evaluation mode, so that no statistics move."""
     with torch.no_grad(), evaluating(network):
-        return int(network(data.at(torch.arange(1))).shape[-1])
+        return int(network(data.at(torch.arange(min(2, len(data.labels))))).shape[-1])
 
 
 def batches_of(data: LabelledImages, recipe: Recipe) -> int:
     """Return the batches of a pass over the data."""
-    return -(-len(data.labels) // recipe.batch_size)
+    return batch_count(len(data.labels), recipe.batch_size)
 
 
 def training_batch(
@@ -137,16 +138,16 @@ def test_accuracy(network: nn.Module, test: RealImages) -> float:
     accuracy = MulticlassAccuracy(test.num_classes, average="micro", sync_on_compute=False).to(device)
     network.eval()
     with torch.no_grad():
-        for chosen in torch.split(torch.arange(len(test.labels)), TEST_BATCH):
+        for chosen in batches(torch.arange(len(test.labels)), TEST_BATCH):
             accuracy.update(network(test.at(chosen)), test.labels_at(chosen).to(device))
     return float(accuracy.compute())
 
 
 def _batch(data: LabelledImages, size: int, step: int, key: RandomKey) -> tuple[Tensor, Tensor, Tensor | None]:
     """Return images, labels and weights of batch ``step``: each pass over the set is one keyed shuffle, cut up."""
-    passed, position = divmod(step, -(-len(data.labels) // size))
+    passed, position = divmod(step, batch_count(len(data.labels), size))
     order = torch.randperm(len(data.labels), generator=key.fold("order", passed).generator())
-    chosen = order[position * size : (position + 1) * size]
+    chosen = batch_at(order, size, position)
     images = data.at(chosen)
     weights = data.weights if isinstance(data, SmallSet) else None
     return (

@@ -5,9 +5,13 @@ Letters: k class blocks of n images each, C channels of H x W pixels.
 
 from __future__ import annotations
 
+from contextlib import nullcontext
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+from lit_condense.functional.attention import plain_attention
 
 Gradients = dict[str, Tensor]
 """Parameter name -> gradients of k class blocks, ``(k, *parameter.shape)``."""
@@ -46,8 +50,9 @@ def class_gradients(network: nn.Module, images: Tensor, labels: Tensor, create_g
     Returns:
         Parameter name -> ``(k, *parameter.shape)``.
     """
-    blocks = [
-        gradients_of(F.cross_entropy(network(block_images), block_labels), network, create_graph)
-        for block_images, block_labels in zip(images, labels, strict=True)
-    ]
+    with plain_attention() if create_graph else nullcontext():
+        blocks = [
+            gradients_of(F.cross_entropy(network(block_images), block_labels), network, create_graph)
+            for block_images, block_labels in zip(images, labels, strict=True)
+        ]
     return {name: torch.stack([block[name] for block in blocks]) for name in trainable_parameters(network)}

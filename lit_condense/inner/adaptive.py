@@ -95,6 +95,10 @@ class TrainUntilOverfitting(TrainOnSynthetic):
         self.most_epochs = most_epochs
         self.held_out = held_out
 
+    def batch_sizes(self, images: int, real: int) -> list[int]:
+        """Return how many images its batches hold, the measuring one among them."""
+        return [*super().batch_sizes(images, real), min(self.held_out, real)]
+
     def advance(self, inner: InnerNetwork, material: TrainingMaterial, progress: Progress, key: RandomKey) -> None:
         """Train epoch by epoch until the loss on the measuring batch rises."""
         real = material.real

@@ -76,6 +76,15 @@ class InnerLoop(ABC):
     def updates_per_network(self, ipc: Sequence[int]) -> int:
         """Return how many image updates a network serves, for the images each class has."""
 
+    def batch_sizes(self, images: int, real: int) -> list[int]:
+        """Return how many images its batches hold, for a trial before the run; by default none is tried.
+
+        Args:
+            images: Decoded synthetic images that there are.
+            real: Real ones.
+        """
+        return []
+
     @property
     def trains_new(self) -> bool:
         """Whether ``begin`` trains a new network before its first update."""

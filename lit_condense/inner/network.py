@@ -14,6 +14,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from lit_condense import contracts
 from lit_condense.data.store import RealImages
 from lit_condense.engine.first_order import FirstOrderLoss
 from lit_condense.networks import NetworkFactory, build_network
@@ -51,7 +52,7 @@ class InnerNetwork:
         self._needs_features = needs_features
         self._factory, self._real, self._key, self._make_optimizer = factory, real, key, optimizer
         self.network = self._build(0).to(like.device, like.dtype)
-        self.optimizer = optimizer(self.network.parameters())
+        self.optimizer = contracts.steps_alone(optimizer(self.network.parameters()), "the inner network")
 
     def _build(self, index: int) -> nn.Module:
         channels, height, width = self._real.image_shape

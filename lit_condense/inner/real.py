@@ -7,8 +7,10 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from lit_condense import contracts
 from lit_condense.augmentation import AlwaysOn, Augmentation
 from lit_condense.augmentation.cutmix import mixed
+from lit_condense.batching import batch_sizes, batches
 from lit_condense.data.store import RealImages
 from lit_condense.data.walk import Batches, check_batches, walked
 from lit_condense.errors import SettingsError
@@ -80,12 +82,17 @@ class TrainOnReal(InnerLoop):
         """Whether there are early epochs."""
         return self.early > 0
 
+    def batch_sizes(self, images: int, real: int) -> list[int]:
+        """Return how many real images its batches hold."""
+        drawn = [min(self.batch_size, real)] * (self.images > 0)
+        return drawn + (batch_sizes(real, self.batch_size) if self.early else [])
+
     def begin(self, inner: InnerNetwork, material: TrainingMaterial, key: RandomKey) -> None:
         """Train for the early epochs, each over all real images in a new order."""
         for epoch in range(self.early):
             here = key.fold("early", epoch)
             order = torch.randperm(len(material.real), generator=here.generator())
-            for step, chosen in enumerate(torch.split(order, self.batch_size)):
+            for step, chosen in enumerate(batches(order, self.batch_size)):
                 self._train_batch(inner, material, chosen, here.fold(step))
 
     def advance(self, inner: InnerNetwork, material: TrainingMaterial, progress: Progress, key: RandomKey) -> None:
@@ -106,5 +113,5 @@ class TrainOnReal(InnerLoop):
         real = material.real
         images, labels = real.at(chosen).to(material.images.dtype), real.labels_at(chosen)
         draw = self.augmentation.draw(key.fold("augment"), (images.shape[-2], images.shape[-1]), samples=len(images))
-        images = self.augmentation.apply(images, draw)
+        images = contracts.applied(self.augmentation, images, draw)
         inner.train_step(material.loss, *mixed(images, labels, self.cutmix, real.num_classes, key.fold("cutmix")))

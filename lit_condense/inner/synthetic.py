@@ -6,6 +6,8 @@ from collections.abc import Sequence
 
 import torch
 
+from lit_condense import contracts
+from lit_condense.batching import batch_sizes, batches
 from lit_condense.errors import SettingsError
 from lit_condense.inner.base import InnerLoop, TrainingMaterial
 from lit_condense.inner.network import BatchNormStatistics, InnerNetwork
@@ -70,6 +72,10 @@ class TrainOnSynthetic(InnerLoop):
         """Return the given number of epochs, or the published one for the mean images per class."""
         return self.epochs if self.epochs is not None else loops_for(_typical(ipc))[1]
 
+    def batch_sizes(self, images: int, real: int) -> list[int]:
+        """Return how many synthetic images its batches hold."""
+        return batch_sizes(images, self.batch_size)
+
     def advance(self, inner: InnerNetwork, material: TrainingMaterial, progress: Progress, key: RandomKey) -> None:
         """Train for some epochs on shuffled batches, augmented per sample if the method augments."""
         for epoch in range(self.epochs_after(progress, material.ipc)):
@@ -81,13 +87,13 @@ class TrainOnSynthetic(InnerLoop):
 
     def _train_epoch(self, inner: InnerNetwork, material: TrainingMaterial, key: RandomKey, epoch: int) -> None:
         order = torch.randperm(len(material.labels), generator=key.fold("order", epoch).generator())
-        for step, chosen in enumerate(torch.split(order, self.batch_size)):
+        for step, chosen in enumerate(batches(order, self.batch_size)):
             images = material.images[sent(chosen, material.images.device)]
             labels = material.labels[sent(chosen, material.labels.device)]
             draw = material.augmentation.draw(
                 key.fold("augment", epoch, step), (images.shape[-2], images.shape[-1]), samples=len(images)
             )
-            inner.train_step(material.loss, material.augmentation.apply(images, draw), labels)
+            inner.train_step(material.loss, contracts.applied(material.augmentation, images, draw), labels)
 
 
 def _typical(ipc: Sequence[int]) -> int:

@@ -65,12 +65,12 @@ def build_network(
     setting = f"{in_channels}x{image_size[0]}x{image_size[1]} images and {num_classes} classes"
     # on the CPU and in float32 whatever the defaults are: the same key gives the same weights everywhere
     with torch.device("cpu"), single_precision(), key.isolated():
-        with _explained(f"{name} could not be built with in_channels, image_size and num_classes for {setting}"):
+        with explained(f"{name} could not be built with in_channels, image_size and num_classes for {setting}"):
             network = factory(in_channels=in_channels, image_size=image_size, num_classes=num_classes)
         if not isinstance(network, nn.Module):
             raise SettingsError(f"{name} should make an nn.Module, but made {type(network).__name__}.")
         # a lazy layer draws its weights in its first forward pass, hence inside the key
-        with _explained(f"{name} was built, but does not run, for {setting}"):
+        with explained(f"{name} was built, but does not run, for {setting}"):
             logits = _dry_forward(network, _example(network, in_channels, image_size))
         _check_logits(logits, name, num_classes)
         if needs_features:
@@ -151,7 +151,7 @@ def _check_logits(logits: Any, name: str, num_classes: int) -> None:
 
 
 @contextlib.contextmanager
-def _explained(what: str) -> Iterator[None]:
+def explained(what: str) -> Iterator[None]:
     """Turn an error of foreign code that shapes or arguments can cause into one that says so."""
     try:
         yield

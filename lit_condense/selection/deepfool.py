@@ -8,6 +8,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from lit_condense.batching import batches
 from lit_condense.errors import SettingsError
 from lit_condense.selection.base import Candidates
 from lit_condense.selection.scores import ScoreSelection
@@ -43,7 +44,7 @@ class DeepFool(ScoreSelection):
         network = candidates.view.network
         # a selection may run inside Lightning's inference mode
         with torch.inference_mode(False), torch.enable_grad():
-            parts = torch.split(candidates.indices, self.chunk)
+            parts = batches(candidates.indices, self.chunk)
             return -torch.cat([_squared_norms(network, candidates.real.at(part), self.iterations) for part in parts])
 
 

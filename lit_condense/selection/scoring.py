@@ -15,6 +15,7 @@ from lightning.pytorch.core.optimizer import LightningOptimizer
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from lit_condense.batching import batch_count, batches
 from lit_condense.data.store import RealImages
 from lit_condense.errors import CheckpointError, NonFiniteError, SettingsError
 from lit_condense.networks import (
@@ -41,7 +42,7 @@ class Scoring:
         momentum: Its momentum.
         nesterov: Whether the momentum is Nesterov's.
         weight_decay: Its weight decay.
-        batch_size: Images in a step; the last batch of an epoch may be smaller.
+        batch_size: Images in a step; the last batch of an epoch may be smaller, or larger by one.
         chunk: Images that go through a trained network at once.
         cache: Folder where trained networks are kept, and taken from when all that they depend on is the same.
     """
@@ -234,9 +235,9 @@ class Scoring:
         """Return what a network says of the real images at ``indices`` ``(n,)``, in evaluation mode."""
         outputs = FeaturesAndLogits(network)
         with evaluating(outputs), torch.no_grad():
-            parts = [outputs(real.at(part)) for part in torch.split(indices, self.chunk)]
+            parts = [outputs(real.at(part)) for part in batches(indices, self.chunk)]
         features, logits = (torch.cat(column) for column in zip(*parts, strict=True))
         return ScoringView(network, features, logits)
 
     def _batches(self, real: RealImages) -> int:
-        return -(-len(real) // self.batch_size)
+        return batch_count(len(real), self.batch_size)

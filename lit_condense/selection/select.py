@@ -79,7 +79,7 @@ def select(
         for number in share.take(range(len(groups))):
             members, count = groups[number]
             candidates = candidates_of(networks, forgetting, scoring, real, members)
-            choice = _checked(selection, selection.choose(candidates, count, key.fold("group", number)), count, members)
+            choice = checked(selection, selection.choose(candidates, count, key.fold("group", number)), count, members)
             place = slice(starts[number], starts[number] + count)
             indices[place] = members[choice.positions]
             if choice.weights is not None:
@@ -106,7 +106,7 @@ def candidates_of(
     )
 
 
-def _checked(selection: Selection, choice: Choice, count: int, members: Tensor) -> Choice:
+def checked(selection: Selection, choice: Choice, count: int, members: Tensor) -> Choice:
     """Hold a selection, which may be the user's own, to its contract."""
     positions, weights = choice.positions, choice.weights
     different = torch.unique(positions)

@@ -112,6 +112,7 @@ class Asked(RandomSampling):
 )
 def test_the_real_images_of_a_class_are_gathered_once_an_update(losses):
     sampling = Asked()
-    fitted(*losses, sampling=sampling, engine=Engine(classes_per_block=3), max_steps=2)
-    drawn = [path for path in sampling.paths if path[0] == "real"]
-    assert sorted(drawn) == [("real", update, c) for update in range(2) for c in range(5)]
+    fitted(*losses, sampling=sampling, engine=Engine(classes_per_block=3), max_steps=3)
+    # the trial before the first update, and a look at every index at it, ask too
+    drawn = [path for path in sampling.paths if path[0] == "real" and path[1] > 0]
+    assert sorted(drawn) == [("real", update, c) for update in (1, 2) for c in range(5)]

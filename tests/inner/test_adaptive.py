@@ -137,7 +137,7 @@ def literal(network, loop, sgd, given, key):
     [
         {"most_epochs": 12},
         {"lr": 0.1},
-        {"lr": 0.1, "batch_size": 3, "momentum": 0.9, "weight_decay": 0.01},
+        {"lr": 0.1, "batch_size": 4, "momentum": 0.9, "weight_decay": 0.01},
         {"held_out": 5, "lr": 0.05, "most_epochs": 20},
         {"lr": 1e-4, "most_epochs": 4},
         {"momentum": 0.0, "lr": 0.3},

@@ -13,7 +13,7 @@ from lit_condense.engine import Engine
 from lit_condense.errors import SettingsError
 from lit_condense.inner import TrainOnSynthetic
 from lit_condense.matching import ContrastiveGradientMatching, GradientMatching, Progress, WarmUpGradientMatching
-from tests.helpers import fitted
+from tests.helpers import Emptying, fitted
 from tests.methods.helpers import (
     CLASSES,
     EQUAL,
@@ -119,6 +119,7 @@ def run(networks, matches):
     fitted(
         Contrastive(networks, matches, name="contrastive"),
         WarmUp(networks, matches, name="warm_up"),
+        Emptying(computed),
         inner=TrainOnSynthetic(updates=3, epochs=1),
         max_steps=9,
         trainer={"logger": memory, "log_every_n_steps": 1},

@@ -10,7 +10,7 @@ from lit_condense.errors import SettingsError
 from lit_condense.inner import FreshNetwork
 from lit_condense.matching import FeatureMatching, MatchingLoss, Quantities
 from lit_condense.parametrization import MultiFormation
-from tests.helpers import TinyData, fitted, tiny_convnet
+from tests.helpers import Emptying, TinyData, fitted, tiny_convnet
 from tests.methods.helpers import (
     CLASSES,
     EQUAL,
@@ -167,7 +167,14 @@ class NetworkSpy(MatchingLoss):
 
 def test_every_update_has_a_fresh_network():
     spy = NetworkSpy()
-    fitted(spy, inner=FreshNetwork(), max_steps=4, data=TinyData((5,) * 3), engine=Engine(classes_per_block=3))
+    fitted(
+        spy,
+        Emptying(spy.seen),
+        inner=FreshNetwork(),
+        max_steps=4,
+        data=TinyData((5,) * 3),
+        engine=Engine(classes_per_block=3),
+    )
     assert len(spy.seen) == 4
     assert len({round(value, 3) for value in spy.seen}) == 4
 

@@ -10,7 +10,7 @@ from lit_condense.engine import Engine
 from lit_condense.inner import TrainOnSynthetic
 from lit_condense.matching import FeatureMatching, GradientMatching
 from lit_condense.parametrization import MultiFormation, RandomReal
-from tests.helpers import DOUBLE, TinyData, fitted, tiny_convnet
+from tests.helpers import DOUBLE, Emptying, TinyData, fitted, tiny_convnet
 from tests.methods.helpers import PRECISION, REAL_BATCH, SEED, KeyedDraws, Recording, labels_of, one_update
 from tests.oracles import dc, methods, multi_formation
 
@@ -110,6 +110,7 @@ def test_each_class_and_update_has_one_draw_and_training_one_for_every_image(per
     spy = Spy()
     fitted(
         GradientMatching(),
+        Emptying(spy.drawn, spy.applied),
         augmentation=spy,
         inner=TrainOnSynthetic(updates=2, epochs=1, batch_size=4),
         engine=Engine(classes_per_block=per_block),
