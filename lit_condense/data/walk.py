@@ -7,6 +7,7 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
+from lit_condense.batching import batch_at, batch_count
 from lit_condense.errors import SettingsError
 from lit_condense.rng import RandomKey
 
@@ -24,16 +25,17 @@ def walked(images: int, batch_size: int, number: int, key: RandomKey, keep_short
         batch_size: Images in a batch; at most all of them.
         number: Which batch, counted from 0.
         key: Names the walk.
-        keep_short: Whether what is left at the end of a pass makes a shorter batch or is left out.
+        keep_short: Whether what is left at the end of a pass makes a shorter batch (a single image joins the batch
+            before it) or is left out.
 
     Returns:
         Positions from 0 to ``images - 1``, int64 on the CPU, all different.
     """
     size = min(batch_size, images)
-    per_pass = -(-images // size) if keep_short else images // size
+    per_pass = batch_count(images, size) if keep_short else images // size
     passed, position = divmod(number, per_pass)
     order = torch.randperm(images, generator=key.fold("pass", passed).generator())
-    return order[position * size : (position + 1) * size]
+    return batch_at(order, size, position) if keep_short else order[position * size : (position + 1) * size]
 
 
 def check_batches(owner: str, batches: str) -> None:

@@ -85,7 +85,7 @@ class TrainOnReal(InnerLoop):
     def batch_sizes(self, images: int, real: int) -> list[int]:
         """Return how many real images its batches hold."""
         drawn = [min(self.batch_size, real)] * (self.images > 0)
-        return drawn + (batch_sizes(real, self.batch_size) if self.early else [])
+        return drawn + (batch_sizes(real, self.batch_size) if self.early or self.batches == "epochs" else [])
 
     def begin(self, inner: InnerNetwork, material: TrainingMaterial, key: RandomKey) -> None:
         """Train for the early epochs, each over all real images in a new order."""

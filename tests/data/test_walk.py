@@ -44,3 +44,10 @@ def test_what_is_left_at_the_end_of_a_pass_can_be_left_out(images, size, per_pas
 def test_a_batch_follows_from_its_number_alone():
     assert walked(50, 8, 11, KEY).tolist() == batches(50, 8, 12)[11]
     assert walked(50, 8, 11, KEY.fold(1)).tolist() != batches(50, 8, 12)[11]
+
+
+def test_a_rest_of_one_image_joins_the_batch_before_it():
+    found = batches(9, 4, 4)
+    assert [len(batch) for batch in found] == [4, 5, 4, 5]
+    assert [sorted(found[i] + found[i + 1]) for i in (0, 2)] == [list(range(9))] * 2
+    assert [len(batch) for batch in batches(9, 4, 4, keep_short=False)] == [4] * 4
