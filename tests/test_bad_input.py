@@ -281,6 +281,7 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_saves_the_last_good_set(tmp
         return total * (value if len(calls) > 5 else 1)  # all classes at once: update 5 is the first bad one
 
     monkeypatch.setattr(GradientMatching, "loss", loss)
+    monkeypatch.setattr(GradientMatching, "on_train_start", lambda *_: calls.clear())  # after the trial
     folder = stopped_run(tmp_path, capsys, ["GradientMatching", "update 5", str(value)])
     images, _, card = load_condensed(folder)
     assert bool(images.isfinite().all())
