@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 import io
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any, cast
 
@@ -194,14 +196,33 @@ def save_last(trainer: Trainer, unless_saved: bool = False) -> None:
                 continue
             if trainer.is_global_zero and path.is_symlink():
                 path.unlink()
-            trainer.save_checkpoint(path)
+            with _as_after_update(trainer):
+                trainer.save_checkpoint(path)
 
 
-def forget_begun(trainer: Trainer) -> None:
-    """Let Lightning's counters, which a checkpoint holds, say nothing of an update that failed before it began."""
-    progress = trainer.fit_loop.epoch_loop.batch_progress
-    for counted in cast(Any, (progress.total, progress.current)):
-        counted.ready = counted.started = counted.processed = counted.completed
+@contextmanager
+def _as_after_update(trainer: Trainer) -> Iterator[None]:
+    """Let Lightning's counters, which a checkpoint holds, stand as when it saves by itself, right after an update.
+
+    Wherever else it is saved, a run that goes on from it would number the lines of its log from one too many.
+    """
+    loop = trainer.fit_loop.epoch_loop
+    counted = cast(Any, (loop.batch_progress.total, loop.batch_progress.current))
+    evaluated = cast(Any, (loop.val_loop.batch_progress.total, loop.val_loop.batch_progress.current))
+    before, steps = [(one, copy.copy(vars(one))) for one in (*counted, *evaluated)], loop._batches_that_stepped
+    after_one = all(one.processed > 0 for one in counted)
+    for one in counted:
+        one.ready = one.started = one.processed  # an update that failed or was not to be begun does not count
+        one.completed = one.processed - 1 if after_one else one.processed
+    for one in evaluated:  # an evaluation that was cut off is not gone on with
+        one.ready = one.started = one.processed = one.completed
+    loop._batches_that_stepped = max(0, trainer.global_step - 1) if after_one else steps
+    try:
+        yield
+    finally:
+        for one, values in before:
+            vars(one).update(values)
+        loop._batches_that_stepped = steps
 
 
 def last_path(callback: ModelCheckpoint) -> Path:

@@ -13,7 +13,7 @@ from lightning.pytorch.utilities import rank_zero_warn
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from lit_condense.callbacks.report import Report
-from lit_condense.callbacks.save_on_signal import ends_between_updates
+from lit_condense.callbacks.save_on_signal import ends_between_updates, hear_interrupts
 from lit_condense.checkpointing import is_dry
 from lit_condense.errors import BetweenUpdates, ExportError, NonFiniteError
 from lit_condense.evaluated_set import EvaluatedSet
@@ -132,6 +132,7 @@ class FinalReport(Callback):
         if trainer.state.fn != "fit" or pl_module.unfinished:
             return
         if self._evaluating:
+            hear_interrupts()
             print(CUT_OFF.format(folder=self._folder(trainer)), file=sys.stderr)
         elif isinstance(exception, NonFiniteError) or ends_between_updates(exception):
             record = {"evaluation": None, "stopped": str(exception) or STOPPED[type(exception)]}

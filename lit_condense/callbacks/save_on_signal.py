@@ -11,7 +11,7 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
-from lit_condense.checkpointing import forget_begun, save_last
+from lit_condense.checkpointing import save_last
 from lit_condense.errors import BetweenUpdates, NonFiniteError
 from lit_condense.sharding import Share
 
@@ -45,10 +45,8 @@ class SaveOnSignal(Callback):
         if trainer.world_size > 1:
             signal.signal(signal.SIGTERM, self._note_sigterm)
 
-    def on_train_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
-    ) -> None:
-        """End the run on all processes if one of them was told to.
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
+        """End the run on all processes, after the update before and its lines in the log, if one of them was told to.
 
         Raises:
             SIGTERMException: One was.
@@ -57,17 +55,18 @@ class SaveOnSignal(Callback):
         self._end_if_told(trainer, pl_module)
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Let Ctrl-C end a process that is alone at once."""
-        self._evaluating = trainer.world_size == 1
-
-    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """As after an update."""
-        self._evaluating = False
+        """Do so too; from here on let Ctrl-C end a process that is alone at once."""
         if trainer.state.fn == "fit" and not trainer.sanity_checking:
             self._end_if_told(trainer, pl_module)
+            self._evaluating = trainer.world_size == 1
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Let an update be finished again."""
+        self._evaluating = False
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Give Ctrl-C back: what follows can be ended at any time."""
+        """End the run after its last update too; give Ctrl-C back: what follows can be ended at any time."""
+        self._end_if_told(trainer, pl_module)
         if self._before is not None:
             signal.signal(signal.SIGINT, self._before)
             self._before = None
@@ -76,8 +75,6 @@ class SaveOnSignal(Callback):
         """Save if what ends the fit does so between two updates."""
         self._before = None  # Lightning gives it back
         if trainer.state.fn == "fit" and ends_between_updates(exception):
-            if isinstance(exception, NonFiniteError):
-                forget_begun(trainer)
             save_last(trainer)
 
     def _end_if_told(self, trainer: Trainer, module: LightningModule) -> None:
@@ -105,6 +102,13 @@ class SaveOnSignal(Callback):
 
 SaveOnSigterm = SaveOnSignal
 """Its name before it answered more than SIGTERM."""
+
+
+def hear_interrupts() -> None:
+    """Let Ctrl-C be heard again: Lightning ignores it while it shuts down, and for good after the end of its loops."""
+    main = threading.current_thread() is threading.main_thread()
+    if main and signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def ends_between_updates(exception: BaseException) -> bool:
