@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import copy
 import io
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any, cast
 
 import torch
-from lightning.fabric.plugins import TorchCheckpointIO
+from lightning.fabric.plugins import CheckpointIO, TorchCheckpointIO
 from lightning.fabric.utilities.cloud_io import get_filesystem
 from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
@@ -144,14 +146,83 @@ def previous(path: Path, expected: int, holds: str) -> tuple[int, Path] | None:
     return max(found, default=None)
 
 
-def save_last(trainer: Trainer) -> None:
-    """Save as the checkpoint callbacks would, which do so in training only, and only at their intervals."""
+class DryRunIO(CheckpointIO):
+    """Reads checkpoints and writes none: Lightning's ``fast_dev_run`` still writes ``last.ckpt`` at its end.
+
+    Args:
+        reading: What reads them.
+    """
+
+    def __init__(self, reading: CheckpointIO) -> None:
+        self.reading = reading
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: Location, storage_options: Any | None = None) -> None:
+        """Do nothing."""
+
+    def remove_checkpoint(self, path: Location) -> None:
+        """Do nothing."""
+
+    def load_checkpoint(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
+        """Read a checkpoint."""
+        return self.reading.load_checkpoint(*args, **kwargs)
+
+
+def keep_dry(trainer: Trainer) -> None:
+    """Let a dry run (``fast_dev_run``) write no checkpoint, whoever asks for one."""
+    strategy = trainer.strategy
+    if is_dry(trainer) and not isinstance(strategy.checkpoint_io, DryRunIO):
+        strategy.checkpoint_io = DryRunIO(strategy.checkpoint_io)
+
+
+def is_dry(trainer: Trainer) -> bool:
+    """Return whether a run only tries whether everything works: it touches no file."""
+    return bool(trainer.fast_dev_run)  # type: ignore[attr-defined]
+
+
+def save_last(trainer: Trainer, unless_saved: bool = False) -> None:
+    """Save as the checkpoint callbacks would, which do so in training only, and only at their intervals.
+
+    Args:
+        trainer: Whose callbacks.
+        unless_saved: Only where the callback has not saved this very update.
+    """
+    if is_dry(trainer):
+        return
     for callback in trainer.checkpoint_callbacks:
         if isinstance(callback, ModelCheckpoint) and callback.save_last and callback.dirpath is not None:
-            path = last_path(callback)
+            path = Path(callback.last_model_path or last_path(callback))
+            saved = bool(callback._last_checkpoint_saved) and callback._last_global_step_saved == trainer.global_step
+            if unless_saved and saved:
+                continue
             if trainer.is_global_zero and path.is_symlink():
                 path.unlink()
-            trainer.save_checkpoint(path)
+            with _as_after_update(trainer):
+                trainer.save_checkpoint(path)
+
+
+@contextmanager
+def _as_after_update(trainer: Trainer) -> Iterator[None]:
+    """Let Lightning's counters, which a checkpoint holds, stand as when it saves by itself, right after an update.
+
+    Wherever else it is saved, a run that goes on from it would number the lines of its log from one too many.
+    """
+    loop = trainer.fit_loop.epoch_loop
+    counted = cast(Any, (loop.batch_progress.total, loop.batch_progress.current))
+    evaluated = cast(Any, (loop.val_loop.batch_progress.total, loop.val_loop.batch_progress.current))
+    before, steps = [(one, copy.copy(vars(one))) for one in (*counted, *evaluated)], loop._batches_that_stepped
+    after_one = all(one.processed > 0 for one in counted)
+    for one in counted:
+        one.ready = one.started = one.processed  # an update that failed or was not to be begun does not count
+        one.completed = one.processed - 1 if after_one else one.processed
+    for one in evaluated:  # an evaluation that was cut off is not gone on with
+        one.ready = one.started = one.processed = one.completed
+    loop._batches_that_stepped = max(0, trainer.global_step - 1) if after_one else steps
+    try:
+        yield
+    finally:
+        for one, values in before:
+            vars(one).update(values)
+        loop._batches_that_stepped = steps
 
 
 def last_path(callback: ModelCheckpoint) -> Path:

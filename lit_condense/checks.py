@@ -159,6 +159,11 @@ def length_of_run(trainer: Trainer, updates_per_network: int) -> None:
             f"Expected trainer.max_steps, the number of image updates, to be 1 or more, got {trainer.max_steps}. "
             f"Set it, best to a multiple of {updates_per_network} (the updates of one network)."
         )
+    if trainer.limit_train_batches == 0:
+        raise SettingsError(
+            "Expected trainer.limit_train_batches to be above 0, got 0: nothing would be learned, and what the images "
+            "start from would be written as the set. Leave it out; trainer.max_steps says how many updates are done."
+        )
     if trainer.max_steps % updates_per_network and not trainer.fast_dev_run:  # type: ignore[attr-defined]
         rank_zero_warn(
             f"max_steps={trainer.max_steps} is no multiple of the {updates_per_network} updates that a network "

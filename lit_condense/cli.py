@@ -27,7 +27,7 @@ import lit_condense.matching
 import lit_condense.networks  # noqa: F401
 from lit_condense import checkpointing
 from lit_condense._version import __version__
-from lit_condense.callbacks import SaveOnSigterm
+from lit_condense.callbacks import SaveOnSignal
 from lit_condense.data import CondenseDataModule
 from lit_condense.errors import CheckpointError, CondenseError, SettingsError
 from lit_condense.evaluated_set import EvaluatedSet
@@ -54,8 +54,8 @@ class SaveFitConfig(SaveConfigCallback):
     """Saves the config of a fit only: evaluating a run must not overwrite the record of how it was made."""
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Save the config at the start of a fit."""
-        if stage == "fit":
+        """Save the config at the start of a fit that is no dry run."""
+        if stage == "fit" and not checkpointing.is_dry(trainer):
             super().setup(trainer, pl_module, stage)
 
 
@@ -104,7 +104,7 @@ class CondenseCLI(LightningCLI):
 
     def before_fit(self) -> None:
         """Refuse what would fail later."""
-        for folder in self._output_folders():
+        for folder in [] if checkpointing.is_dry(self.trainer) else self._output_folders():
             check_writable(folder)
         self._check_checkpoint()
 
@@ -175,7 +175,7 @@ def run(args: ArgsType = None) -> CondenseCLI:
             "num_sanity_val_steps": 0,
             "enable_model_summary": False,
             "log_every_n_steps": 10,
-            "callbacks": [SaveOnSigterm()],  # beside those of the config
+            "callbacks": [SaveOnSignal()],  # beside those of the config
         },
         # The module takes its own optimizer: --optimizer would hand it every parameter behind its back.
         auto_configure_optimizers=False,
@@ -185,21 +185,32 @@ def run(args: ArgsType = None) -> CondenseCLI:
 
 
 def main(args: ArgsType = None) -> None:
-    """Entry point of ``lit-condense``: errors meant for the user end as one message and exit code 1, SIGTERM as 143."""
+    """Entry point of ``lit-condense``: errors meant for the user end as one message and exit code 1.
+
+    SIGTERM ends as 143 and Ctrl-C as 130, as the shell counts.
+    """
     keep_freed_memory()
     try:
         run(args)
     except SIGTERMException:  # a SystemExit with code 0, as if the run were complete
-        if getattr(rank_zero_only, "rank", 0):  # Lightning kills the first process where another one seems to fail
-            return
-        print(
-            "lit-condense: stopped by SIGTERM. Go on from the last checkpoint with --ckpt_path last.", file=sys.stderr
-        )
-        sys.exit(128 + signal.SIGTERM)
+        _stopped("SIGTERM", signal.SIGTERM)
+    except KeyboardInterrupt:
+        _stopped("Ctrl-C", signal.SIGINT)
+    except SystemExit as stopped:
+        if not isinstance(stopped.__context__, KeyboardInterrupt):  # Lightning ends it as any failure, with code 1
+            raise
+        _stopped("Ctrl-C", signal.SIGINT)
     except (CondenseError, MisconfigurationException, OSError) as error:
         if os.environ.get("JSONARGPARSE_DEBUG"):
             raise
         sys.exit(f"lit-condense: error: {error}{_advice(error)}")
+
+
+def _stopped(by: str, signum: signal.Signals) -> None:
+    if getattr(rank_zero_only, "rank", 0):  # Lightning kills the first process where another one seems to fail
+        return
+    print(f"lit-condense: stopped by {by}. Go on from the last checkpoint with --ckpt_path last.", file=sys.stderr)
+    sys.exit(128 + signum)
 
 
 def _advice(error: Exception) -> str:

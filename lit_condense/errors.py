@@ -22,4 +22,17 @@ class ExportError(CondenseError):
 
 
 class NonFiniteError(CondenseError):
-    """A loss, gradient or image became NaN or infinite."""
+    """A loss, gradient or image became NaN or infinite.
+
+    Args:
+        message: What did, and when.
+        between_updates: Nothing was changed by the update in which it did.
+    """
+
+    def __init__(self, message: str, between_updates: bool = False) -> None:
+        super().__init__(message)
+        self.between_updates = between_updates
+
+
+class BetweenUpdates(KeyboardInterrupt):
+    """Ctrl-C ended a fit where a checkpoint is exact."""

@@ -11,6 +11,7 @@ from lightning.pytorch import LightningModule
 from torch import Tensor
 
 from lit_condense import checks, loading, meaning, trial
+from lit_condense.checkpointing import save_last
 from lit_condense.data import CondenseDataModule
 from lit_condense.evaluation import Evaluation, Judge, SmallSet
 from lit_condense.networks import NetworkFactory, network_name
@@ -55,6 +56,7 @@ class EvaluatedSet(LightningModule):
         self._counts: list[int] = []
         self._updates = 0
         self._origin: Plain | None = None
+        self._kept_step: int | None = None
 
     @abstractmethod
     def training_set(self) -> SmallSet:
@@ -128,6 +130,29 @@ class EvaluatedSet(LightningModule):
     def updates_done(self) -> int:
         """Image updates behind the set, in whichever runs and processes they were done."""
         return self._updates
+
+    def keep_last(self) -> None:
+        """Write ``last.ckpt`` of this update, unless it is written."""
+        if self._kept_step != self.trainer.global_step:
+            save_last(self.trainer, unless_saved=True)
+            self._kept_step = self.trainer.global_step
+
+    def on_train_batch_end(self, outputs: Any, batch: int, batch_idx: int) -> None:
+        """Write ``last.ckpt`` of the update that ends the run, whatever the checkpoint callback's interval is."""
+        if self.trainer.should_stop or self.trainer.global_step == self.trainer.max_steps:
+            self.keep_last()
+
+    def on_train_start(self) -> None:
+        """Forget what another run kept."""
+        self._kept_step = None
+
+    def teardown(self, stage: str) -> None:
+        """Forget what this run kept."""
+        self._kept_step = None
+
+    def on_train_end(self) -> None:
+        """Do so too where the run ends for a reason that came after its last update."""
+        self.keep_last()
 
     @property
     def share(self) -> Share:

@@ -71,7 +71,7 @@ class ImageStep:
             lambda tag: bool(module.share.sum(_bad_entries(gradient_of(tag))) == 0),
         )
         if reason:
-            self._refuse(reason + _diverged(module))
+            self._refuse(reason + _diverged(module), between_updates=True)
             optimizer.step()  # of no gradient: the images stay, and the update counts
             return torch.full_like(summed[-1], torch.nan)
         before = self._before(module.images, optimizer.optimizer)
@@ -85,13 +85,14 @@ class ImageStep:
             _put_back(module.images, optimizer.optimizer, before)
             self._refuse(
                 f"Update {update} made images that are NaN or infinite; the set was put back to before it. Lower the "
-                "learning rate of the images."
+                "learning rate of the images.",
+                between_updates=False,  # the optimizer has taken its step
             )
         return grad_norm
 
-    def _refuse(self, reason: str) -> None:
+    def _refuse(self, reason: str, between_updates: bool) -> None:
         if self.non_finite == "stop":
-            raise NonFiniteError(reason)
+            raise NonFiniteError(reason, between_updates)
         self.skipped += 1
         rank_zero_warn(f"{reason} The update is skipped ({self.skipped} so far).")
 

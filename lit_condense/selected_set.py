@@ -10,7 +10,7 @@ from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor, nn
 
 from lit_condense import checks, trial
-from lit_condense.checkpointing import save_last
+from lit_condense.checkpointing import is_dry, keep_dry
 from lit_condense.errors import CheckpointError, SettingsError
 from lit_condense.evaluated_set import EvaluatedSet
 from lit_condense.evaluation import Evaluation, SmallSet
@@ -107,12 +107,13 @@ class SelectedSet(EvaluatedSet):
                 f"Expected trainer.precision 32-true for a selection, got {self.trainer.precision}. Leave it out."
             )
         checks.validations(self.trainer)
+        keep_dry(self.trainer)
         checks.enough_classes(self.data.real)
         self.budget.groups(self.data.real)
         if stage != "fit" and self._origin is not None:
             self.check_meaning(self._origin["meaning"])
         if stage == "fit":
-            if self.scoring.cache is not None and self.trainer.is_global_zero:
+            if self.scoring.cache is not None and self.trainer.is_global_zero and not is_dry(self.trainer):
                 check_writable(Path(self.scoring.cache))
             self._hold(torch.empty(0, dtype=torch.int64), torch.empty(0))
             self._updates = 0
@@ -156,10 +157,11 @@ class SelectedSet(EvaluatedSet):
         counts = [count for _, count in self.budget.groups(self.data.real)]
         trial.evaluations(self, counts)
         if self.unfinished and self._select_if_trained():
-            self._save_last()
+            self.keep_last()
 
     def teardown(self, stage: str) -> None:
         """Give the trainer its own limit back."""
+        super().teardown(stage)
         if self._step_limit is not None:
             self.trainer.fit_loop.epoch_loop.max_steps, self._step_limit = self._step_limit, None
 
@@ -182,14 +184,15 @@ class SelectedSet(EvaluatedSet):
             # rank 0's count: float drift between devices must not fork the run
             self.share.broadcast([*network.state_dict().values(), history.forgotten])
             self._trained[index] = self.scoring.trained(network, history, index)
-            if self.trainer.is_global_zero:
+            if self.trainer.is_global_zero and not is_dry(self.trainer):
                 self.scoring.keep(self.task, self._trained[index])
             self._select_if_trained()
 
     def on_train_batch_end(self, outputs: Any, batch: int, batch_idx: int) -> None:
         """Write the selection into ``last.ckpt``, whatever the checkpoint callback's interval is."""
+        super().on_train_batch_end(outputs, batch, batch_idx)
         if not self.unfinished:
-            self._save_last()
+            self.keep_last()
 
     def _select_if_trained(self) -> bool:
         if len(self._trained) < self.selection.networks:
@@ -204,12 +207,6 @@ class SelectedSet(EvaluatedSet):
         self.indices, self.weights = indices.to(self.device), weights.to(self.device)
         labels = self.data.real.labels_at(self.indices)
         self._counts = torch.bincount(labels, minlength=self.data.real.num_classes).tolist()
-
-    def _save_last(self) -> None:
-        """Save as the checkpoint callbacks would, which do so in training only, and only at their intervals."""
-        if self.trainer.fast_dev_run:  # type: ignore[attr-defined]
-            return
-        save_last(self.trainer)
 
     # ---------------------------------------------------------------- what the set holds
 

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from lit_condense import checks, contracts, matching_trial, meaning, trial
 from lit_condense.augmentation import Augmentation, NoAugmentation
+from lit_condense.checkpointing import keep_dry
 from lit_condense.engine import Engine, RunningEngine, match
 from lit_condense.engine.engine import needs_of
 from lit_condense.engine.gather import Gatherer
@@ -118,6 +119,7 @@ class SyntheticSet(EvaluatedSet):
         """Check the settings against the data and make the first images, unless a checkpoint brought them."""
         checks.precision(self.trainer)
         checks.validations(self.trainer)
+        keep_dry(self.trainer)
         real = self.data.real
         self.parametrization.check_size((real.image_shape[1], real.image_shape[2]))
         if self.images.numel() == 0:

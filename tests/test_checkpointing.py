@@ -20,14 +20,15 @@ from lightning.pytorch import Callback
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
-from lit_condense import SyntheticSet
+from lit_condense import SyntheticSet, load_condensed
 from lit_condense.callbacks import SaveOnSigterm
 from lit_condense.checkpointing import AtomicCheckpointIO
 from lit_condense.cli import main
+from lit_condense.data import Digits
 from lit_condense.errors import CheckpointError
 from lit_condense.export.files import write_atomically
 from lit_condense.matching import GradientMatching
-from tests.cli_helpers import checkpoint_of, cli, refusal, tiny_config, untouched_process, write_config
+from tests.cli_helpers import card_of, checkpoint_of, cli, refusal, tiny_config, untouched_process, write_config
 from tests.helpers import fitted
 from tests.processes import ended, process, wait_for
 from tests.test_resume import tensor_bytes
@@ -41,6 +42,11 @@ def straight(tmp_path_factory):
     folder = tmp_path_factory.mktemp("straight")
     cli("fit", *write_config(folder), *STRAIGHT)
     return folder / "tiny"
+
+
+def pixels_of(checkpoint):
+    """The images of a checkpoint of ``tiny_config`` in [0, 1]."""
+    return Digits(train_limit_per_class=10).real.normalization.denormalize(checkpoint["state_dict"]["images"])
 
 
 def files_in(folder):
@@ -284,7 +290,9 @@ def test_sigterm_saves_between_updates_and_ends_with_its_own_code(
     assert "--ckpt_path last" in capsys.readouterr().err
     assert checkpoint_of(tmp_path / "tiny")["global_step"] == saved
     assert files_in(tmp_path / "tiny" / "checkpoints") == {"last.ckpt"}
-    assert not (tmp_path / "tiny" / "condensed.safetensors").exists()
+    card = card_of(tmp_path / "tiny")
+    assert (card["update"], card["evaluation"], card["stopped"]) == (saved, None, "by SIGTERM")
+    assert torch.equal(load_condensed(tmp_path / "tiny").images, pixels_of(checkpoint_of(tmp_path / "tiny")))
     judged = []
     published = SyntheticSet.on_validation_epoch_end
 
@@ -313,7 +321,7 @@ def test_the_command_line_writes_atomically_unless_told_otherwise(tmp_path):
     for plugins, kind in ((None, AtomicCheckpointIO), ([{"class_path": "tests.test_checkpointing.Other"}], Other)):
         config["trainer"]["plugins"] = plugins
         (tmp_path / "run.yaml").write_text(yaml.safe_dump(config))
-        done = cli("fit", "--config", tmp_path / "run.yaml", "--trainer.max_steps", "1", "--trainer.fast_dev_run", "1")
+        done = cli("fit", "--config", tmp_path / "run.yaml", "--trainer.max_steps", "1")
         assert type(done.trainer.strategy.checkpoint_io) is kind
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -9,20 +10,35 @@ from typing import Any
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_warn
+from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from lit_condense.callbacks.report import Report
-from lit_condense.errors import ExportError, NonFiniteError
+from lit_condense.callbacks.save_on_signal import ends_between_updates, hear_interrupts
+from lit_condense.checkpointing import is_dry
+from lit_condense.errors import BetweenUpdates, ExportError, NonFiniteError
 from lit_condense.evaluated_set import EvaluatedSet
 from lit_condense.export import CondensedSet, load_condensed, save_condensed, write_grid
 from lit_condense.export.card import condensed_from
 from lit_condense.export.files import check_writable
 
+GRID_NAME = "grid.png"
+PENDING = "pending: fit --ckpt_path last does it where it was cut off"
+"""What a card says between the end of a run and the end of the final evaluation."""
+
+CUT_OFF = (
+    "lit-condense: the final evaluation did not end. The set, its card and its picture are in {folder}; "
+    "fit --ckpt_path last evaluates it."
+)
+STOPPED: dict[type[BaseException], str] = {SIGTERMException: "by SIGTERM", BetweenUpdates: "by Ctrl-C"}
+
 
 class FinalReport(Callback):
     """Evaluate, export and summarise the set when condensing or selecting ends.
 
-    Writes ``condensed.safetensors``, ``card.json`` and ``grid.png``, and prints a table to standard output. When a run
-    stops at a non-finite value, the last good set is written, with the reason in its card and without an evaluation.
+    Writes ``condensed.safetensors``, ``card.json`` and ``grid.png``, evaluates, completes the card, and prints a table
+    to standard output: whatever happens to the evaluation, the set is there. When a run is stopped, or stops at a value
+    that is not finite, the last good set is written, with the reason in its card and without an evaluation. A dry run
+    writes nothing.
 
     Args:
         folder: Where to write; by default the trainer's log folder.
@@ -33,11 +49,13 @@ class FinalReport(Callback):
         self._log_dir: str | None = None
         self._seconds = 0.0
         self._started: float | None = None
+        self._evaluating = False
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Refuse an output folder that cannot be written to, before any work."""
         self._log_dir = trainer.log_dir  # a collective call: every rank makes it, here and nowhere else
-        if stage in ("fit", "predict") and trainer.is_global_zero:
+        self._evaluating = False
+        if stage in ("fit", "predict") and trainer.is_global_zero and not is_dry(trainer):
             check_writable(self._folder(trainer))
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -77,21 +95,26 @@ class FinalReport(Callback):
         self._seconds = state_dict["seconds"]
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Evaluate on every rank; write and print on the first."""
+        """Write the set; evaluate it on every rank; complete its card and print on the first."""
         assert isinstance(pl_module, EvaluatedSet)
-        if trainer.fast_dev_run:  # type: ignore[attr-defined]
+        if is_dry(trainer):
             return
+        pl_module.keep_last()  # also where there was nothing left to train
         if pl_module.unfinished:
             rank_zero_warn(f"There is no report: {pl_module.unfinished}")
             return
         self._seconds, self._started = self._spent(), None
+        seconds = {"seconds": {pl_module.words[1]: round(self._seconds, 1)}}
+        if trainer.is_global_zero:
+            self._write_unless_there(trainer, pl_module, {"evaluation": None, "final_evaluation": PENDING, **seconds})
+        self._evaluating = True
         report = Report.of(pl_module)
         if not trainer.is_global_zero:
             return
         for logger in trainer.loggers:
             logger.log_metrics(report.metrics(), trainer.global_step)
-        record = {"evaluation": report.as_plain(), "seconds": {pl_module.words[1]: round(self._seconds, 1)}}
-        paths = self._write(trainer, pl_module, record)
+        paths = self._write(trainer, pl_module, {"evaluation": report.as_plain(), **seconds})
+        self._evaluating = False
         if self._log_dir is not None:
             paths.append(Path(self._log_dir))
         print(report.table(pl_module, self._seconds, paths))
@@ -99,24 +122,35 @@ class FinalReport(Callback):
     def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Write the set without evaluating it; where it stands already, its card with the evaluation is kept."""
         assert isinstance(pl_module, EvaluatedSet)
-        if trainer.is_global_zero and not _stands_in(self._folder(trainer), condensed_from(pl_module, {})):
-            self._write(trainer, pl_module, {"evaluation": None})
+        if trainer.is_global_zero and not is_dry(trainer):
+            self._write_unless_there(trainer, pl_module, {"evaluation": None})
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        """Write the last good set where a run stops at a non-finite value."""
-        if not isinstance(exception, NonFiniteError) or not isinstance(pl_module, EvaluatedSet):
+        """Write the last good set where a fit is stopped or stops; say where it is if it was being evaluated."""
+        if not isinstance(pl_module, EvaluatedSet) or not trainer.is_global_zero or is_dry(trainer):
             return
-        if trainer.is_global_zero and not pl_module.unfinished:
-            self._write(trainer, pl_module, {"evaluation": None, "stopped": str(exception)})
+        if trainer.state.fn != "fit" or pl_module.unfinished:
+            return
+        if self._evaluating:
+            hear_interrupts()
+            print(CUT_OFF.format(folder=self._folder(trainer)), file=sys.stderr)
+        elif isinstance(exception, NonFiniteError) or ends_between_updates(exception):
+            record = {"evaluation": None, "stopped": str(exception) or STOPPED[type(exception)]}
+            self._write_unless_there(trainer, pl_module, record)
 
     def _folder(self, trainer: Trainer) -> Path:
         return Path(self.folder or self._log_dir or trainer.default_root_dir)
+
+    def _write_unless_there(self, trainer: Trainer, module: EvaluatedSet, record: dict[str, Any]) -> None:
+        """Write a set that is not evaluated, but not over the card of the same one that is."""
+        if not _stands_in(self._folder(trainer), condensed_from(module, {})):
+            self._write(trainer, module, record)
 
     def _write(self, trainer: Trainer, module: EvaluatedSet, record: dict[str, Any]) -> list[Path]:
         condensed = condensed_from(module, record)
         folder = self._folder(trainer)
         paths = list(save_condensed(folder, condensed).values())
-        return [*paths, write_grid(folder / "grid.png", condensed.images, condensed.labels)]
+        return [*paths, write_grid(folder / GRID_NAME, condensed.images, condensed.labels)]
 
 
 def _stands_in(folder: Path, condensed: CondensedSet) -> bool:
@@ -124,4 +158,5 @@ def _stands_in(folder: Path, condensed: CondensedSet) -> bool:
         there = load_condensed(folder)
     except ExportError:
         return False
-    return torch.equal(there.images, condensed.images) and torch.equal(there.labels, condensed.labels)
+    same = torch.equal(there.images, condensed.images) and torch.equal(there.labels, condensed.labels)
+    return same and there.card.get("update") == condensed.card["update"] and (folder / GRID_NAME).exists()
