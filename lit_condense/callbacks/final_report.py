@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
@@ -16,6 +16,8 @@ from lit_condense.evaluated_set import EvaluatedSet
 from lit_condense.export import CondensedSet, load_condensed, save_condensed, write_grid
 from lit_condense.export.card import condensed_from
 from lit_condense.export.files import check_writable
+from lit_condense.export.images import check_set_replaceable
+from lit_condense.outputs import run_folder
 
 
 class FinalReport(Callback):
@@ -25,8 +27,11 @@ class FinalReport(Callback):
     stops at a non-finite value, the last good set is written, with the reason in its card and without an evaluation.
 
     Args:
-        folder: Where to write; by default the trainer's log folder.
+        folder: Where to write; by default the trainer's log folder, or ``lit_condense_run`` where that is the working
+            folder. What this program did not write is never replaced.
     """
+
+    exports_the_set: ClassVar[bool] = True
 
     def __init__(self, folder: str | None = None) -> None:
         self.folder = folder
@@ -39,6 +44,7 @@ class FinalReport(Callback):
         self._log_dir = trainer.log_dir  # a collective call: every rank makes it, here and nowhere else
         if stage in ("fit", "predict") and trainer.is_global_zero:
             check_writable(self._folder(trainer))
+            check_set_replaceable(self._folder(trainer))
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Start the clock of a run without training steps: what it does, it does before the loop."""
@@ -92,7 +98,7 @@ class FinalReport(Callback):
             logger.log_metrics(report.metrics(), trainer.global_step)
         record = {"evaluation": report.as_plain(), "seconds": {pl_module.words[1]: round(self._seconds, 1)}}
         paths = self._write(trainer, pl_module, record)
-        if self._log_dir is not None:
+        if self._log_dir is not None and trainer.loggers:
             paths.append(Path(self._log_dir))
         print(report.table(pl_module, self._seconds, paths))
 
@@ -110,7 +116,7 @@ class FinalReport(Callback):
             self._write(trainer, pl_module, {"evaluation": None, "stopped": str(exception)})
 
     def _folder(self, trainer: Trainer) -> Path:
-        return Path(self.folder or self._log_dir or trainer.default_root_dir)
+        return Path(self.folder) if self.folder else run_folder(trainer, self._log_dir)
 
     def _write(self, trainer: Trainer, module: EvaluatedSet, record: dict[str, Any]) -> list[Path]:
         condensed = condensed_from(module, record)

@@ -37,7 +37,7 @@ def test_an_image_folder_keeps_the_labels_whatever_the_classes_are_called(tmp_pa
 
 def test_folder_names_sort_as_their_labels_and_stay_inside_the_folder():
     names = ["../up", "b/c", "ä", "", "a" * 3, "x y", *map(str, range(100))]
-    folders = class_folders(names, 120)
+    folders = class_folders([*names, *map(str, range(len(names), 120))])
     assert sorted(folders) == folders
     assert len(set(folders)) == 120
     assert not [name for name in folders if set(name) & set("/.\\ ")]
