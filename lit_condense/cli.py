@@ -107,8 +107,8 @@ class CondenseCLI(LightningCLI):
         plugins = list(given) if isinstance(given, list) else [given]
         if not any(isinstance(plugin, CheckpointIO) for plugin in plugins):
             plugins.append(checkpointing.AtomicCheckpointIO())
-        given = self.config[self.subcommand].trainer
-        if given.default_root_dir is None and given.logger not in (None, True):  # Lightning's own logger has a folder
+        options = self.config[self.subcommand].trainer
+        if options.default_root_dir is None and options.logger not in (None, True):  # Lightning's own logger has a folder
             kwargs["default_root_dir"] = self._report_folder() or outputs.OWN_FOLDER
         return super().instantiate_trainer(plugins=plugins, **kwargs)
 
@@ -122,10 +122,10 @@ class CondenseCLI(LightningCLI):
 
     def before_fit(self) -> None:
         """Refuse what would fail later, or would take the place of files that are not this program's."""
-        outputs.check_checkpoints(self.trainer)
         for folder in self._output_folders():
             check_writable(folder)
         self._check_checkpoint()
+        outputs.check_checkpoints(self.trainer)
 
     def before_validate(self) -> None:
         """Refuse what would fail later, and say where the set is only what a run starts from."""
