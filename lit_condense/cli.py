@@ -108,7 +108,10 @@ class CondenseCLI(LightningCLI):
         if not any(isinstance(plugin, CheckpointIO) for plugin in plugins):
             plugins.append(checkpointing.AtomicCheckpointIO())
         options = self.config[self.subcommand].trainer
-        if options.default_root_dir is None and options.logger not in (None, True):  # Lightning's own logger has a folder
+        if options.default_root_dir is None and options.logger not in (
+            None,
+            True,
+        ):  # Lightning's own logger has a folder
             kwargs["default_root_dir"] = self._report_folder() or outputs.OWN_FOLDER
         return super().instantiate_trainer(plugins=plugins, **kwargs)
 

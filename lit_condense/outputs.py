@@ -49,7 +49,7 @@ def check_checkpoints(trainer: Trainer) -> None:
             if foreign is not None:
                 raise CheckpointError(
                     f"Expected a folder for the checkpoints of this run alone, but {foreign} was not written by "
-                    "lit_condense. Move it away, or choose another dirpath for ModelCheckpoint."
+                    "lit_condense, or is broken. Move it away, or choose another dirpath for ModelCheckpoint."
                 )
 
 
