@@ -25,13 +25,13 @@ import lit_condense.data
 import lit_condense.inner
 import lit_condense.matching
 import lit_condense.networks  # noqa: F401
-from lit_condense import checkpointing
+from lit_condense import checkpointing, outputs, ownership
 from lit_condense._version import __version__
-from lit_condense.callbacks import SaveOnSignal
+from lit_condense.callbacks import FinalReport, SaveOnSignal
 from lit_condense.data import CondenseDataModule
 from lit_condense.errors import CheckpointError, CondenseError, SettingsError
 from lit_condense.evaluated_set import EvaluatedSet
-from lit_condense.export.files import check_writable
+from lit_condense.export.files import check_writable, write_atomically
 from lit_condense.memory import keep_freed_memory
 from lit_condense.nulls import null_options
 from lit_condense.selected_set import SelectedSet
@@ -51,12 +51,22 @@ USAGE = {
 
 
 class SaveFitConfig(SaveConfigCallback):
-    """Saves the config of a fit only: evaluating a run must not overwrite the record of how it was made."""
+    """Saves the config of a fit only: evaluating a run must not overwrite the record of how it was made.
+
+    It goes into the folder of the run. A file of that name that this program did not write, or that was edited since,
+    is the user's and stays; the config then goes beside it.
+    """
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Save the config at the start of a fit that is no dry run."""
-        if stage == "fit" and not checkpointing.is_dry(trainer):
-            super().setup(trainer, pl_module, stage)
+        log_dir = trainer.log_dir  # a collective call
+        if stage != "fit" or checkpointing.is_dry(trainer) or not trainer.is_global_zero:
+            return
+        folder = outputs.run_folder(trainer, log_dir)
+        path = ownership.free_config(folder / self.config_filename)
+        if path.name != self.config_filename:
+            rank_zero_warn(f"{folder / self.config_filename} is not lit_condense's: this run's config goes to {path}.")
+        write_atomically(path, ownership.marked_config(self.parser.dump(self.config, skip_none=False)))
 
 
 class CondenseCLI(LightningCLI):
@@ -97,16 +107,28 @@ class CondenseCLI(LightningCLI):
         plugins = list(given) if isinstance(given, list) else [given]
         if not any(isinstance(plugin, CheckpointIO) for plugin in plugins):
             plugins.append(checkpointing.AtomicCheckpointIO())
+        options = self.config[self.subcommand].trainer
+        if options.default_root_dir is None and options.logger not in (
+            None,
+            True,
+        ):  # Lightning's own logger has a folder
+            kwargs["default_root_dir"] = self._report_folder() or outputs.OWN_FOLDER
         return super().instantiate_trainer(plugins=plugins, **kwargs)
+
+    def _report_folder(self) -> str | None:
+        given = self.config_init[self.subcommand].trainer.callbacks or []
+        reports = [c for c in (given if isinstance(given, list) else [given]) if isinstance(c, FinalReport)]
+        return reports[0].folder if reports else None
 
     def _parse_ckpt_path(self) -> None:
         """Do nothing: hyper-parameters in a checkpoint would silently override the command line."""
 
     def before_fit(self) -> None:
-        """Refuse what would fail later."""
+        """Refuse what would fail later, or would take the place of files that are not this program's."""
         for folder in [] if checkpointing.is_dry(self.trainer) else self._output_folders():
             check_writable(folder)
         self._check_checkpoint()
+        outputs.check_checkpoints(self.trainer)
 
     def before_validate(self) -> None:
         """Refuse what would fail later, and say where the set is only what a run starts from."""
@@ -130,8 +152,9 @@ class CondenseCLI(LightningCLI):
             )
 
     def _output_folders(self) -> list[Path]:
-        folders = [callback.dirpath for callback in self._checkpoint_callbacks()] + [self.trainer.log_dir]
-        return [Path(folder) for folder in folders if folder is not None]
+        folders = [callback.dirpath for callback in self._checkpoint_callbacks()]
+        own = outputs.run_folder(self.trainer, self.trainer.log_dir)
+        return [*(Path(folder) for folder in folders if folder is not None), own]
 
     def _checkpoint_callbacks(self) -> list[ModelCheckpoint]:
         return [c for c in self.trainer.callbacks if isinstance(c, ModelCheckpoint)]  # type: ignore[attr-defined]
@@ -170,7 +193,6 @@ def run(args: ArgsType = None) -> CondenseCLI:
         subclass_mode_data=True,
         seed_everything_default=0,
         save_config_callback=SaveFitConfig,
-        save_config_kwargs={"overwrite": True},
         trainer_defaults={
             "num_sanity_val_steps": 0,
             "enable_model_summary": False,
@@ -190,6 +212,7 @@ def main(args: ArgsType = None) -> None:
     SIGTERM ends as 143 and Ctrl-C as 130, as the shell counts.
     """
     keep_freed_memory()
+    _import_from_here()
     try:
         run(args)
     except SIGTERMException:  # a SystemExit with code 0, as if the run were complete
@@ -211,6 +234,12 @@ def _stopped(by: str, signum: signal.Signals) -> None:
         return
     print(f"lit-condense: stopped by {by}. Go on from the last checkpoint with --ckpt_path last.", file=sys.stderr)
     sys.exit(128 + signum)
+
+
+def _import_from_here() -> None:
+    """Let `class_path` name classes in the working folder, as `python -m` does; installed modules come first."""
+    if not getattr(sys.flags, "safe_path", False) and not {"", str(Path.cwd())} & set(sys.path):
+        sys.path.append(str(Path.cwd()))
 
 
 def _advice(error: Exception) -> str:

@@ -9,7 +9,7 @@ import torch
 from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor, nn
 
-from lit_condense import checks, trial
+from lit_condense import checks, outputs, trial
 from lit_condense.checkpointing import is_dry, keep_dry
 from lit_condense.errors import CheckpointError, SettingsError
 from lit_condense.evaluated_set import EvaluatedSet
@@ -113,6 +113,8 @@ class SelectedSet(EvaluatedSet):
         if stage != "fit" and self._origin is not None:
             self.check_meaning(self._origin["meaning"])
         if stage == "fit":
+            outputs.check_checkpoints(self.trainer)
+            outputs.announce_missing(self.trainer)
             if self.scoring.cache is not None and self.trainer.is_global_zero and not is_dry(self.trainer):
                 check_writable(Path(self.scoring.cache))
             self._hold(torch.empty(0, dtype=torch.int64), torch.empty(0))

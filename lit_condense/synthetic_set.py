@@ -11,7 +11,7 @@ from lightning.pytorch.cli import OptimizerCallable
 from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor, nn
 
-from lit_condense import checks, contracts, matching_trial, meaning, trial
+from lit_condense import checks, contracts, matching_trial, meaning, outputs, trial
 from lit_condense.augmentation import Augmentation, NoAugmentation
 from lit_condense.checkpointing import keep_dry
 from lit_condense.engine import Engine, RunningEngine, match
@@ -136,6 +136,8 @@ class SyntheticSet(EvaluatedSet):
             self.check_meaning(self._origin["meaning"])
         if stage == "fit":
             checks.fit(self)
+            outputs.check_checkpoints(self.trainer)
+            outputs.announce_missing(self.trainer)
             self.made_now()
 
     def _made_start(self, counts: list[int]) -> Tensor:

@@ -171,7 +171,8 @@ def test_a_folder_that_is_or_becomes_read_only_ends_the_run_with_the_reason(tmp_
     folder = tmp_path / "tiny"
     checkpoints = folder / "checkpoints"
     checkpoints.mkdir(parents=True)
-    (checkpoints / "last.ckpt").write_bytes(b"good")
+    if update is None:
+        (checkpoints / "last.ckpt").write_bytes(b"good")
     checkpoints.chmod(0o500 if update is None else 0o700)
     with ended([process(_lose_permission, args, str(checkpoints), update, log=log)]) as (one,):
         assert wait_for([one], 60) == [1], log.read_text()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
@@ -20,6 +20,8 @@ from lit_condense.evaluated_set import EvaluatedSet
 from lit_condense.export import CondensedSet, load_condensed, save_condensed, write_grid
 from lit_condense.export.card import condensed_from
 from lit_condense.export.files import check_writable
+from lit_condense.export.images import check_set_replaceable
+from lit_condense.outputs import run_folder
 
 GRID_NAME = "grid.png"
 PENDING = "pending: fit --ckpt_path last does it where it was cut off"
@@ -41,8 +43,11 @@ class FinalReport(Callback):
     writes nothing.
 
     Args:
-        folder: Where to write; by default the trainer's log folder.
+        folder: Where to write; by default the trainer's log folder, or ``lit_condense_run`` where that is the working
+            folder. What this program did not write is never replaced.
     """
+
+    exports_the_set: ClassVar[bool] = True
 
     def __init__(self, folder: str | None = None) -> None:
         self.folder = folder
@@ -57,6 +62,7 @@ class FinalReport(Callback):
         self._evaluating = False
         if stage in ("fit", "predict") and trainer.is_global_zero and not is_dry(trainer):
             check_writable(self._folder(trainer))
+            check_set_replaceable(self._folder(trainer))
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Start the clock of a run without training steps: what it does, it does before the loop."""
@@ -115,7 +121,7 @@ class FinalReport(Callback):
             logger.log_metrics(report.metrics(), trainer.global_step)
         paths = self._write(trainer, pl_module, {"evaluation": report.as_plain(), **seconds})
         self._evaluating = False
-        if self._log_dir is not None:
+        if self._log_dir is not None and trainer.loggers:
             paths.append(Path(self._log_dir))
         print(report.table(pl_module, self._seconds, paths))
 
@@ -139,7 +145,7 @@ class FinalReport(Callback):
             self._write_unless_there(trainer, pl_module, record)
 
     def _folder(self, trainer: Trainer) -> Path:
-        return Path(self.folder or self._log_dir or trainer.default_root_dir)
+        return Path(self.folder) if self.folder else run_folder(trainer, self._log_dir)
 
     def _write_unless_there(self, trainer: Trainer, module: EvaluatedSet, record: dict[str, Any]) -> None:
         """Write a set that is not evaluated, but not over the card of the same one that is."""

@@ -10,6 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from lit_condense.data.levels import check_white_level, in_unit_range
 from lit_condense.data.module import CondenseDataModule, NormalizationChoice, Splits
 from lit_condense.data.normalization import Normalization
 from lit_condense.errors import DataError, SettingsError
@@ -23,7 +24,8 @@ class ArrayFile(CondenseDataModule):
     """Serve the arrays of one ``.npz`` or ``.safetensors`` file; nothing is ever unpickled.
 
     The file holds ``train_images``, ``train_labels``, ``test_images`` and ``test_labels``; other entries are ignored.
-    Images are uint8, or floating point in [0, 1]; labels are whole numbers from 0, of shape ``(N,)`` or ``(N, 1)``.
+    Images are uint8, or floating point in [0, 1], or of any number type with a ``white_level``; labels are whole
+    numbers from 0, of shape ``(N,)`` or ``(N, 1)``.
 
     Args:
         path: The file, ending in ``.npz`` or ``.safetensors``.
@@ -35,6 +37,8 @@ class ArrayFile(CondenseDataModule):
         classes: As for every data module.
         train_limit_per_class: As for every data module.
         held_out: As for every data module.
+        white_level: The value that is white, for instance 4095 for 12-bit values in uint16 arrays. Images are divided
+            by it and kept as floating point: no level is lost.
 
     Raises:
         SettingsError: A setting is out of range.
@@ -50,12 +54,15 @@ class ArrayFile(CondenseDataModule):
         classes: list[int] | None = None,
         train_limit_per_class: int | None = None,
         held_out: float = 0.0,
+        white_level: float | None = None,
     ) -> None:
         self.path = path
         self.layout = layout
         self.label_names = label_names
         self.name = name
+        self.white_level = white_level
         super().__init__(normalization, classes, train_limit_per_class, held_out)
+        check_white_level(white_level)
         if Path(path).suffix not in (".npz", ".safetensors"):
             raise SettingsError(f"Expected `path` to end in .npz or .safetensors but got '{path}'.")
         if layout not in ("auto", "NCHW", "NHWC"):
@@ -77,10 +84,20 @@ class ArrayFile(CondenseDataModule):
         if missing:
             raise DataError(f"{self.path} has no {', '.join(missing)}; it needs {', '.join(KEYS)}.")
         train_labels, test_labels = (_flat_labels(arrays[key], key) for key in ("train_labels", "test_labels"))
-        train_images, test_images = (
-            _channels_first(arrays[key], key, self.layout) for key in ("train_images", "test_images")
-        )
-        return Splits(train_images, train_labels, test_images, test_labels, self._names(train_labels))
+        train_images, test_images = (self._images(arrays[key], key) for key in ("train_images", "test_images"))
+        names = self._names(train_labels)
+        return Splits(train_images, train_labels, test_images, test_labels, names, self.white_level)
+
+    def _images(self, images: Tensor, key: str) -> Tensor:
+        ordered = _channels_first(images, key, self.layout)
+        if self.white_level is not None and not images.is_complex():
+            return in_unit_range(ordered, self.white_level, f"`{key}`")
+        if images.dtype != torch.uint8 and not images.is_floating_point() and not images.is_complex():
+            raise DataError(
+                f"Expected `{key}` as uint8, or floating point in [0, 1], but got {images.dtype}. State the value that "
+                "is white as `white_level`, for instance 4095 for 12-bit images."
+            )
+        return ordered
 
     def _names(self, train_labels: Tensor) -> tuple[str, ...]:
         if self.label_names is not None:

@@ -18,15 +18,16 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
+from lit_condense.data.deep_images import DEEP_WHITE, deep_mode, deep_values, in_channels, is_deep, states_white
+from lit_condense.data.normalization import PIXEL_RANGE
 from lit_condense.errors import DataError
 
 Size = tuple[int, int]
 """Height and width."""
 
-# the endings that torchvision.datasets.ImageFolder takes
-ENDINGS = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")
-GREY_MODES = ("1", "L", "LA", "La", "I;16", "I;16L", "I;16B", "I;16N")
+GREY_MODES = ("1", "L", "LA", "La")
 UNSCALED_MODES = ("I", "F")  # 32-bit values without a stated range: no way to map them to 8 bits
+ORIENTATION = 0x0112  # EXIF tag
 FILES_PER_TASK = 256  # decoding a thumbnail costs less than handing it to a thread
 THREADS = 8
 
@@ -34,23 +35,51 @@ Result = TypeVar("Result")
 
 
 @dataclass(frozen=True)
+class Header:
+    """What one image file says of itself, read without decoding.
+
+    Args:
+        size: Height and width.
+        mode: Pillow's mode of its 8-bit form.
+        deep: Whether it holds 16 bits a value.
+        notes: What is left out of it.
+    """
+
+    size: Size
+    mode: str
+    deep: bool
+    notes: tuple[str, ...]
+
+
+@dataclass(frozen=True)
 class Headers:
-    """The sizes and modes of some image files.
+    """The headers of some image files.
 
     Args:
         paths: The files.
-        sizes: Height and width of each.
-        modes: Pillow's mode of each.
+        headers: One each.
     """
 
     paths: Sequence[Path]
-    sizes: Sequence[Size]
-    modes: Sequence[str]
+    headers: Sequence[Header]
 
     @property
     def all_grey(self) -> bool:
         """Whether every file has a single channel (besides transparency)."""
-        return all(mode in GREY_MODES for mode in self.modes)
+        return all(header.mode in GREY_MODES for header in self.headers)
+
+    @property
+    def any_deep(self) -> bool:
+        """Whether a file holds 16 bits a value."""
+        return any(header.deep for header in self.headers)
+
+    def sentences(self) -> list[str]:
+        """Return what is left out of the files, one clause a kind, with an example."""
+        where: dict[str, list[Path]] = {}
+        for path, header in zip(self.paths, self.headers, strict=True):
+            for note in header.notes:
+                where.setdefault(note, []).append(path)
+        return [f"{len(paths)} image(s) {note}, for instance {paths[0]}" for note, paths in where.items()]
 
     def common_size(self, remedy: str) -> Size:
         """Return the size that all files share.
@@ -58,58 +87,45 @@ class Headers:
         Raises:
             DataError: Two files differ; the message names them and ends with ``remedy``.
         """
-        for path, size in zip(self.paths, self.sizes, strict=True):
-            if size != self.sizes[0]:
+        first = self.headers[0].size
+        for path, header in zip(self.paths, self.headers, strict=True):
+            if header.size != first:
                 raise DataError(
-                    f"Images must all have one size, but {self.paths[0]} is {_text(self.sizes[0])} and {path} is "
-                    f"{_text(size)} (height x width); {remedy}."
+                    f"Images must all have one size, but {self.paths[0]} is {_text(first)} and {path} is "
+                    f"{_text(header.size)} (height x width); {remedy}."
                 )
-        return self.sizes[0]
-
-
-def list_images(folder: Path) -> list[Path]:
-    """Return the image files below a class folder, sorted by path; hidden ones are skipped.
-
-    Raises:
-        DataError: There are none.
-    """
-    files = sorted(file for file in folder.rglob("*") if file.suffix.lower() in ENDINGS and not _hidden(file, folder))
-    if not files:
-        raise DataError(
-            f"The class folder {folder.resolve()} has no images (files ending in {', '.join(ENDINGS)}). "
-            "Add images or remove the folder from both splits."
-        )
-    return files
+        return first
 
 
 def read_headers(paths: Sequence[Path]) -> Headers:
-    """Read sizes and modes without decoding.
+    """Read sizes, modes and what is left out, without decoding.
 
     Raises:
-        DataError: A file is no image, or holds 32-bit values.
+        DataError: A file is no image, holds 32-bit values, or 16-bit ones that cannot be read whole.
     """
-    found = _for_each(paths, _read_header)
-    return Headers(paths, [size for size, _ in found], [mode for _, mode in found])
+    return Headers(paths, _for_each(paths, _read_header))
 
 
-def read_images(paths: Sequence[Path], size: Size, grey: bool) -> Tensor:
+def read_images(paths: Sequence[Path], size: Size, grey: bool, white_level: float | None = None) -> Tensor:
     """Decode files, scale and centre-crop those that do not have ``size``.
 
     Args:
         paths: One or more files.
         size: Height and width.
         grey: One channel instead of three (red, green, blue).
+        white_level: The value that is white in files of 16 bits; None where there are no such files.
 
     Returns:
-        ``(N, C, H, W)`` uint8 in the order of ``paths``.
+        ``(N, C, H, W)`` in the order of ``paths``: uint8, or with a ``white_level`` float32 in [0, 1].
 
     Raises:
-        DataError: A file cannot be decoded; the message names it.
+        DataError: A file cannot be decoded, or holds values above ``white_level``; the message names it.
     """
-    images = np.empty((len(paths), 1 if grey else 3, *size), dtype=np.uint8)
+    dtype = np.uint8 if white_level is None else np.float32
+    images = np.empty((len(paths), 1 if grey else 3, *size), dtype=dtype)
 
     def fill(index: int) -> None:
-        images[index] = _decode(paths[index], size, grey)
+        images[index] = _decode(paths[index], size, grey, white_level)
 
     _for_each(range(len(paths)), fill)
     return torch.from_numpy(images)
@@ -121,30 +137,58 @@ def _for_each(items: Sequence[Any], task: Callable[[Any], Result]) -> list[Resul
         return [result for part in pool.map(lambda part: [task(item) for item in part], parts) for result in part]
 
 
-def _read_header(path: Path) -> tuple[Size, str]:
+def _read_header(path: Path) -> Header:
     try:
         with Image.open(path) as image:
-            found = (image.height, image.width), image.mode
+            deep = is_deep(image, path)
+            mode = deep_mode(image) if deep else image.mode
+            found = Header((image.height, image.width), mode, deep, _left_out(image))
+    except DataError:
+        raise
     except Exception as error:  # a decoder raises nearly anything when a file is broken
         raise DataError(f"Cannot read the image {path}: {error}. Repair or remove it.") from error
-    if found[1] in UNSCALED_MODES:
-        raise DataError(f"The image {path} holds 32-bit values (Pillow mode {found[1]}). Convert it to 8 or 16 bits.")
+    if mode in UNSCALED_MODES:
+        raise DataError(f"The image {path} holds 32-bit values (Pillow mode {mode}). Convert it to 8 or 16 bits.")
     return found
 
 
-def _decode(path: Path, size: Size, grey: bool) -> NDArray[np.uint8]:
+def _left_out(image: Image.Image) -> tuple[str, ...]:
+    """Return what of a file is not used, as torchvision does not use it either."""
+    notes = []
+    if getattr(image, "n_frames", 1) > 1 and image.format != "MPO":  # a camera's second picture is a preview
+        notes.append("have several frames or pages, of which the first is taken")
+    if image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
+        notes.append("have transparency, which is dropped")
+    # Pillow turns TIFF files itself; for the others, what it has at hand: to look further it would decode a PNG
+    known = "exif" in image.info and image.format != "TIFF"
+    if known and image.getexif().get(ORIENTATION, 1) in range(2, 9):
+        notes.append("are marked as turned or mirrored (EXIF), which is not undone")
+    return tuple(notes)
+
+
+def _decode(path: Path, size: Size, grey: bool, white_level: float | None) -> NDArray[Any]:
     try:
         with Image.open(path) as image:
-            pixels = np.asarray(_fitted(_converted(image, grey), size))
+            if white_level is not None and is_deep(image, path):
+                return _decode_deep(path, image, size, grey, DEEP_WHITE if states_white(image) else white_level)
+            pixels = np.asarray(_fitted(image.convert("L" if grey else "RGB"), size))
+    except DataError:
+        raise
     except Exception as error:
         raise DataError(f"Cannot read the image {path}: {error}. Repair or remove it.") from error
-    return pixels[None] if grey else pixels.transpose(2, 0, 1)
+    planes = pixels[None] if grey else pixels.transpose(2, 0, 1)
+    return planes if white_level is None else planes / np.float32(PIXEL_RANGE)
 
 
-def _converted(image: Image.Image, grey: bool) -> Image.Image:
-    if image.mode.startswith("I;16"):  # Pillow would clip 16 bits to 255 instead of scaling them
-        image = Image.fromarray(np.round(np.asarray(image) / 257).astype(np.uint8))
-    return image.convert("L" if grey else "RGB")
+def _decode_deep(path: Path, image: Image.Image, size: Size, grey: bool, white: float) -> NDArray[np.float32]:
+    values = deep_values(path, image)
+    if values.max() > white:
+        raise DataError(
+            f"The image {path} holds the value {values.max():g}, above the white level {white:g}. State the value that "
+            "is white as `white_level`."
+        )
+    fitted = [np.asarray(_fitted(Image.fromarray(plane), size)) for plane in in_channels(values / white, grey)]
+    return np.stack(fitted).clip(0, 1)  # scaling may miss the ends by rounding
 
 
 def _fitted(image: Image.Image, size: Size) -> Image.Image:
@@ -157,10 +201,6 @@ def _fitted(image: Image.Image, size: Size) -> Image.Image:
     left, top = (covered[0] - width) // 2, (covered[1] - height) // 2
     resized = image.resize(covered, Image.Resampling.BILINEAR)
     return resized.crop((left, top, left + width, top + height))
-
-
-def _hidden(file: Path, folder: Path) -> bool:
-    return any(part.startswith(".") for part in file.relative_to(folder).parts)
 
 
 def _text(size: Size) -> str:

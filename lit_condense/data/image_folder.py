@@ -7,9 +7,13 @@ from pathlib import Path
 from typing import Literal
 
 import torch
+from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 
-from lit_condense.data.image_files import Size, list_images, read_headers, read_images
+from lit_condense.data.deep_images import DEEP_WHITE
+from lit_condense.data.image_files import Headers, Size, read_headers, read_images
+from lit_condense.data.image_tree import Tree, class_folders, read_tree, shared
+from lit_condense.data.levels import check_white_level
 from lit_condense.data.module import CondenseDataModule, NormalizationChoice, Splits
 from lit_condense.data.names import in_one_form
 from lit_condense.data.normalization import Normalization
@@ -22,9 +26,13 @@ class ImageFolder(CondenseDataModule):
     """Serve the images below ``root/train/<class>/`` and ``root/test/<class>/``, decoded once into memory.
 
     Classes are the sub-folders, sorted by name, as ``torchvision.datasets.ImageFolder`` sorts them; names are compared
-    and sorted with accented letters as one character (NFC), whatever the file system gives. Images are sorted by path.
-    Names that start with a dot are skipped, and so are files that are not images by their ending. Transparency is
-    dropped. Classes may differ in size.
+    and sorted with accented letters as one character (NFC), whatever the file system gives. Images are sorted by path,
+    sub-folders included. Links are followed, except back to a folder above them. Names that start with a dot are
+    skipped, and so are files that are not images by their ending. Transparency is dropped, EXIF rotation is not
+    applied, and of several frames the first is taken, as torchvision does. A warning counts what is left out and what
+    is counted twice. Classes may differ in size.
+
+    Files of 16 bits a value (PNG; grey TIFF and PGM) make all images floating point, so that no level is lost.
 
     Args:
         root: The folder that holds the two splits.
@@ -40,6 +48,8 @@ class ImageFolder(CondenseDataModule):
         classes: As for every data module, numbered in the sorted order.
         train_limit_per_class: As for every data module.
         held_out: As for every data module.
+        white_level: The value that is white in 16-bit files, for instance 4095 where they hold 12-bit values; 65535 by
+            default. Files of 8 bits have white at 255, and PGM files say it themselves.
 
     Raises:
         SettingsError: A setting is out of range.
@@ -57,6 +67,7 @@ class ImageFolder(CondenseDataModule):
         classes: list[int] | None = None,
         train_limit_per_class: int | None = None,
         held_out: float = 0.0,
+        white_level: float | None = None,
     ) -> None:
         self.root = root
         self.image_size = image_size
@@ -64,8 +75,10 @@ class ImageFolder(CondenseDataModule):
         self.train_folder = train_folder
         self.test_folder = test_folder
         self.name = name
+        self.white_level = white_level
         super().__init__(normalization, classes, train_limit_per_class, held_out)
         _check_image_size(image_size)
+        check_white_level(white_level, DEEP_WHITE)
         if channels not in ("auto", "grey", "rgb"):
             raise SettingsError(f"Expected `channels` to be 'auto', 'grey' or 'rgb' but got '{channels}'.")
 
@@ -78,16 +91,31 @@ class ImageFolder(CondenseDataModule):
         """Find, check and decode all images.
 
         Raises:
-            DataError: A folder or class is missing or empty, a file cannot be read, or sizes differ.
+            DataError: A folder or class is missing or empty, a file cannot be read, sizes differ, or ``white_level``
+                is given and no file has 16 bits.
         """
-        folders = {split: _class_folders(Path(self.root, split)) for split in (self.train_folder, self.test_folder)}
+        splits = (self.train_folder, self.test_folder)
+        folders = {split: _class_folders(Path(self.root, split)) for split in splits}
         names = self._class_names(folders)
-        train, train_labels = _files(folders[self.train_folder], names)
-        test, test_labels = _files(folders[self.test_folder], names)
+        called = [Path(split).name for split in splits]
+        trees = [read_tree(Path(self.root, s), [folders[s][name] for name in names], called) for s in splits]
+        (train, train_labels), (test, test_labels) = map(_files, trees)
         headers = read_headers([*train, *test])
+        _warn(trees, headers)
         size = self._size() or headers.common_size("give `image_size` to scale and crop them all")
         grey = self.channels == "grey" or (self.channels == "auto" and headers.all_grey)
-        return Splits(read_images(train, size, grey), train_labels, read_images(test, size, grey), test_labels, names)
+        white = self._white(headers)
+        images = [read_images(files, size, grey, white) for files in (train, test)]
+        return Splits(images[0], train_labels, images[1], test_labels, names, white)
+
+    def _white(self, headers: Headers) -> float | None:
+        if headers.any_deep:
+            return self.white_level or DEEP_WHITE
+        if self.white_level is not None:
+            raise DataError(
+                f"`white_level` is the white of 16-bit files, but all images of {self.root} have 8 bits. Leave it out."
+            )
+        return None
 
     def _size(self) -> Size | None:
         if self.image_size is None or isinstance(self.image_size, tuple):
@@ -104,15 +132,23 @@ class ImageFolder(CondenseDataModule):
         return tuple(sorted(train))
 
 
-def _files(folders: dict[str, Path], names: tuple[str, ...]) -> tuple[list[Path], Tensor]:
-    by_class = [list_images(folders[name]) for name in names]
-    counts = torch.tensor([len(files) for files in by_class])
-    return [file for files in by_class for file in files], torch.repeat_interleave(counts)
+def _files(tree: Tree) -> tuple[list[Path], Tensor]:
+    counts = torch.tensor([len(files) for files in tree.images])
+    return [file for files in tree.images for file in files], torch.repeat_interleave(counts)
+
+
+def _warn(trees: list[Tree], headers: Headers) -> None:
+    """Say once what is left out, and what is counted more than once."""
+    train, test = trees
+    found = [f"below {tree.folder}: {clause}" for tree in trees for clause in tree.sentences()]
+    found += [clause for clause in [*headers.sentences(), shared(test, train)] if clause]
+    if found:
+        rank_zero_warn("A look at the image files:\n  " + "\n  ".join(found))
 
 
 def _class_folders(folder: Path) -> dict[str, Path]:
     """Return the folder of each class by its name in one Unicode form, in which the other split may not keep it."""
-    names = _sub_folders(folder)
+    names = class_folders(folder, LAYOUT)
     found = dict(zip(in_one_form(names), (folder / name for name in names), strict=True))
     if len(found) < len(names):
         twice = [name for name, count in Counter(in_one_form(names)).items() if count > 1]
@@ -121,15 +157,6 @@ def _class_folders(folder: Path) -> dict[str, Path]:
             "accented letters written as one character and as two. Merge or rename them."
         )
     return found
-
-
-def _sub_folders(folder: Path) -> list[str]:
-    if not folder.is_dir():
-        raise DataError(f"There is no folder {folder.resolve()}; {LAYOUT}.")
-    names = sorted(entry.name for entry in folder.iterdir() if entry.is_dir() and not entry.name.startswith("."))
-    if not names:
-        raise DataError(f"{folder.resolve()} has no class folders; {LAYOUT}.")
-    return names
 
 
 def _check_image_size(image_size: int | tuple[int, int] | None) -> None:

@@ -11,6 +11,7 @@ import torch
 from lightning.pytorch import LightningDataModule, Trainer
 from torch import Tensor
 
+from lit_condense.data.levels import warn_if_dark
 from lit_condense.data.loaders import IndexLoader
 from lit_condense.data.normalization import Normalization, preset
 from lit_condense.data.store import RealImages, check_shapes
@@ -29,6 +30,7 @@ class Splits:
         test_images: As ``train_images``, with its own N.
         test_labels: As ``train_labels``.
         class_names: One name a class; their number is the number of classes.
+        white_level: The value of the files that became 1, where images are floating point and one was stated.
     """
 
     train_images: Tensor
@@ -36,6 +38,7 @@ class Splits:
     test_images: Tensor
     test_labels: Tensor
     class_names: tuple[str, ...]
+    white_level: float | None = None
 
 
 @runtime_checkable
@@ -82,6 +85,7 @@ class CondenseDataModule(LightningDataModule, ABC):
         self.train_limit_per_class = train_limit_per_class
         self.held_out = held_out
         self._stores: tuple[RealImages, RealImages] | None = None
+        self._white_level: float | None = None
         self._check_settings()
 
     @property
@@ -144,6 +148,7 @@ class CondenseDataModule(LightningDataModule, ABC):
             "train": _describe_split(self.real),
             "test": _describe_split(self.test),
             "held_out": self.held_out,
+            "white_level": self._white_level,
             "normalization": {"family": family, "mean": list(used.mean), "std": list(used.std)},
             "source": self.source,
             "licence": self.licence,
@@ -206,6 +211,8 @@ class CondenseDataModule(LightningDataModule, ABC):
         if self.held_out:
             train, test = _held_out(*train, self.held_out)
         real = RealImages(*train, len(names), self._known_values(), names, "train")
+        warn_if_dark(real.images, splits.white_level)
+        self._white_level = splits.white_level
         return real, RealImages(*test, len(names), real.normalization, names, "test")
 
     def _known_values(self) -> Normalization | None:

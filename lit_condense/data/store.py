@@ -228,6 +228,6 @@ def _checked_pixels(images: Tensor, split: str) -> Tensor:
     if low < 0 or high > 1:
         raise DataError(
             f"Expected floating-point {split} images in [0, 1] but they go from {low:g} to {high:g}. "
-            "Divide by the largest pixel value, or store uint8."
+            "Divide by the value that is white (`white_level` of ArrayFile), or store uint8."
         )
     return images

@@ -17,6 +17,7 @@ from torch import Tensor
 from lit_condense.errors import ExportError
 from lit_condense.export.belonging import check_card
 from lit_condense.export.files import write_atomically
+from lit_condense.ownership import check_replaceable, is_our_card, is_our_set
 
 FILE_NAME = "condensed.safetensors"
 CARD_NAME = "card.json"
@@ -68,7 +69,8 @@ def save_condensed(folder: str | Path, condensed: CondensedSet, half: bool = Fal
         Name -> path of what was written.
 
     Raises:
-        ExportError: The set is not one that could be read back, or the folder cannot be written to.
+        ExportError: The set is not one that could be read back, the folder cannot be written to, or something of
+            these names stands there that this program did not write.
     """
     tensors = _tensors_of(condensed)
     if half:
@@ -78,6 +80,8 @@ def save_condensed(folder: str | Path, condensed: CondensedSet, half: bool = Fal
     card = {**condensed.card, "format_version": FORMAT_VERSION, "sha256": tensors_sha256(tensors)}
     text = json.dumps(card, indent=2, sort_keys=False)
     paths = {FILE_NAME: Path(folder) / FILE_NAME, CARD_NAME: Path(folder) / CARD_NAME}
+    check_replaceable(paths[FILE_NAME], is_our_set)
+    check_replaceable(paths[CARD_NAME], is_our_card)
     write_atomically(paths[FILE_NAME], save(tensors, metadata={"card": text}))
     write_atomically(paths[CARD_NAME], (text + "\n").encode())
     return paths

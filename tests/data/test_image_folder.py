@@ -67,13 +67,6 @@ def test_palette_alpha_and_1_bit_images_are_converted(tmp_path):
     assert data.test.images.unique().tolist() == [0, 255]
 
 
-def test_16_bit_grey_images_are_scaled_not_clipped(tmp_path):
-    values = np.array([[0, 257 * 3], [257 * 128 + 100, 65535]], np.uint16)
-    for split in ("train", "test"):
-        write_image(tmp_path / split / "a" / "deep.png", values)
-    assert ImageFolder(str(tmp_path)).real.images.flatten().tolist() == [0, 3, 128, 255]
-
-
 def test_images_of_32_bit_values_are_refused(tmp_path):
     write_image_folder(tmp_path, {"a": 1}, channels=1)
     write_image(tmp_path / "train" / "a" / "deep.tiff", np.zeros((6, 8), np.float32))

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import runpy
 import sys
 
@@ -37,10 +38,35 @@ def test_an_image_folder_keeps_the_labels_whatever_the_classes_are_called(tmp_pa
 
 def test_folder_names_sort_as_their_labels_and_stay_inside_the_folder():
     names = ["../up", "b/c", "ä", "", "a" * 3, "x y", *map(str, range(100))]
-    folders = class_folders(names, 120)
+    folders = class_folders([*names, *map(str, range(len(names), 120))])
     assert sorted(folders) == folders
     assert len(set(folders)) == 120
     assert not [name for name in folders if set(name) & set("/.\\ ")]
+
+
+ODD = [
+    *("b/c", "B/C", "../up", ".hidden", "trail ", " lead", "dot.", "CON", "nul.txt", "a:b*?", "\\"),
+    *("caf\u00e9", "cafe\u0301", "\u732b", "\U0001f98a", "", "tab\there", "new\nline", '"quoted"', "x" * 400, "\udcff"),
+]
+
+
+def test_every_letter_of_the_class_names_comes_back_in_order(tmp_path):
+    labels = torch.arange(len(ODD))
+    images = (labels / 100).view(-1, 1, 1, 1).expand(-1, 1, 4, 4)
+    write_image_folder(tmp_path / "set", CondensedSet(images, labels, {"data": {"class_names": ODD}}))
+    read = ImageFolder(str(tmp_path / "set"))
+    names = json.loads((tmp_path / "set" / "classes.json").read_text())
+    assert names == ODD
+    assert len(read.classes) == len(names)
+    for image, label in read:
+        assert np.asarray(image)[0, 0, 0] == round(255 * label / 100)
+    assert len({name.casefold() for name in read.classes}) == len(ODD)  # on any file system
+    assert all(name.isascii() and len(name) < 128 and name[0].isdigit() for name in read.classes)
+
+
+def test_more_classes_than_five_digits_stay_in_order():
+    folders = class_folders([""] * 100_001)
+    assert sorted(folders) == folders
 
 
 def test_pixels_are_clamped_and_rounded_to_8_bits(tmp_path):
