@@ -10,7 +10,7 @@ import torch
 from lit_condense.evaluation.training import LabelledImages, SmallSet
 from lit_condense.rng import RandomKey
 from lit_condense.selection import Selection
-from lit_condense.selection.select import candidates_of
+from lit_condense.selection.select import candidates_of, validation_of
 from lit_condense.selection.task import ScoringTask, plain_arithmetic
 
 if TYPE_CHECKING:
@@ -40,11 +40,12 @@ def _selected(module: EvaluatedSet, selection: Selection, key: RandomKey) -> Sma
     with plain_arithmetic(real.device):
         networks = [scoring.restore(task, one) for one in trained]
         forgetting = trained[0].forgetting if trained else None
+        validation = validation_of(selection, networks, scoring, real)
         for c, count in enumerate(counts):
             if count == 0:  # a selection without a budget for each class may leave one out
                 continue
             members = real.indices_of(c)
-            candidates = candidates_of(networks, forgetting, scoring, real, members)
+            candidates = candidates_of(networks, forgetting, scoring, real, members, validation)
             choice = selection.choose(candidates, min(count, len(members)), key.fold(c))
             chosen.append(members[choice.positions])
             weights += [] if choice.weights is None else [choice.weights.to(real.device)]

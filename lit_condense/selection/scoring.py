@@ -236,7 +236,7 @@ class Scoring:
         with evaluating(outputs), torch.no_grad():
             parts = [outputs(real.at(part)) for part in torch.split(indices, self.chunk)]
         features, logits = (torch.cat(column) for column in zip(*parts, strict=True))
-        return ScoringView(network, features, logits)
+        return ScoringView(network, features, logits, self.lr, self.batch_size)
 
     def _batches(self, real: RealImages) -> int:
         return -(-len(real) // self.batch_size)

@@ -11,7 +11,7 @@ from torch import Tensor
 from lit_condense.errors import SettingsError
 from lit_condense.functional import greedy
 from lit_condense.functional.last_layer_geometry import gradient_products
-from lit_condense.selection.base import Choice, ScoringView
+from lit_condense.selection.base import Candidates, Choice, ScoringView
 from lit_condense.selection.gradients import PairwiseSelection
 from lit_condense.selection.scores import Variant, check_variant
 
@@ -23,8 +23,8 @@ class _CosineKernel(PairwiseSelection):
         gradients = gradient_products(view.features, view.logits, labels)
         return lambda rows: gradients.cosines(rows).add_(1).div_(2)
 
-    def _choose(self, view: ScoringView, labels: Tensor, count: int) -> Choice:
-        return Choice(self._maximise(self._pairs(view, labels), count))
+    def _choose(self, candidates: Candidates, count: int) -> Choice:
+        return Choice(self._maximise(self._pairs(candidates.view, candidates.labels), count))
 
     @abstractmethod
     def _maximise(self, similarity: Tensor, count: int) -> Tensor:
