@@ -77,7 +77,7 @@ def data_of(dataset: str) -> CondenseDataModule:
 def measure(data: CondenseDataModule, dataset: str, fraction: str, seed: int, method: type[Selection]) -> None:
     """Select, evaluate and add one record, unless it is there."""
     path = RESULTS / f"{dataset}_{fraction}.json"
-    module = selected_set(method(), float(fraction), seed, weighted=method in WEIGHTED)
+    module = selected_set(method(), float(fraction), seed, method in WEIGHTED, EPOCHS)
     identity = {"method": method.__name__, "seed": seed, "settings": settings_of(module)["init_args"]}
     records = read(path)
     if any(is_same(record, identity) for record in records):
@@ -89,16 +89,16 @@ def measure(data: CondenseDataModule, dataset: str, fraction: str, seed: int, me
 
 
 def selected_set(
-    method: Selection, fraction: float, seed: int, weighted: bool = False, repeats: int = 1, width: int = WIDTH
+    method: Selection, fraction: float, seed: int, weighted: bool, epochs: int, networks: int = 1
 ) -> SelectedSet:
     """Return what selects and is judged; the cache of scoring networks is named as seen from the repository."""
     return SelectedSet(
         selection=method,
         fraction=fraction,
         weighted=weighted,
-        network=functools.partial(ConvNet, width=width, depth=3),
+        network=functools.partial(ConvNet, width=WIDTH, depth=3),
         scoring=Scoring(epochs=10, lr=0.1, batch_size=128, cache=CACHE),
-        evaluation=Evaluation(protocol="coreset", epochs=EPOCHS, repeats=repeats, baselines=[], full_data_steps=0),
+        evaluation=Evaluation(protocol="coreset", epochs=epochs, repeats=networks, baselines=[], full_data_steps=0),
         seed=seed,
     )
 

@@ -41,11 +41,10 @@ def mean_preconditioned_distances(
     norms = (left.square() * (right.square() @ squared[:, 1:].T + squared[:, 0])).sum(1)
 
     def distances(rows: slice) -> Tensor:
-        # class by class: the weights of the coordinates do not factorise, and n x D numbers are too many
-        products = torch.zeros(len(left[rows]), len(left), dtype=left.dtype, device=left.device)
-        for c in range(left.shape[1]):
-            own = ((right[rows] * squared[c, 1:]) @ right.T).add_(squared[c, 0])
-            products += own.mul_(left[rows, c].unsqueeze(1)).mul_(left[:, c])
+        products = (left[rows] * squared[:, 0]) @ left.T
+        for c in range(left.shape[1]):  # the weights of the coordinates do not factorise, and n x D is too much
+            own = (right[rows] * squared[c, 1:]).mul_(left[rows, c].unsqueeze(1))
+            products.addmm_(own, (right * left[:, c].unsqueeze(1)).T)
         return squared_distances(products, norms, rows).sqrt_()
 
     return distances

@@ -52,11 +52,7 @@ class Glister(GradientSelection):
         self.step = step
         self.validation: Literal["all", "class"] = validation
         self.variant: GlisterVariant = variant
-
-    @property
-    def validates(self) -> bool:  # type: ignore[override]
-        """Whether images of other classes are looked at."""
-        return self.validation == "all" and self.variant == "definition"
+        self.validates = validation == "all" and variant == "definition"
 
     def _choose(self, candidates: Candidates, count: int) -> Choice:
         view, scales = candidates.view, None

@@ -17,7 +17,10 @@ from lit_condense.selection.scores import Variant, check_variant
 
 
 class _CosineKernel(PairwiseSelection):
-    """The similarity of i and j is ``(1 + cos(g_i, g_j)) / 2``; a sample without gradient has cosine 0 with all."""
+    """The similarity of i and j is ``(1 + cos(g_i, g_j)) / 2``; a sample without gradient has cosine 0 with all.
+
+    (DeepCore's program has NaN there, and then keeps the first k images of the data; that is not offered here.)
+    """
 
     def _block(self, view: ScoringView, labels: Tensor) -> Callable[[slice], Tensor]:
         gradients = gradient_products(view.features, view.logits, labels)

@@ -22,6 +22,7 @@ def scripts(monkeypatch, tmp_path):
     defaults = importlib.import_module("measure_selection_defaults")
     monkeypatch.setattr(table, "EPOCHS", 2)
     monkeypatch.setattr(table, "RESULTS", tmp_path / "selection")
+    monkeypatch.setitem(defaults.JUDGED, "0.2", (2, 2))
     monkeypatch.setattr(defaults, "RESULTS", tmp_path / "selection_defaults")
     monkeypatch.setattr(importlib.import_module("results_tables"), "RESULTS", tmp_path)
     return table, defaults, importlib.import_module("results_tables")
