@@ -49,7 +49,7 @@ class Arm:
 
 ARMS = (
     Arm("random", RandomSubset()),
-    *(Arm(f"own Hessian, damping {d:g}", AdaCore(d, hessian="sample")) for d in (1e-4, 0.01, 0.1, 1.0)),
+    *(Arm(f"own Hessian, damping {d:g}", AdaCore(d, hessian="sample")) for d in (1e-4, 0.01, 0.1, 0.3, 1.0)),
     *(Arm(f"mean Hessian, damping {d:g}", AdaCore(d, hessian="mean")) for d in (1e-4, 1.0, 10.0)),
     Arm("program", AdaCore(variant="lcmat_program")),
     *(Arm(f"one class, step {s:g}", Glister(s, "class")) for s in (1.0, 128.0)),

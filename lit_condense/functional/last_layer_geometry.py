@@ -130,7 +130,7 @@ def hessian_products(features: Tensor, logits: Tensor) -> OuterProducts:
 
 
 def preconditioned_gradient_products(features: Tensor, logits: Tensor, labels: Tensor, damping: float) -> OuterProducts:
-    """Return the samples' gradients, each coordinate divided by its own Hessian diagonal (AdaCore; lightly damped).
+    """Return the samples' gradients, each coordinate divided by its own Hessian diagonal (AdaCore, damped).
 
     The quotient ``g / h`` is ``e / (p (1 - p))`` on the bias and that times ``1 / z`` on the weights, so it factorises.
     Both factors are made finite by themselves:

@@ -121,7 +121,7 @@ def test_weights_are_given_where_they_are_defined():
     assert weighted == [
         "CRAIG-definition",
         "CRAIG-deepcore",
-        "AdaCore-0.0001-True-sample-definition",
+        "AdaCore-1.0-True-sample-definition",
         "LCMatS-0.5-3-True-definition",
         "GradMatch-1.0-definition",
         "GradMatch-1.0-deepcore",
