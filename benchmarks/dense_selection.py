@@ -16,9 +16,11 @@ from torch.nn import functional as F
 
 from lit_condense.selection.adacore import DEFAULT_DAMPING
 from lit_condense.selection.cal import NEIGHBOURS
-from lit_condense.selection.glister import DEFAULT_LR
 from lit_condense.selection.grad_match import DEFAULT_REGULARIZATION
 from lit_condense.selection.lcmat import DEFAULT_COORDINATES, DEFAULT_RHO
+
+GLISTER_STEP = 0.1 / 128
+"""Learning rate over batch size of a scoring network's training."""
 
 
 @dataclass(frozen=True)
@@ -181,7 +183,7 @@ def glister(shown: Shown) -> list[int]:
         chosen.append(best_of(g @ validation, chosen))
         step = g[chosen].mean(0)
         bias, weight = step[: logits.shape[1]], step[logits.shape[1] :].view(logits.shape[1], -1)
-        moved = logits - DEFAULT_LR * (bias + features @ weight.T)
+        moved = logits - GLISTER_STEP * (bias + features @ weight.T)
         validation = gradients(features, moved, labels).mean(0)
     return chosen
 

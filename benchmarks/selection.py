@@ -45,7 +45,7 @@ SELECTIONS: list[Selection] = [
     selection.GraphCut(),
     selection.LogDeterminant(),
     selection.GradMatch(),
-    selection.Glister(),
+    selection.Glister(validation="class"),
 ]
 METHODS = {one.tag: one for one in SELECTIONS}
 ONE_CLASS = ("deepfool",)

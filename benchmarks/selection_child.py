@@ -11,6 +11,7 @@ import resource
 import time
 from collections.abc import Callable, Iterable
 from concurrent.futures import ProcessPoolExecutor
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
@@ -137,7 +138,7 @@ def _load(file: Path) -> Groups:
 
 
 def _first(candidates: Candidates, n: int) -> Candidates:
-    views = [ScoringView(view.network, view.features[:n], view.logits[:n]) for view in candidates.views]
+    views = [replace(view, features=view.features[:n], logits=view.logits[:n]) for view in candidates.views]
     forgetting = None if candidates.forgetting is None else candidates.forgetting[:n]
     return Candidates(candidates.real, candidates.indices[:n], candidates.labels[:n], views, forgetting)
 

@@ -38,5 +38,6 @@ if __name__ == "__main__":
             "published": results_tables.published,
             "dream_curve": results_tables.dream_curve,
             "selection": results_tables.selection,
+            "selection_defaults": results_tables.selection_defaults,
         },
     )

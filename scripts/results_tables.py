@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import json
+import math
 import statistics
+from pathlib import Path
 from typing import Any
 
 from run_published import ROWS
+from run_selection import WEIGHTED
 from tables import RESULTS, cards, markdown, percent
+
+import lit_condense.selection
+from lit_condense.settings import settings_of
 
 PUBLISHED = {  # row -> accuracy in the paper (configs say where), by its own protocol after all updates
     "dc_ipc1": "28.3 +- 0.5",
@@ -48,32 +54,77 @@ def _points(curve: list[dict[str, float]]) -> str:
 
 
 def selection() -> str:
-    """Return one row a method: mean accuracy over seeds, sample spread, and a mark where random is not beaten."""
-    files = sorted((RESULTS / "selection").glob("*.json"))
+    """Return one row a method: mean accuracy over seeds, sample spread, and a mark where random is beaten."""
     columns: dict[str, dict[str, list[dict[str, Any]]]] = {}
-    for path in files:
-        dataset, fraction = path.stem.split("_")
-        by_method = columns.setdefault(f"{dataset}, {100 * float(fraction):g} %", {})
+    for path, title in _by_fraction("selection"):
+        by_method = columns.setdefault(title, {})
         for record in json.loads(path.read_text()):
             by_method.setdefault(record["method"], []).append(record)
     methods = list(dict.fromkeys(method for column in columns.values() for method in column))
-    rows = [[f"`{method}`", *(_selected(column, method) for column in columns.values())] for method in methods]
+    rows = [
+        [_method(columns, method), *(_selected(column, method) for column in columns.values())] for method in methods
+    ]
     return markdown(["method", *columns], rows) if rows else "Not measured yet."
+
+
+def selection_defaults() -> str:
+    """Return one row a setting: accuracy on held-out images, what is kept, and a mark at each method's default."""
+    columns: dict[str, dict[tuple[str, str], dict[str, Any]]] = {}
+    for path, title in _by_fraction("selection_defaults"):
+        records = json.loads(path.read_text())
+        columns[title] = {(record["method"], record["arm"]): record for record in records}
+    arms = list(dict.fromkeys(arm for column in columns.values() for arm in column))
+    rows = []
+    for method, arm in arms:
+        found = [column.get((method, arm)) for column in columns.values()]
+        name = f"`{method}`, {arm}" + (" (default)" if any(map(_is_default, found)) else "")
+        rows.append([name, *(cell for record in found for cell in _held_out(record))])
+    header = ["settings", *(cell for title in columns for cell in (title, "right"))]
+    return markdown(header, rows) if rows else "Not measured yet."
+
+
+def _by_fraction(folder: str) -> list[tuple[Path, str]]:
+    """Return the files of a folder with the titles of their columns."""
+    files = [(path, *path.stem.split("_")) for path in sorted((RESULTS / folder).glob("*.json"))]
+    return [(path, f"{dataset}, {100 * float(fraction):g} %") for path, dataset, fraction in files]
+
+
+def _held_out(record: dict[str, Any] | None) -> list[str]:
+    if record is None:
+        return ["-", "-"]
+    return [f"{100 * statistics.fmean(record['accuracies']):.1f}", f"{100 * record['right']:.0f} %"]
+
+
+def _is_default(record: dict[str, Any] | None) -> bool:
+    if record is None:
+        return False
+    selection, weighted = record["settings"]["selection"], record["settings"]["weighted"]
+    default = getattr(lit_condense.selection, record["method"])
+    return bool(selection == settings_of(default()) and weighted == (default in WEIGHTED))
+
+
+def _method(columns: dict[str, dict[str, list[dict[str, Any]]]], method: str) -> str:
+    records = [record for column in columns.values() for record in column.get(method, [])]
+    weighted = any(record["settings"].get("weighted") for record in records)
+    return f"`{method}`" + (", weighted" if weighted else "")
 
 
 def _selected(column: dict[str, list[dict[str, Any]]], method: str) -> str:
     if method not in column:
         return "-"
-    mean, cell = _over_seeds(column[method])
+    mean, error, cell = _over_seeds(column[method])
     if method == "RandomSubset" or "RandomSubset" not in column:
         return cell
-    return f"**{cell}**" if mean > _over_seeds(column["RandomSubset"])[0] else cell
+    least, error_of_random, _ = _over_seeds(column["RandomSubset"])
+    return f"**{cell}**" if mean - least > math.hypot(error, error_of_random) else cell
 
 
-def _over_seeds(records: list[dict[str, Any]]) -> tuple[float, str]:
+def _over_seeds(records: list[dict[str, Any]]) -> tuple[float, float, str]:
+    """Return the mean, its standard error and a cell of mean and spread, in per cent."""
     accuracies = [100 * statistics.fmean(record["accuracies"]) for record in records]
     spread = statistics.stdev(accuracies) if len(accuracies) > 1 else 0.0
-    return statistics.fmean(accuracies), f"{statistics.fmean(accuracies):.1f} +- {spread:.1f}"
+    mean = statistics.fmean(accuracies)
+    return mean, spread / math.sqrt(len(accuracies)), f"{mean:.1f} +- {spread:.1f}"
 
 
 def dream_curve() -> str:

@@ -14,7 +14,7 @@ from lit_condense.parametrization.initial import encode_classes
 from lit_condense.parametrization.pixels import Pixels
 from lit_condense.rng import RandomKey
 from lit_condense.selection import Selection
-from lit_condense.selection.select import candidates_of, checked
+from lit_condense.selection.select import candidates_of, checked, validation_of
 from lit_condense.selection.task import ScoringTask, plain_arithmetic
 
 if TYPE_CHECKING:
@@ -86,12 +86,13 @@ def _selected(module: EvaluatedSet, selection: Selection, key: RandomKey) -> Sma
     with plain_arithmetic(real.device):
         networks = [scoring.restore(task, one) for one in trained]
         forgetting = trained[0].forgetting if trained else None
+        validation = validation_of(selection, networks, scoring, real)
         for c, count in enumerate(budget.images):
             members = real.indices_of(c)
             if count == 0:  # a selection without a budget for each class may leave one out
                 chosen.append(members[:0])
                 continue
-            candidates = candidates_of(networks, forgetting, scoring, real, members)
+            candidates = candidates_of(networks, forgetting, scoring, real, members, validation)
             choice = checked(selection, selection.choose(candidates, count, key.fold(c)), count, members)
             chosen.append(members[choice.positions])
             weights += [] if choice.weights is None else [choice.weights.to(real.device)]

@@ -45,17 +45,17 @@ class OuterProducts:
         """``(n,)``, non-negative."""
         return _squared_norms(self.left) * (1 + _squared_norms(self.right))
 
+    def scaled(self, factors: Tensor) -> OuterProducts:
+        """Return the samples, each times its factor ``(n, 1)``."""
+        return OuterProducts(self.left * factors.to(self.left.device), self.right)
+
     def inner_products(self, rows: slice | Tensor, columns: slice | Tensor = slice(None)) -> Tensor:
         """Return ``(B, n)``, the inner products of some samples (a slice or indices) with all or some of them."""
         return (self.right[rows] @ self.right[columns].T).add_(1).mul_(self.left[rows] @ self.left[columns].T)
 
     def squared_distances(self, rows: slice) -> Tensor:
         """Return ``(B, n)``, squared Euclidean distances, never negative; 0 from a sample to itself."""
-        squares = self.inner_products(rows).mul_(-2).add_(self.squared_norms)
-        squares.add_(self.squared_norms[rows].unsqueeze(1)).clamp_(min=0)
-        own = torch.arange(len(self), device=squares.device)[rows]
-        squares[torch.arange(len(own), device=squares.device), own] = 0
-        return squares
+        return squared_distances(self.inner_products(rows), self.squared_norms, rows)
 
     def distances(self, rows: slice) -> Tensor:
         """Return ``(B, n)``, Euclidean distances."""
@@ -130,7 +130,7 @@ def hessian_products(features: Tensor, logits: Tensor) -> OuterProducts:
 
 
 def preconditioned_gradient_products(features: Tensor, logits: Tensor, labels: Tensor, damping: float) -> OuterProducts:
-    """Return the samples' gradients, each coordinate divided by its own Hessian diagonal (AdaCore; lightly damped).
+    """Return the samples' gradients, each coordinate divided by its own Hessian diagonal (AdaCore, damped).
 
     The quotient ``g / h`` is ``e / (p (1 - p))`` on the bias and that times ``1 / z`` on the weights, so it factorises.
     Both factors are made finite by themselves:
@@ -155,6 +155,18 @@ def preconditioned_gradient_products(features: Tensor, logits: Tensor, labels: T
     squares = z.square()
     damped = squares.add_(damping * squares.mean())
     return OuterProducts(left, torch.where(damped > 0, z / damped, 0))
+
+
+def squared_distances(products: Tensor, squared_norms: Tensor, rows: slice) -> Tensor:
+    """Turn inner products ``(B, n)`` of some of n vectors with all of them into squared distances, in place.
+
+    Never negative; 0 from a vector to itself.
+    """
+    squares = products.mul_(-2).add_(squared_norms)
+    squares.add_(squared_norms[rows].unsqueeze(1)).clamp_(min=0)
+    own = torch.arange(len(squared_norms), device=squares.device)[rows]
+    squares[torch.arange(len(own), device=squares.device), own] = 0
+    return squares
 
 
 def widest_coordinates(vectors: OuterProducts, count: int) -> Tensor:

@@ -1,7 +1,7 @@
 """Selections of real images (coresets): what is kept, scored by which network."""
 
 from lit_condense.selection.adacore import AdaCore
-from lit_condense.selection.base import Candidates, Choice, ScoringView, Selection
+from lit_condense.selection.base import Candidates, Choice, ScoringView, Selection, Validation
 from lit_condense.selection.budget import Budget
 from lit_condense.selection.cal import CAL
 from lit_condense.selection.contextual_diversity import ContextualDiversity
@@ -52,6 +52,7 @@ __all__ = [
     "ScoringView",
     "Selection",
     "Subset",
+    "Validation",
     "select",
     "select_now",
 ]

@@ -27,6 +27,20 @@ class ScoringView:
     """``(n, d)`` float32, the input of the last linear layer."""
     logits: Tensor
     """``(n, K)`` float32."""
+    lr: float = 0.1
+    """Learning rate that the network was trained at."""
+    batch_size: int = 128
+    """Images in a step of its training."""
+
+
+@dataclass(frozen=True)
+class Validation:
+    """Images whose loss a choice is to lower."""
+
+    labels: Tensor
+    """``(N,)`` int64, beside the features."""
+    view: ScoringView
+    """What the first scoring network says of them."""
 
 
 @dataclass(frozen=True)
@@ -43,6 +57,8 @@ class Candidates:
     forgetting: Tensor | None = None
     """``(n,)`` int64: how often the first scoring network went from right to wrong on a candidate between two epochs of
     its training; -1 where it never was right."""
+    validation: Validation | None = None
+    """All training images as the first scoring network sees them, for methods that ask for them."""
 
     def __len__(self) -> int:
         return len(self.indices)
@@ -75,6 +91,8 @@ class Selection(ABC):
     """Whether it reads ``Candidates.forgetting``."""
     weighted: bool = False
     """Whether its choices have weights."""
+    validates: bool = False
+    """Whether it reads ``Candidates.validation``."""
 
     @property
     def tag(self) -> str:

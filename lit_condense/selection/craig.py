@@ -7,8 +7,9 @@ from collections.abc import Callable
 from torch import Tensor
 
 from lit_condense.functional.last_layer_geometry import gradient_products
-from lit_condense.selection.base import Choice, ScoringView
+from lit_condense.selection.base import Candidates, Choice, ScoringView
 from lit_condense.selection.gradients import NearestCover
+from lit_condense.selection.program import program_scales
 from lit_condense.selection.scores import Variant, check_variant
 
 
@@ -19,8 +20,8 @@ class CRAIG(NearestCover):
     weight of an image is the number of candidates it is nearest to; the weights sum to n.
 
     Args:
-        variant: ``deepcore`` gives the same images, each weight 1 larger. (The program's gradients also have a larger
-            scale in the last batch of its loader, which is not offered here.)
+        variant: ``deepcore`` makes each weight 1 larger, and takes gradients of a loss that is averaged over a batch of
+            128: those of the last, smaller batch are larger, so that its images lie far out and lead the picks.
     """
 
     weighted = True
@@ -30,10 +31,13 @@ class CRAIG(NearestCover):
         self.variant: Variant = variant
 
     def _block(self, view: ScoringView, labels: Tensor) -> Callable[[slice], Tensor]:
-        return gradient_products(view.features, view.logits, labels).distances
+        gradients = gradient_products(view.features, view.logits, labels)
+        if self.variant == "deepcore":
+            gradients = gradients.scaled(program_scales(len(labels)))
+        return gradients.distances
 
-    def _choose(self, view: ScoringView, labels: Tensor, count: int) -> Choice:
-        choice = super()._choose(view, labels, count)
+    def _choose(self, candidates: Candidates, count: int) -> Choice:
+        choice = super()._choose(candidates, count)
         if self.variant == "definition" or choice.weights is None:
             return choice
         return Choice(choice.positions, choice.weights + 1)

@@ -3,64 +3,113 @@
 from __future__ import annotations
 
 import math
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor
 
-from lit_condense.errors import SettingsError
+from lit_condense.errors import DataError, SettingsError
 from lit_condense.functional.last_layer_geometry import OuterProducts, gradient_products, precise_softmax_error
-from lit_condense.selection.base import Choice, ScoringView
+from lit_condense.selection.base import Candidates, Choice, Validation
 from lit_condense.selection.gradients import GradientSelection
-from lit_condense.selection.scores import Variant, check_variant, require_finite
+from lit_condense.selection.program import program_scales
+from lit_condense.selection.scores import require_finite
 
-DEFAULT_LR = 0.1
-"""The learning rate of the scoring network's training in DeepCore."""
+GlisterVariant = Literal["definition", "deepcore", "deepcore_mended"]
 
 
 class Glister(GradientSelection):
-    """Images whose training step lowers the loss of all candidates the most.
+    """Images whose training step lowers the validation loss the most.
 
     Greedy: adds the image with the largest inner product ``g_j . v`` of its last-layer gradient and the mean gradient v
-    of the validation images. After each addition v is taken anew where one step of size ``lr`` along the mean gradient
-    of the chosen images leads: at the logits ``o - lr (b + W z)`` with that
-    gradient's bias b and weight W. The validation images are the candidates.
+    of the validation images. After each addition v is taken anew where a step along the mean gradient of the chosen
+    images leads: at the logits ``o - s (b + W z)`` with that gradient's bias b and weight W. The length s is counted in
+    what one image does in a step of the scoring network's own training, ``lr / batch_size``: gradients of single
+    images are long, so that the learning rate alone would move logits by tens.
 
     Args:
-        lr: Size of the step.
-        variant: ``deepcore`` never takes v anew, so that it keeps the largest inner products with the mean gradient.
+        step: Length of the step, in units of ``lr / batch_size`` of the scoring network's training.
+        validation: Whose loss is to fall: that of ``all`` training images, or of the candidates' ``class`` alone (of
+            all candidates, where the budget is not balanced).
+        variant: What DeepCore's program does, whose validation images always are the candidates and whose losses are
+            averaged over batches of 128, so that the images of the last, smaller batch have larger gradients and are
+            picked first. ``deepcore`` never takes v anew, because the program passes its update under a misspelled
+            name; ``deepcore_mended`` passes it.
     """
 
-    def __init__(self, lr: float = DEFAULT_LR, variant: Variant = "definition") -> None:
-        if not (lr > 0 and math.isfinite(lr)):
-            raise SettingsError(f"Expected Glister.lr to be above 0, got {lr}.")
-        check_variant("Glister", variant)
-        self.lr = lr
-        self.variant: Variant = variant
+    def __init__(
+        self,
+        step: float = 1.0,
+        validation: Literal["all", "class"] = "all",
+        variant: GlisterVariant = "definition",
+    ) -> None:
+        if not (step > 0 and math.isfinite(step)):
+            raise SettingsError(f"Expected Glister.step to be above 0, got {step}.")
+        if validation not in ("all", "class"):
+            raise SettingsError(f"Expected Glister.validation to be 'all' or 'class', got {validation!r}.")
+        if variant not in get_args(GlisterVariant):
+            raise SettingsError(f"Expected Glister.variant to be one of {get_args(GlisterVariant)}, got {variant!r}.")
+        self.step = step
+        self.validation: Literal["all", "class"] = validation
+        self.variant: GlisterVariant = variant
+        self.validates = validation == "all" and variant == "definition"
 
-    def _choose(self, view: ScoringView, labels: Tensor, count: int) -> Choice:
-        gradients = gradient_products(view.features, view.logits, labels)
-        logits = view.logits.double()
-        shift = torch.zeros_like(logits)  # (b + W z) times the number of chosen images
-        scores = self._scores(gradients, gradients.left)
+    def _choose(self, candidates: Candidates, count: int) -> Choice:
+        view, scales = candidates.view, None
+        length = self.step * view.lr / view.batch_size
+        if self.variant != "definition":  # the gradients' scales hold the batch size already
+            length, scales = self.step * view.lr, program_scales(len(candidates))
+        gradients = gradient_products(view.features, view.logits, candidates.labels)
+        gradients = gradients if scales is None else gradients.scaled(scales)
+        judged = _Judged(self._validation(candidates), scales)
+        scores = self._scores(gradients, judged)
         chosen: list[int] = []
         for _ in range(count):
             scores[chosen] = -torch.inf
-            best = int(scores.argmax())
-            chosen.append(best)
-            if self.variant == "definition" and len(chosen) < count:
-                shift += effect_on_logits(gradients, best)
-                moved = logits - self.lr / len(chosen) * shift
-                scores = self._scores(gradients, precise_softmax_error(moved, labels))
+            chosen.append(int(scores.argmax()))
+            if self.variant != "deepcore" and len(chosen) < count:
+                judged.add(gradients.left[chosen[-1]], gradients.right[chosen[-1]])
+                scores = self._scores(gradients, judged, length)
         return Choice(torch.tensor(chosen))
 
-    def _scores(self, gradients: OuterProducts, errors: Tensor) -> Tensor:
-        """Return every candidate's inner product with the mean gradient of the candidates at other errors, ``(n,)``."""
-        scores = gradients.inner_products_with(OuterProducts(errors, gradients.right).mean())
+    def _validation(self, candidates: Candidates) -> Validation:
+        if not self.validates:
+            return Validation(candidates.labels, candidates.view)
+        if candidates.validation is None:
+            raise DataError(
+                "Glister with validation: all looks at all training images, but was shown its candidates only. Give "
+                "Candidates.validation, or set validation: class."
+            )
+        return candidates.validation
+
+    def _scores(self, gradients: OuterProducts, judged: _Judged, length: float = 0.0) -> Tensor:
+        """Return every candidate's inner product with the validation images' mean gradient after a step, ``(n,)``."""
+        scores = gradients.inner_products_with(judged.mean_gradient(length))
         require_finite(scores.isfinite(), "scores", type(self).__name__)
         return scores
 
 
-def effect_on_logits(gradients: OuterProducts, index: int) -> Tensor:
-    """Return how one sample's gradient, added to the last layer, moves the logits of all samples, ``(n, K)``."""
-    along = gradients.right @ gradients.right[index] + 1
-    return along.unsqueeze(1) * gradients.left[index]
+class _Judged:
+    """Validation images as the last layer moves along the mean gradient of what was added.
+
+    Args:
+        validation: N of them.
+        scales: ``(N, 1)`` factors of their gradients, None for 1.
+    """
+
+    def __init__(self, validation: Validation, scales: Tensor | None) -> None:
+        self.features, self.logits = validation.view.features.double(), validation.view.logits.double()
+        self.labels, self.scales = validation.labels, scales
+        self.shift = torch.zeros_like(self.logits)  # (b + W z) times the number of those added
+        self.added = 0
+
+    def add(self, left: Tensor, right: Tensor) -> None:
+        """Let one image's gradient ``[a, vec(a b^T)]`` move the last layer too."""
+        self.shift += (self.features @ right + 1).unsqueeze(1) * left
+        self.added += 1
+
+    def mean_gradient(self, length: float) -> Tensor:
+        """Return the mean gradient after a step of this length, ``(K, 1 + d)``."""
+        moved = self.logits - length / self.added * self.shift if self.added else self.logits
+        gradients = OuterProducts(precise_softmax_error(moved, self.labels), self.features)
+        return (gradients if self.scales is None else gradients.scaled(self.scales)).mean()

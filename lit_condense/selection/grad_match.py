@@ -9,8 +9,9 @@ from torch import Tensor
 
 from lit_condense.errors import SettingsError
 from lit_condense.functional.last_layer_geometry import OuterProducts, gradient_products
-from lit_condense.selection.base import Choice, ScoringView
-from lit_condense.selection.gradients import PROGRAM_BATCH, GradientSelection
+from lit_condense.selection.base import Candidates, Choice
+from lit_condense.selection.gradients import GradientSelection
+from lit_condense.selection.program import program_scales
 from lit_condense.selection.scores import Variant, check_variant, require_finite
 
 DEFAULT_REGULARIZATION = 1.0
@@ -31,8 +32,9 @@ class GradMatch(GradientSelection):
     Args:
         regularization: lambda, above 0, in the square of a gradient's unit.
         variant: ``deepcore`` takes gradients of a loss that is averaged over a batch of 128, beside which the same
-            regularization is 128^2 times as strong, and gives a single image the weight 1. (It drops the images of
-            weight 0; the larger scale in the last batch of its loader is not offered here.)
+            regularization is 128^2 times as strong (and those of the last, smaller batch are larger); it leaves the
+            regularization out of the residual after the first pick, and gives a single image the weight 1. (It also
+            drops the images of weight 0; here they are kept, so that there are k.)
     """
 
     weighted = True
@@ -44,15 +46,16 @@ class GradMatch(GradientSelection):
         self.regularization = regularization
         self.variant: Variant = variant
 
-    def _choose(self, view: ScoringView, labels: Tensor, count: int) -> Choice:
-        gradients = gradient_products(view.features, view.logits, labels)
-        if self.variant == "deepcore":
-            gradients = OuterProducts(gradients.left / min(PROGRAM_BATCH, len(labels)), gradients.right)
+    def _choose(self, candidates: Candidates, count: int) -> Choice:
+        published = self.variant == "deepcore"
+        gradients = gradient_products(candidates.view.features, candidates.view.logits, candidates.labels)
+        if published:
+            gradients = gradients.scaled(program_scales(len(candidates)))
         mean = gradients.mean()
         scores = gradients.inner_products_with(mean)
         require_finite(scores.isfinite(), "scores", type(self).__name__)
-        chosen = matching_pursuit(gradients, mean, count, self.regularization)
-        if self.variant == "deepcore" and count == 1:
+        chosen = matching_pursuit(gradients, mean, count, self.regularization, plain_start=published)
+        if published and count == 1:
             return Choice(chosen, torch.ones(1, dtype=torch.float32))
         kept = chosen.to(scores.device)
         system = gradients.inner_products(kept, kept)
@@ -60,7 +63,9 @@ class GradMatch(GradientSelection):
         return Choice(chosen, non_negative_least_squares(system, scores[kept]).float().cpu())
 
 
-def matching_pursuit(vectors: OuterProducts, target: Tensor, count: int, regularization: float) -> Tensor:
+def matching_pursuit(
+    vectors: OuterProducts, target: Tensor, count: int, regularization: float, plain_start: bool = False
+) -> Tensor:
     """Pick vectors one by one: always the one with the largest inner product with the residual of those before it.
 
     Args:
@@ -68,6 +73,7 @@ def matching_pursuit(vectors: OuterProducts, target: Tensor, count: int, regular
         target: ``(K, 1 + d)``.
         count: Vectors to pick, at most n.
         regularization: Added to the diagonal of the normal equations, above 0.
+        plain_start: Leave it out of the residual after the first pick, as DeepCore's program does.
 
     Returns:
         ``(count,)`` different indices in the order they were picked, int64 on the CPU.
@@ -92,6 +98,8 @@ def matching_pursuit(vectors: OuterProducts, target: Tensor, count: int, regular
         forward[size] = (wanted[rows[-1]] - (row * forward[:size]).sum()) / pivot
         held = factor[: size + 1, : size + 1]
         weights = torch.linalg.solve_triangular(held.T, forward[: size + 1], upper=True)[:, 0]
+        if plain_start and size == 0 and float(products[0]) > 0:
+            weights = wanted[rows] / products[0]
         correlations = vectors.inner_products_with(target - vectors.weighted_sum(weights, rows))
     return torch.tensor(chosen)
 

@@ -21,9 +21,6 @@ from lit_condense.selection.scores import in_index_order, require_finite
 MOST_PAIRED = 16_384
 """Candidates of which every pair can be compared: their float32 matrix takes 1 GiB."""
 
-PROGRAM_BATCH = 128
-"""Images that the published programs average a loss over before they differentiate it (DeepCore and LCMat)."""
-
 
 class GradientSelection(Selection):
     """Looks at the candidates' last-layer gradients through the first scoring network; draws nothing."""
@@ -40,14 +37,14 @@ class GradientSelection(Selection):
         view = ordered.view
         finite = view.features.isfinite().all(1) & view.logits.isfinite().all(1)
         require_finite(finite, "features and logits", type(self).__name__)
-        choice = self._choose(view, ordered.labels, count)
+        choice = self._choose(ordered, count)
         return Choice(order[choice.positions], choice.weights)
 
     def _check_number(self, n: int) -> None:
         """Refuse too many candidates."""
 
     @abstractmethod
-    def _choose(self, view: ScoringView, labels: Tensor, count: int) -> Choice:
+    def _choose(self, candidates: Candidates, count: int) -> Choice:
         """Return the choice among candidates in the order of the data."""
 
 
@@ -81,8 +78,8 @@ class NearestCover(PairwiseSelection):
     included.
     """
 
-    def _choose(self, view: ScoringView, labels: Tensor, count: int) -> Choice:
-        similarity = self._similarity(self._pairs(view, labels))
+    def _choose(self, candidates: Candidates, count: int) -> Choice:
+        similarity = self._similarity(self._pairs(candidates.view, candidates.labels))
         positions = greedy.lazy_greedy(greedy.FacilityLocation(similarity), count)
         if not self.weighted:
             return Choice(positions)

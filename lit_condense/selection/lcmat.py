@@ -16,16 +16,14 @@ from lit_condense.functional.last_layer_geometry import (
     widest_coordinates,
 )
 from lit_condense.selection.base import ScoringView
-from lit_condense.selection.gradients import PROGRAM_BATCH, NearestCover
+from lit_condense.selection.gradients import NearestCover
+from lit_condense.selection.program import PROGRAM_OFFSET, program_scales
 
 DEFAULT_RHO = 0.05
 """The program's default; the paper tunes rho in {0.01, 0.05, 0.1, 0.5}."""
 
 DEFAULT_COORDINATES = 100
 """Of the Hessian diagonal (as published)."""
-
-PROGRAM_OFFSET = 10.0
-"""What the program subtracts distances from."""
 
 
 class LCMatS(NearestCover):
@@ -40,9 +38,9 @@ class LCMatS(NearestCover):
         weighted: Also give each image the number of candidates it is nearest to as its weight. Published results leave
             weights out.
         variant: ``lcmat_program`` weighs the L1 distance by rho instead of ``rho / 2``, takes gradients and Hessians of
-            a loss that is averaged over a batch of 128, and covers with the similarity ``10 - distance``, so that
-            candidates farther than 10 count as uncovered. (Its larger scale in the last batch of a loader and its
-            batch-norm statistics are not offered here.)
+            a loss that is averaged over a batch of 128 (those of the last, smaller batch are larger), and covers with
+            the similarity ``10 - distance``, so that candidates farther than 10 count as uncovered. (Its batch-norm
+            statistics, those of batches of one class, are not offered here.)
     """
 
     def __init__(
@@ -65,14 +63,16 @@ class LCMatS(NearestCover):
 
     def _block(self, view: ScoringView, labels: Tensor) -> Callable[[slice], Tensor]:
         published = self.variant == "lcmat_program"
-        scale = 1 / min(PROGRAM_BATCH, len(labels)) if published else 1.0
         gradients = gradient_products(view.features, view.logits, labels)
-        if self.rho == 0:
-            return lambda rows: gradients.distances(rows).mul_(scale)
         hessians = hessian_products(view.features, view.logits)
+        if published:
+            scales = program_scales(len(labels))
+            gradients, hessians = gradients.scaled(scales), hessians.scaled(scales)
+        if self.rho == 0:
+            return gradients.distances
         values = hessians.coordinates(widest_coordinates(hessians, self.coordinates))
         weight = self.rho if published else self.rho / 2
-        return lambda rows: gradients.distances(rows).add_(l1_distances(values, rows), alpha=weight).mul_(scale)
+        return lambda rows: gradients.distances(rows).add_(l1_distances(values, rows), alpha=weight)
 
     def _similarity(self, distances: Tensor) -> Tensor:
         if self.variant == "lcmat_program":

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable
+from dataclasses import replace
 from typing import ClassVar, Literal, get_args
 
 import torch
@@ -16,6 +17,7 @@ from lit_condense.errors import DataError, SettingsError
 from lit_condense.functional.curvature import softmax_error
 from lit_condense.rng import RandomKey
 from lit_condense.selection.base import Candidates, Choice, ScoringView, Selection
+from lit_condense.selection.program import program_scales
 
 Variant = Literal["definition", "deepcore"]
 """``definition``: as the method's paper defines it. ``deepcore``: as DeepCore's program (Guo et al., DEXA 2022)."""
@@ -49,22 +51,28 @@ class ScoreSelection(Selection):
 class GraNd(ScoreSelection):
     """Largest expected gradient norm: the mean over networks of ``|g| = |p - y| sqrt(1 + |z|^2)`` of the last layer.
 
-    g is one sample's own gradient. DeepCore's differ by a factor that follows from how its loader cuts the last batch;
-    that is not offered here. Source: Paul et al., *Deep Learning on a Data Diet*, NeurIPS 2021, definition 2.1.
+    g is one sample's own gradient. Source: Paul et al., *Deep Learning on a Data Diet*, NeurIPS 2021, definition 2.1.
 
     Args:
         networks: Scoring networks that are averaged over.
+        variant: ``deepcore`` takes gradients of a loss that is averaged over a batch of 128 of the training split in
+            its order: those of the last, smaller batch are larger (CIFAR-10's last 80 images, by 1.6).
     """
 
     tag = "grand"
 
-    def __init__(self, networks: int = NETWORKS) -> None:
+    def __init__(self, networks: int = NETWORKS, variant: Variant = "definition") -> None:
         _check_networks("GraNd", networks)
+        check_variant("GraNd", variant)
         self.networks = networks
+        self.variant: Variant = variant
 
     def priorities(self, candidates: Candidates) -> Tensor:
         """Return the mean gradient norms."""
-        return _mean_over_networks(self, candidates, _gradient_norms)
+        norms = _mean_over_networks(self, candidates, _gradient_norms)
+        if self.variant == "definition":
+            return norms
+        return norms * program_scales(len(candidates.real)).to(norms.device)[candidates.indices, 0]
 
 
 class EL2N(ScoreSelection):
@@ -124,8 +132,9 @@ def in_index_order(candidates: Candidates) -> tuple[Candidates, Tensor]:
         candidates.real,
         candidates.indices[order],
         _rows(candidates.labels, order),
-        [ScoringView(v.network, _rows(v.features, order), _rows(v.logits, order)) for v in candidates.views],
+        [replace(v, features=_rows(v.features, order), logits=_rows(v.logits, order)) for v in candidates.views],
         None if forgetting is None else _rows(forgetting, order),
+        candidates.validation,
     )
     return ordered, order
 

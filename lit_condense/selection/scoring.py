@@ -237,7 +237,7 @@ class Scoring:
         with evaluating(outputs), torch.no_grad():
             parts = [outputs(real.at(part)) for part in batches(indices, self.chunk)]
         features, logits = (torch.cat(column) for column in zip(*parts, strict=True))
-        return ScoringView(network, features, logits)
+        return ScoringView(network, features, logits, self.lr, self.batch_size)
 
     def _batches(self, real: RealImages) -> int:
         return batch_count(len(real), self.batch_size)

@@ -12,7 +12,7 @@ from lit_condense.data.store import RealImages
 from lit_condense.errors import SettingsError
 from lit_condense.networks import CondensableNetwork, NetworkFactory
 from lit_condense.rng import RandomKey
-from lit_condense.selection.base import Candidates, Choice, Selection
+from lit_condense.selection.base import Candidates, Choice, Selection, Validation
 from lit_condense.selection.budget import Budget
 from lit_condense.selection.scoring import Scoring
 from lit_condense.selection.task import ScoringTask, TrainedNetwork, plain_arithmetic
@@ -76,9 +76,10 @@ def select(
     with plain_arithmetic(real.device):
         networks = [scoring.restore(task, one) for one in trained]
         forgetting = trained[0].forgetting if trained else None
+        validation = validation_of(selection, networks, scoring, real)
         for number in share.take(range(len(groups))):
             members, count = groups[number]
-            candidates = candidates_of(networks, forgetting, scoring, real, members)
+            candidates = candidates_of(networks, forgetting, scoring, real, members, validation)
             choice = checked(selection, selection.choose(candidates, count, key.fold("group", number)), count, members)
             place = slice(starts[number], starts[number] + count)
             indices[place] = members[choice.positions]
@@ -95,6 +96,7 @@ def candidates_of(
     scoring: Scoring,
     real: RealImages,
     members: Tensor,
+    validation: Validation | None = None,
 ) -> Candidates:
     """Return the real images at ``members`` ``(n,)`` as a selection sees them."""
     return Candidates(
@@ -103,7 +105,18 @@ def candidates_of(
         real.labels_at(members),
         [scoring.view(network, real, members) for network in networks],
         None if forgetting is None else forgetting[members].to(real.device),
+        validation,
     )
+
+
+def validation_of(
+    selection: Selection, networks: Sequence[CondensableNetwork], scoring: Scoring, real: RealImages
+) -> Validation | None:
+    """Return all real images as the first network sees them, None for a selection that does not ask for them."""
+    if not selection.validates:
+        return None
+    everyone = torch.arange(len(real))
+    return Validation(real.labels_at(everyone), scoring.view(networks[0], real, everyone))
 
 
 def checked(selection: Selection, choice: Choice, count: int, members: Tensor) -> Choice:

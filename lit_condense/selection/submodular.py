@@ -11,20 +11,23 @@ from torch import Tensor
 from lit_condense.errors import SettingsError
 from lit_condense.functional import greedy
 from lit_condense.functional.last_layer_geometry import gradient_products
-from lit_condense.selection.base import Choice, ScoringView
+from lit_condense.selection.base import Candidates, Choice, ScoringView
 from lit_condense.selection.gradients import PairwiseSelection
 from lit_condense.selection.scores import Variant, check_variant
 
 
 class _CosineKernel(PairwiseSelection):
-    """The similarity of i and j is ``(1 + cos(g_i, g_j)) / 2``; a sample without gradient has cosine 0 with all."""
+    """The similarity of i and j is ``(1 + cos(g_i, g_j)) / 2``; a sample without gradient has cosine 0 with all.
+
+    (DeepCore's program has NaN there, and then keeps the first k images of the data; that is not offered here.)
+    """
 
     def _block(self, view: ScoringView, labels: Tensor) -> Callable[[slice], Tensor]:
         gradients = gradient_products(view.features, view.logits, labels)
         return lambda rows: gradients.cosines(rows).add_(1).div_(2)
 
-    def _choose(self, view: ScoringView, labels: Tensor, count: int) -> Choice:
-        return Choice(self._maximise(self._pairs(view, labels), count))
+    def _choose(self, candidates: Candidates, count: int) -> Choice:
+        return Choice(self._maximise(self._pairs(candidates.view, candidates.labels), count))
 
     @abstractmethod
     def _maximise(self, similarity: Tensor, count: int) -> Tensor:

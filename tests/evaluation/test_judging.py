@@ -12,7 +12,7 @@ from lit_condense.evaluation.baselines import all_real, real_subset
 from lit_condense.evaluation.protocols import recipe_for
 from lit_condense.networks import MLP
 from lit_condense.rng import RandomKey
-from lit_condense.selection import EL2N, KMeansNearest, RandomSubset, Scoring
+from lit_condense.selection import EL2N, Glister, KMeansNearest, RandomSubset, Scoring
 from lit_condense.selection.task import ScoringTask
 from lit_condense.sharding import Share
 from tests.helpers import TinyData, fitted, tiny_convnet
@@ -196,6 +196,13 @@ def test_a_scored_baseline_trains_its_network_once_and_keeps_the_images_with_the
         members = real.indices_of(c)
         highest = members[errors[members].argsort(descending=True)[:count]]
         assert {p for p in places if real.labels[p] == c} == set(highest.tolist())
+
+
+def test_a_baseline_that_looks_at_all_images_is_shown_them():
+    module = fitted(ipc=IPC, max_steps=2, evaluation=Evaluation(epochs=3, scoring=Scoring(epochs=1, lr=0.01)))
+    drawn = real_subset(module, Glister(validation="all"))(0)
+    assert len(set(matches(drawn.images, module.data.real).tolist())) == sum(IPC)
+    assert torch.bincount(drawn.labels).tolist() == IPC
 
 
 def test_two_baselines_of_one_name_are_refused():

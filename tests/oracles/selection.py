@@ -106,13 +106,28 @@ def cluster_sizes(distance, chosen):
     return sizes
 
 
-def matching_pursuit(rows, target, count, regularization):
+def program_scale(n, batch=128):
+    """One over the size of each sample's batch, for a loader that walks through n samples in order."""
+    return torch.tensor([1 / min(batch, n - i // batch * batch) for i in range(n)], dtype=torch.float64)
+
+
+def program_quotient_distances(features, logits, labels):
+    """LCMat's AdaCore: ``g * (1 / h)`` in float32, distances by the squares, and 0 for what is not a number."""
+    g, h = gradients(features, logits, labels).float(), hessian_diagonals(features, logits).float()
+    q = g * h.reciprocal()
+    squares = q.square().sum(1)
+    found = (squares[:, None] + squares[None] - 2 * q @ q.T).sqrt()
+    return torch.where(found.isnan(), 0, found).double()
+
+
+def matching_pursuit(rows, target, count, regularization, plain_start=False):
     chosen, residual = [], target
     while len(chosen) < count:
         free = [j for j in range(len(rows)) if j not in chosen]
         chosen.append(max(free, key=lambda j: float(rows[j] @ residual)))
         a = rows[chosen]
-        system = a @ a.T + regularization * torch.eye(len(chosen), dtype=rows.dtype)
+        held = 0.0 if plain_start and len(chosen) == 1 else regularization
+        system = a @ a.T + held * torch.eye(len(chosen), dtype=rows.dtype)
         residual = target - a.T @ torch.linalg.solve(system, a @ target)
     return chosen
 
@@ -131,16 +146,21 @@ def non_negative_least_squares(system, products):
     return best
 
 
-def glister(features, weight, bias, labels, count, lr, update=True):
-    """Steps of an explicit last layer along the mean gradient of the chosen; validation gradients by autograd."""
+def glister(features, weight, bias, labels, count, lr, update=True, among=None, scale=None):
+    """Steps of an explicit last layer along the mean gradient of the chosen; validation gradients by autograd.
+
+    The choice is ``among`` some of the samples and given by positions there; ``scale`` multiplies each one's loss.
+    """
     features, weight, bias = features.double(), weight.double(), bias.double()
-    rows = gradients(features, features @ weight.T + bias, labels)
+    scale = torch.ones(len(labels)).double() if scale is None else scale
+    rows = gradients(features, features @ weight.T + bias, labels) * scale[:, None]
+    rows = rows if among is None else rows[among]
     chosen = []
     while len(chosen) < count:
         step = rows[chosen].mean(0) if chosen and update else torch.zeros_like(rows[0])
         layer = (torch.cat([bias, weight.flatten()]) - lr * step).requires_grad_()
         moved = features @ layer[len(bias) :].view(weight.shape).T + layer[: len(bias)]
-        loss = torch.nn.functional.cross_entropy(moved, labels)
+        loss = (scale * torch.nn.functional.cross_entropy(moved, labels, reduction="none")).mean()
         (validation,) = torch.autograd.grad(loss, layer)
         free = [j for j in range(len(rows)) if j not in chosen]
         chosen.append(max(free, key=lambda j: float(rows[j] @ validation)))

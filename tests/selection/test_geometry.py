@@ -107,7 +107,7 @@ def test_a_sample_is_at_distance_0_from_itself_and_copies_are_close():
     twice = torch.arange(22) % 11
     found = pairs(gradient_products(100 * z[twice], logits[twice], labels[twice]).distances, 22, CPU)
     assert (found.diagonal() == 0).all()
-    assert float(found.diagonal(11).max()) < 1e-5 < float(found[0, 1])
+    assert float(found.diagonal(11).max()) < 1e-4 < float(found[0, 1])
 
 
 def test_distances_far_from_the_origin_are_not_lost():

@@ -87,6 +87,27 @@ def test_a_method_is_shown_its_candidates_through_every_network():
             torch.testing.assert_close(view.logits, network.eval()(REAL.at(members)), rtol=1e-5, atol=1e-5)
 
 
+def test_a_method_that_asks_for_them_is_shown_all_images_through_the_first_network():
+    selection = Watching(networks=2)
+    chosen_now(selection, Budget(ipc=1))
+    assert all(candidates.validation is None for candidates, _, _ in selection.seen)
+    selection = Watching(networks=2)
+    selection.validates = True
+    chosen_now(selection, Budget(ipc=1))
+    assert len(selection.seen) == 5
+    for candidates, _, _ in selection.seen:
+        assert torch.equal(candidates.validation.labels, REAL.labels)
+        assert len(candidates.validation.view.features) == len(REAL)
+        seen = candidates.validation.view.logits[candidates.indices]
+        torch.testing.assert_close(seen, candidates.view.logits, rtol=1e-5, atol=1e-5)
+
+
+def test_a_view_knows_the_learning_rate_and_the_batch_of_its_network():
+    selection = Watching(networks=1)
+    chosen_now(selection, Budget(ipc=1), scoring=Scoring(epochs=1, lr=0.03, batch_size=24))
+    assert (selection.seen[0][0].view.lr, selection.seen[0][0].view.batch_size) == (0.03, 24)
+
+
 def test_a_method_without_networks_is_shown_none():
     selection = Watching(networks=0)
     chosen_now(selection, Budget(ipc=1), scoring=Scoring(epochs=10**9))
