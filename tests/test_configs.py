@@ -161,7 +161,7 @@ def test_a_config_condenses_renews_its_network_trains_it_and_is_evaluated(path, 
     assert record.steps >= UPDATES - networks  # after every update but a network's last
     kept, every = len(done.model.training_set().labels), len(done.datamodule.real)
     quick = UPDATES // VALIDATE_EVERY
-    assert record.trained == [(kept, None)] * (quick + 2) + [(every, 2)]  # quick, final, random; all real images
+    assert record.trained == [(kept, None)] * (quick + 3) + [(every, 2)]  # quick, final, start, random; all real images
 
     report = next(c["init_args"] for c in config["trainer"]["callbacks"] if c["class_path"].endswith("FinalReport"))
     images, _, card = load_condensed(report["folder"])
