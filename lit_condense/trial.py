@@ -18,6 +18,7 @@ from torch.nn import functional as F
 from lit_condense.batching import batch_sizes
 from lit_condense.data.store import RealImages
 from lit_condense.errors import SettingsError
+from lit_condense.evaluation.baselines import Budget
 from lit_condense.evaluation.evaluation import Judge
 from lit_condense.evaluation.training import TEST_BATCH, SmallSet, training_batch
 from lit_condense.export.files import check_writable
@@ -57,6 +58,8 @@ def evaluations(module: EvaluatedSet, counts: Sequence[int]) -> None:
     whole, first = [sum(counts)], module.evaluation_networks[0]
     if len(counts) == real.num_classes:  # a class with fewer real images has a smaller baseline
         whole.append(sum(min(pair) for pair in zip(counts, real.class_sizes, strict=True)))
+    if module.storage.factor > 1:  # and a class may fill its last stored image in part
+        whole.append(sum(map(module.storage.for_training.decoded_count, Budget.of(module).stored)))
     with plain_arithmetic(judge.device), module.key.fold("trial").isolated():
         for factory in module.evaluation_networks:
             judged(judge, factory, real, whole, factory is first)

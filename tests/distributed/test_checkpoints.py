@@ -14,10 +14,10 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from lit_condense import checkpointing
-from lit_condense.callbacks import SaveOnSigterm
+from lit_condense.callbacks import SaveOnSignal
 from lit_condense.checkpointing import AtomicCheckpointIO
 from lit_condense.engine import Engine
-from lit_condense.errors import ExportError
+from lit_condense.errors import BetweenUpdates, ExportError
 from lit_condense.inner import TrainOnReal
 from lit_condense.sampling import Representative
 from tests.cli_helpers import checkpoint_of, python_m, tiny_config
@@ -74,19 +74,27 @@ def _run_without_room(rank, world_size, folder):
 
 
 class ToldToEnd(Callback):
-    """Sends SIGTERM to one process of the group in the middle of an update."""
+    """Sends a signal, SIGTERM or Ctrl-C's, to one process of the group in the middle of an update."""
 
-    def __init__(self, rank, update):
-        self.rank, self.update = rank, update
+    def __init__(self, rank, update, signum=int(signal.SIGTERM)):
+        self.rank, self.update, self.signum = rank, update, signum
 
     def on_before_optimizer_step(self, trainer, pl_module, optimizer):
         if (trainer.global_rank, trainer.global_step) == (self.rank, self.update):
-            os.kill(os.getpid(), signal.SIGTERM)
+            os.kill(os.getpid(), self.signum)
 
 
 def _run_until_told(rank, world_size, folder, told):
     with pytest.raises(SIGTERMException):
-        run_until(UPDATES, folder, SaveOnSigterm(), ToldToEnd(told, STOP - 1), devices=world_size, strategy="ddp")
+        run_until(UPDATES, folder, SaveOnSignal(), ToldToEnd(told, STOP - 1), devices=world_size, strategy="ddp")
+
+
+def _run_until_interrupted(rank, world_size, folder, interrupted):
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    pressed = ToldToEnd(interrupted, STOP - 1, signal.SIGINT)
+    with pytest.raises(SystemExit) as stopped:
+        run_until(UPDATES, folder, SaveOnSignal(), pressed, devices=world_size, strategy="ddp")
+    assert isinstance(stopped.value.__context__, BetweenUpdates)
 
 
 def succeeded(group):
@@ -120,8 +128,9 @@ def test_no_process_waits_for_one_that_cannot_write(tmp_path):
 
 @pytest.mark.timeout(150)
 @pytest.mark.filterwarnings("ignore:max_steps")
-def test_all_processes_end_between_updates_where_one_is_told_to(tmp_path):
-    succeeded(run_group(_run_until_told, 2, tmp_path, str(tmp_path), 1, seconds=60))
+@pytest.mark.parametrize("end", [_run_until_told, _run_until_interrupted])
+def test_all_processes_end_between_updates_where_one_is_told_to(tmp_path, end):
+    succeeded(run_group(end, 2, tmp_path, str(tmp_path), 1, seconds=60))
     last = tmp_path / "last.ckpt"
     assert torch.load(last, weights_only=True)["global_step"] == STOP
     straight = run_until(UPDATES).images
