@@ -3,7 +3,7 @@
 CIFAR-10 at 0.2 and 1 %. A tenth of the training images is held out in place of the test split, which takes no part.
 One scoring network (ConvNet-3, width 16, 10 epochs at learning rate 0.1, as the configs ship it) is shared through the
 cache; each subset is judged by protocol coreset, shortened as in run_selection.py. Needs data/cifar10 (an image
-folder). TIME; what is measured already is kept.
+folder). About half an hour of one core; what is measured already is kept.
 
 Usage: python scripts/measure_selection_defaults.py [FRACTION]
 """
