@@ -16,11 +16,12 @@ from torch.nn import functional as F
 
 from lit_condense.selection.adacore import DEFAULT_DAMPING
 from lit_condense.selection.cal import NEIGHBOURS
+from lit_condense.selection.glister import DEFAULT_STEP
 from lit_condense.selection.grad_match import DEFAULT_REGULARIZATION
 from lit_condense.selection.lcmat import DEFAULT_COORDINATES, DEFAULT_RHO
 
-GLISTER_STEP = 0.1 / 128
-"""Learning rate over batch size of a scoring network's training."""
+GLISTER_STEP = 0.1 * DEFAULT_STEP / 128
+"""In units of learning rate over batch size of the scoring network's training."""
 
 
 @dataclass(frozen=True)
@@ -122,6 +123,7 @@ def adacore(shown: Shown) -> list[int]:
     left = torch.where(own, -1 / p.clamp(min=DEFAULT_DAMPING), 1 / (1 - p).clamp(min=DEFAULT_DAMPING))
     squares = shown.features.square()
     quotient = outer(left, shown.features / (squares + DEFAULT_DAMPING * squares.mean()))
+    quotient -= quotient.mean(0)  # what all have in common would leave float32 few digits of the distances
     return near_all(torch.cdist(quotient, quotient), shown.count)
 
 

@@ -3,7 +3,7 @@
 CIFAR-10 at 0.2 and 1 %. A tenth of the training images is held out in place of the test split, which takes no part.
 One scoring network (ConvNet-3, width 16, 10 epochs at learning rate 0.1, as the configs ship it) is shared through the
 cache; each subset is judged by protocol coreset, shortened as in run_selection.py. Needs data/cifar10 (an image
-folder). TIME; what is measured already is kept.
+folder). About half an hour of one core; what is measured already is kept.
 
 Usage: python scripts/measure_selection_defaults.py [FRACTION]
 """
@@ -53,9 +53,9 @@ ARMS = (
     *(Arm(f"mean Hessian, damping {d:g}", AdaCore(d, hessian="mean")) for d in (1e-4, 1.0, 10.0)),
     Arm("program", AdaCore(variant="lcmat_program")),
     *(Arm(f"one class, step {s:g}", Glister(s, "class")) for s in (1.0, 128.0)),
-    *(Arm(f"all classes, step {s:g}", Glister(s, "all")) for s in (1.0, 16.0, 128.0)),
-    Arm("program", Glister(variant="deepcore")),
-    Arm("program, mended", Glister(variant="deepcore_mended")),
+    *(Arm(f"all classes, step {s:g}", Glister(s, "all")) for s in (1.0, 16.0, 128.0, 512.0)),
+    Arm("program", Glister(1.0, variant="deepcore")),
+    Arm("program, mended", Glister(1.0, variant="deepcore_mended")),
     *(Arm(f"regularization {r:g}", GradMatch(r), weighted=True) for r in (1.0, 16384.0)),
     Arm("regularization 1, without weights", GradMatch(1.0)),
     Arm("regularization 16384, without weights", GradMatch(16384.0)),

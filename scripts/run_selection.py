@@ -3,7 +3,7 @@
 CIFAR-10 and MNIST at 0.2 and 1 %, three seeds. One scoring network a seed, trained as the configs ship it (10 epochs at
 learning rate 0.1), is shared by all methods through the cache, and one fresh network a seed is trained on each subset:
 with weights where the method was published with weights. Needs data/MNIST and data/cifar10 (image folders). A record
-is measured again where it was made under other settings; what is measured already is kept. TIME
+is measured again where it was made under other settings; what is measured already is kept. About an hour of one core.
 
 Usage: python scripts/run_selection.py [DATASET [FRACTION]]
 """

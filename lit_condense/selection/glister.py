@@ -18,28 +18,31 @@ from lit_condense.selection.scores import require_finite
 GlisterVariant = Literal["definition", "deepcore", "deepcore_mended"]
 
 
+DEFAULT_STEP = 128.0
+"""A whole batch of the scoring network's training. Ours, by measurement (table of settings in docs/results.md)."""
+
+
 class Glister(GradientSelection):
     """Images whose training step lowers the validation loss the most.
 
     Greedy: adds the image with the largest inner product ``g_j . v`` of its last-layer gradient and the mean gradient v
     of the validation images. After each addition v is taken anew where a step along the mean gradient of the chosen
-    images leads: at the logits ``o - s (b + W z)`` with that gradient's bias b and weight W. The length s is counted in
-    what one image does in a step of the scoring network's own training, ``lr / batch_size``: gradients of single
-    images are long, so that the learning rate alone would move logits by tens.
+    images leads: at the logits ``o - s (b + W z)`` with that gradient's bias b and weight W.
 
     Args:
-        step: Length of the step, in units of ``lr / batch_size`` of the scoring network's training.
+        step: Length s of the step in units of ``lr / batch_size`` of the scoring network's training: what one image
+            adds to a step there, and what DeepCore's program takes (its gradients are those of a batch's mean loss).
         validation: Whose loss is to fall: that of ``all`` training images, or of the candidates' ``class`` alone (of
-            all candidates, where the budget is not balanced).
-        variant: What DeepCore's program does, whose validation images always are the candidates and whose losses are
+            all candidates, where the budget is not balanced). A class alone prefers what looks the least like it.
+        variant: What DeepCore's program does: ``step`` is 1, the validation images are the candidates, and losses are
             averaged over batches of 128, so that the images of the last, smaller batch have larger gradients and are
             picked first. ``deepcore`` never takes v anew, because the program passes its update under a misspelled
-            name; ``deepcore_mended`` passes it.
+            name; ``deepcore_mended`` takes it.
     """
 
     def __init__(
         self,
-        step: float = 1.0,
+        step: float = DEFAULT_STEP,
         validation: Literal["all", "class"] = "all",
         variant: GlisterVariant = "definition",
     ) -> None:
@@ -58,7 +61,7 @@ class Glister(GradientSelection):
         view, scales = candidates.view, None
         length = self.step * view.lr / view.batch_size
         if self.variant != "definition":  # the gradients' scales hold the batch size already
-            length, scales = self.step * view.lr, program_scales(len(candidates))
+            length, scales = view.lr, program_scales(len(candidates))
         gradients = gradient_products(view.features, view.logits, candidates.labels)
         gradients = gradients if scales is None else gradients.scaled(scales)
         judged = _Judged(self._validation(candidates), scales)
