@@ -342,7 +342,8 @@ def test_a_run_that_is_told_to_end_does_not_look_complete(tmp_path, capsys, monk
     assert "SIGTERM" in message
     assert "--ckpt_path last" in message
     assert checkpoint_of(tmp_path / "tiny")["global_step"] == 3
-    assert not (tmp_path / "tiny" / "condensed.safetensors").exists()
+    _, _, card = load_condensed(tmp_path / "tiny")  # what there was, and why it is no finished run
+    assert (card["update"], card["evaluation"], card["stopped"]) == (3, None, "by SIGTERM")
 
 
 def test_the_trace_is_there_for_who_asks(tmp_path, monkeypatch):

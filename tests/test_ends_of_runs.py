@@ -30,6 +30,14 @@ from tests.test_selected_set import selection_config
 EIGHT = ["--trainer.max_steps", "8", "--trainer.val_check_interval", "100"]
 
 
+@pytest.fixture(autouse=True)
+def hears_ctrl_c():
+    """A shell starts what it puts into the background with Ctrl-C ignored, and Python then leaves it so."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 @pytest.fixture(scope="module")
 def straight(tmp_path_factory):
     """A run of 8 updates that nothing happened to."""

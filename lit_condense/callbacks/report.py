@@ -38,7 +38,8 @@ class Report:
         settings, judge, share = module.evaluation, module.judge(), module.share
         current, first, repeats = module.training_set(), module.evaluation_networks[0], settings.repeats
         condensed = [judge.score(factory, lambda _: current, repeats, share) for factory in module.evaluation_networks]
-        start = module.start_set() if settings.start else None
+        before = module.start_set() if settings.start else None
+        start = None if before is None else judge.score(first, lambda _: before, repeats, share)
         baselines = {
             selection.tag: judge.score(first, real_subset(module, selection), repeats, share)
             for selection in settings.compared_with
@@ -49,7 +50,7 @@ class Report:
         known = WHOLE_DATA_SET.get(module.data.dataset_name)
         return cls(
             condensed,
-            None if start is None else judge.score(first, lambda _: start, repeats, share),
+            start,
             baselines,
             Budget.of(module),
             full,
