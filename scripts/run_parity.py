@@ -1,18 +1,17 @@
 """Condense in both modes of the engine, to see that the fast one costs no accuracy: the cards in results/parity/.
 
 DC at one image a class, 50 updates, three seeds and three evaluation networks each, all else as in the shipped config.
-Needs data/MNIST and data/cifar10 (image folders); about five minutes a card on one core. A card that exists is kept.
+Needs data/MNIST and data/cifar10 (image folders); about five minutes a card on one core. A set that exists is kept.
 
 Usage: python scripts/run_parity.py [DATASET], mnist or cifar10.
 """
 
 from __future__ import annotations
 
-import shutil
 import sys
 from pathlib import Path
 
-from fitting import fit
+from fitting import fit, keep
 from tables import ROOT
 
 RESULTS = ROOT / "results" / "parity"
@@ -31,12 +30,12 @@ def main(datasets: list[str]) -> None:
         for seed in SEEDS:
             for mode in MODES:
                 kept = RESULTS / f"{dataset}_{mode}" / str(seed)
-                if not (kept / "card.json").exists():
+                if not (kept / "condensed.safetensors").exists():
                     condense(dataset, mode, seed, kept)
 
 
 def condense(dataset: str, mode: str, seed: int, kept: Path) -> None:
-    """Run one and keep its card."""
+    """Run one and keep its set with its card."""
     folder = ROOT / "runs" / "parity" / f"{dataset}_{mode}" / str(seed)
     changes = {
         "seed_everything": seed,
@@ -53,8 +52,7 @@ def condense(dataset: str, mode: str, seed: int, kept: Path) -> None:
     options = [part for name, value in changes.items() for part in (f"--{name}", str(value))]
     report = "[GradientMatching,{class_path: FinalReport, init_args: {folder: '" + str(folder) + "'}}]"
     fit("--config", f"configs/dc/{dataset}_ipc1.yaml", *options, "--trainer.callbacks", report, *DATA[dataset])
-    kept.mkdir(parents=True, exist_ok=True)
-    shutil.copy(folder / "card.json", kept / "card.json")
+    keep(folder, kept)
 
 
 if __name__ == "__main__":
