@@ -194,8 +194,8 @@ def remarks(row: Row) -> list[str]:
     if (row.method, row.dataset) == ("dcc", "svhn") and row.protocol == "dsa":
         found.append("Its program mirrors digits too, unlike DSA's.")
     if row.method == "lcmat_c":
-        found.append("Not verifiable: start, rho and norm. The start is IDC's, which it stands on; rho is what the paper")
-        found.append("takes for selection, and too small to change the images much (docs/results.md).")
+        found.append("Not verifiable: start, rho and norm. The start is IDC's, which it stands on; rho is the paper's")
+        found.append("for selection, and too small to change the images much (docs/results.md).")
     if (row.method, row.dataset) == ("lcmat_c", "cifar100"):
         found.append("Not verifiable: its program may train networks on 500 images between updates (here 2,000), and")
         found.append("match the last layer too (here convolutions only).")
