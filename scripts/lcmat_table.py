@@ -56,4 +56,5 @@ def _cells(records: list[dict[str, Any]] | None) -> list[str]:
 def _spread(accuracies: list[list[float]]) -> str:
     """Return mean and sample standard deviation over seeds of the mean over networks, in per cent."""
     means = [100 * statistics.fmean(one) for one in accuracies]
-    return f"{statistics.fmean(means):.1f} +- {statistics.stdev(means) if len(means) > 1 else 0.0:.1f}"
+    spread = f"+- {statistics.stdev(means):.1f}" if len(means) > 1 else "(one seed)"
+    return f"{statistics.fmean(means):.1f} {spread}"
