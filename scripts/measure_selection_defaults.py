@@ -14,7 +14,7 @@ import sys
 from dataclasses import dataclass
 
 import torch
-from run_selection import FRACTIONS, ROOT, is_same, outcome, read, selected_set, write
+from run_selection import FRACTIONS, ROOT, described, is_same, outcome, read, selected_set, write
 
 from lit_condense.data import CondenseDataModule, ImageFolder
 from lit_condense.selected_set import SelectedSet
@@ -30,7 +30,6 @@ from lit_condense.selection import (
     Selection,
 )
 from lit_condense.selection.task import plain_arithmetic
-from lit_condense.settings import settings_of
 
 RESULTS = ROOT / "results" / "selection_defaults"
 HELD_OUT = 0.1
@@ -86,8 +85,7 @@ def measure(arm: Arm, fraction: str, data: CondenseDataModule) -> None:
     path = RESULTS / f"cifar10_{fraction}.json"
     epochs, networks = JUDGED[fraction]
     module = selected_set(arm.selection, float(fraction), 0, arm.weighted, epochs, networks)
-    settings = settings_of(module)["init_args"]
-    identity = {"method": type(arm.selection).__name__, "arm": arm.name, "settings": settings}
+    identity = {"method": type(arm.selection).__name__, "arm": arm.name, **described(module)}
     records = read(path)
     if any(is_same(record, identity) for record in records):
         return

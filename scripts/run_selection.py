@@ -78,7 +78,7 @@ def measure(data: CondenseDataModule, dataset: str, fraction: str, seed: int, me
     """Select, evaluate and add one record, unless it is there."""
     path = RESULTS / f"{dataset}_{fraction}.json"
     module = selected_set(method(), float(fraction), seed, method in WEIGHTED, EPOCHS)
-    identity = {"method": method.__name__, "seed": seed, "settings": settings_of(module)["init_args"]}
+    identity = {"method": method.__name__, "seed": seed, **described(module)}
     records = read(path)
     if any(is_same(record, identity) for record in records):
         return
@@ -101,6 +101,14 @@ def selected_set(
         evaluation=Evaluation(protocol="coreset", epochs=epochs, repeats=networks, baselines=[], full_data_steps=0),
         seed=seed,
     )
+
+
+def described(module: SelectedSet) -> Plain:
+    """Return the settings by which a record is known again, of the evaluation those that are set here."""
+    settings = settings_of(module)["init_args"]
+    judged = settings.pop("evaluation")["init_args"]
+    del settings["scoring"]["init_args"]["cache"], settings["scoring"]["init_args"]["chunk"]
+    return {"settings": settings, "judged": {name: judged[name] for name in ("protocol", "epochs", "repeats")}}
 
 
 def outcome(module: SelectedSet, data: CondenseDataModule) -> Plain:
