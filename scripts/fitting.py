@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from lightning.pytorch import Callback, Trainer
 from tables import ROOT
 
 from lit_condense import load_condensed
@@ -26,6 +27,21 @@ def fit(*options: str) -> None:
         check=True,
         env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, paths)), "OMP_NUM_THREADS": "1"},
     )
+
+
+def quiet_trainer(*callbacks: Callback, **settings: Any) -> Trainer:
+    """Return a trainer on one CPU that writes nothing itself and evaluates nothing on the way."""
+    quiet = {
+        "logger": False,
+        "enable_checkpointing": False,
+        "enable_progress_bar": False,
+        "enable_model_summary": False,
+        "num_sanity_val_steps": 0,
+        "limit_val_batches": 0,
+        "accelerator": "cpu",
+        "devices": 1,
+    }
+    return Trainer(callbacks=list(callbacks), **{**quiet, **settings})
 
 
 def condense(config: dict[str, Any], folder: Path) -> None:

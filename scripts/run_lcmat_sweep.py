@@ -23,7 +23,7 @@ from typing import Any, Literal
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import torch
-from fitting import keep
+from fitting import keep, quiet_trainer
 from lightning.pytorch import Callback, LightningModule, Trainer
 from run_selection import data_of
 from tables import RESULTS, ROOT
@@ -123,18 +123,7 @@ def measure(data: CondenseDataModule, dataset: str, arm: Arm, seed: int) -> dict
         grad_share_every=LOOK_EVERY,
         seed=seed,
     )
-    Trainer(
-        callbacks=[*arm.losses(), shares, FinalReport(str(folder))],
-        max_steps=UPDATES,
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        num_sanity_val_steps=0,
-        limit_val_batches=0,
-        accelerator="cpu",
-        devices=1,
-    ).fit(module, datamodule=data)
+    quiet_trainer(*arm.losses(), shares, FinalReport(str(folder)), max_steps=UPDATES).fit(module, datamodule=data)
     card: dict[str, Any] = json.loads((folder / "card.json").read_text())
     if seed == SEEDS[0]:
         keep(folder, SWEEP / dataset / arm.name)

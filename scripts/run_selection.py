@@ -16,7 +16,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from lightning.pytorch import Trainer
+from fitting import quiet_trainer
 
 from lit_condense.callbacks import FinalReport
 from lit_condense.data import MNIST, CondenseDataModule, ImageFolder
@@ -132,19 +132,7 @@ def outcome(module: SelectedSet, data: CondenseDataModule) -> Plain:
 
 def fit(module: SelectedSet, data: CondenseDataModule, folder: str) -> None:
     """Select and judge; the report goes into the folder."""
-    trainer = Trainer(
-        callbacks=[FinalReport(folder)],
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        num_sanity_val_steps=0,
-        limit_val_batches=0,
-        accelerator="cpu",
-        devices=1,
-        max_epochs=1,
-    )
-    trainer.fit(module, datamodule=data)
+    quiet_trainer(FinalReport(folder), max_epochs=1).fit(module, datamodule=data)
 
 
 def read(path: Path) -> list[Plain]:
