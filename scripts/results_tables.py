@@ -8,6 +8,7 @@ import statistics
 from pathlib import Path
 from typing import Any
 
+from measure_selection_defaults import ARMS
 from run_published import ROWS
 from run_selection import WEIGHTED
 from tables import RESULTS, cards, markdown, percent
@@ -73,12 +74,13 @@ def selection_defaults() -> str:
     for path, title in _by_fraction("selection_defaults"):
         records = json.loads(path.read_text())
         columns[title] = {(record["method"], record["arm"]): record for record in records}
-    arms = list(dict.fromkeys(arm for column in columns.values() for arm in column))
     rows = []
-    for method, arm in arms:
-        found = [column.get((method, arm)) for column in columns.values()]
-        name = f"`{method}`, {arm}" + (" (default)" if any(map(_is_default, found)) else "")
-        rows.append([name, *(cell for record in found for cell in _held_out(record))])
+    for arm in ARMS:
+        method = type(arm.selection).__name__
+        found = [column.get((method, arm.name)) for column in columns.values()]
+        name = f"`{method}`, {arm.name}" + (" (default)" if any(map(_is_default, found)) else "")
+        if any(found):
+            rows.append([name, *(cell for record in found for cell in _held_out(record))])
     header = ["settings", *(cell for title in columns for cell in (title, "right"))]
     return markdown(header, rows) if rows else "Not measured yet."
 

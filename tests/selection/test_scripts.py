@@ -73,19 +73,21 @@ def test_random_is_beaten_by_more_than_the_standard_error(scripts, tmp_path):
     assert rows[1:] == ["| `Wide` | 43.0 +- 14.7 |", "| `Clear` | **53.0 +- 1.0** |"]
 
 
-def test_the_table_of_settings_marks_the_default(scripts, tmp_path):
+def test_the_table_of_settings_marks_the_default(scripts, tmp_path, monkeypatch):
     _, defaults, tables = scripts
     data = TinyData((20, 20))
     assert tables.selection_defaults() == "Not measured yet."
-    for arm in (defaults.Arm("nearest", Herding()), defaults.Arm("farthest", Herding("deepcore"))):
+    nearest, farthest = defaults.Arm("nearest", Herding()), defaults.Arm("farthest", Herding("deepcore"))
+    monkeypatch.setattr(tables, "ARMS", (nearest, defaults.Arm("not measured", Herding()), farthest))
+    for arm in (farthest, nearest):
         defaults.measure(arm, "0.2", data)
         before = (tmp_path / "selection_defaults" / "cifar10_0.2.json").read_text()
         defaults.measure(arm, "0.2", data)
         assert (tmp_path / "selection_defaults" / "cifar10_0.2.json").read_text() == before
-    header, _, nearest, farthest = tables.selection_defaults().splitlines()
+    header, _, first, second = tables.selection_defaults().splitlines()
     assert header == "| settings | cifar10, 20 % | right |"
-    assert nearest.startswith("| `Herding`, nearest (default) | ")
-    assert farthest.startswith("| `Herding`, farthest | ")
+    assert first.startswith("| `Herding`, nearest (default) | ")
+    assert second.startswith("| `Herding`, farthest | ")
     records = json.loads((tmp_path / "selection_defaults" / "cifar10_0.2.json").read_text())
     assert all(0 <= record["right"] <= 1 and len(record["indices"]) == 8 for record in records)
 
