@@ -94,8 +94,10 @@ class Ending(Callback):
 # ------------------------------------------------------------------ the same update
 
 
-@pytest.mark.parametrize("interval", ["3", "100"])
-@pytest.mark.parametrize("evaluations", ["5", "100"])
+@pytest.mark.parametrize(
+    ("interval", "evaluations"),
+    [("3", "100"), ("100", "100"), *(pytest.param(i, "5", marks=pytest.mark.slow) for i in ("3", "100"))],
+)
 def test_a_run_that_ends_between_two_checkpoints_writes_its_last_one(tmp_path, straight, interval, evaluations):
     args = write_config(tmp_path, save_every=int(interval))
     cli("fit", *args, "--trainer.max_steps", "5", "--trainer.val_check_interval", evaluations)
@@ -186,7 +188,13 @@ def stopped_by_ctrl_c(capsys, *args):
     return said
 
 
-ENDS = [("training_step", 2, 3), ("training_step", 3, 4), ("training_step", 7, 8), ("validation_step", 0, 2)]
+SLOW = pytest.mark.slow
+ENDS = [
+    ("training_step", 2, 3),
+    pytest.param("training_step", 3, 4, marks=SLOW),
+    pytest.param("training_step", 7, 8, marks=SLOW),
+    ("validation_step", 0, 2),
+]
 
 
 @pytest.mark.parametrize(("method", "when", "saved"), ENDS)

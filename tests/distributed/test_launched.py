@@ -11,11 +11,11 @@ from lit_condense import load_condensed
 from tests.cli_helpers import card_of, new_process, succeeded
 from tests.distributed.launched import KINDS, fit, kept
 
-SLOW = pytest.mark.slow  # every child imports everything anew
+SLOW = pytest.mark.slow  # 20 seconds of two cores each
+CASES = [(strategy, kind) for strategy in ("ddp_fork", "ddp_spawn") for kind in KINDS]
 
 
-@pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("strategy", ["ddp_fork", pytest.param("ddp_spawn", marks=SLOW)])
+@pytest.mark.parametrize(("strategy", "kind"), [CASES[0], *(pytest.param(*case, marks=SLOW) for case in CASES[1:])])
 @pytest.mark.filterwarnings("ignore:max_steps")
 def test_the_process_that_called_fit_holds_the_set_with_its_counts(kind, strategy, tmp_path):
     done = succeeded(
