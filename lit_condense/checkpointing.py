@@ -17,7 +17,7 @@ from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 
 from lit_condense import checks
-from lit_condense.errors import CheckpointError, ExportError
+from lit_condense.errors import CheckpointError, ExportError, first_line
 from lit_condense.export.files import write_atomically
 
 Location = str | Path
@@ -102,7 +102,7 @@ def _opened(location: Location) -> Path | io.BytesIO:
             return io.BytesIO(file.read())
     except Exception as error:  # every kind of file system raises its own
         raise CheckpointError(
-            f"Expected a checkpoint at {url}, it cannot be opened ({type(error).__name__}: {_first_line(error)}). Copy "
+            f"Expected a checkpoint at {url}, it cannot be opened ({type(error).__name__}: {first_line(error)}). Copy "
             "it to this machine, or install what fsspec needs for such URLs."
         ) from error
 
@@ -241,12 +241,8 @@ def unreadable(error: Exception) -> str:
     """Return why a file cannot be read, without PyTorch's advice to switch off what keeps it from running code."""
     text = str(error)
     if "eights_only" not in text and "eights only" not in text:
-        return _first_line(error)
+        return first_line(error)
     named = re.search(r"GLOBAL (\S+)", text)
     if named is None:
         return "it is no file of plain data and tensors, or a damaged one"
     return f"it names {named[1]}: more than plain data and tensors could run code, and is never loaded"
-
-
-def _first_line(error: Exception) -> str:
-    return next(iter(str(error).splitlines()), type(error).__name__)

@@ -36,3 +36,8 @@ class NonFiniteError(CondenseError):
 
 class BetweenUpdates(KeyboardInterrupt):
     """Ctrl-C ended a fit where a checkpoint is exact."""
+
+
+def first_line(error: BaseException) -> str:
+    """Return the first line of what another library's error says, or else its kind."""
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)

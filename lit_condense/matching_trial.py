@@ -16,7 +16,7 @@ from lit_condense.engine.forward import Forward
 from lit_condense.engine.gather import Gatherer
 from lit_condense.engine.quantities import observe
 from lit_condense.engine.routes import Route
-from lit_condense.errors import SettingsError
+from lit_condense.errors import SettingsError, first_line
 from lit_condense.functional.attention import plain_attention
 from lit_condense.inner import InnerNetwork
 from lit_condense.matching import MatchingLoss, Quantities
@@ -157,7 +157,7 @@ class _Trial:
                 else "Write that layer with operations that have a derivative."
             )
             what = "second derivative" if twice else "derivative"
-            raise SettingsError(f"{self.name} has no {what} in the images ({_first_line(error)}). {remedy}") from error
+            raise SettingsError(f"{self.name} has no {what} in the images ({first_line(error)}). {remedy}") from error
         if images.grad is None:
             raise SettingsError(
                 f"{self.name} cuts the way from what is matched back to the images: nothing would be learned. Leave "
@@ -187,7 +187,3 @@ def _smallest(module: SyntheticSet) -> list[int]:
     synthetic = [module.parametrization.matched_count(count) for count in module.counts]
     sizes = [module.sampling.size(real, c) for c in classes]
     return sorted({min(classes, key=synthetic.__getitem__), min(classes, key=sizes.__getitem__)})
-
-
-def _first_line(error: Exception) -> str:
-    return next(iter(str(error).strip().splitlines()), type(error).__name__)

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lit_condense.batching import batch_sizes
+from lit_condense.checkpointing import is_dry
 from lit_condense.data.store import RealImages
 from lit_condense.errors import SettingsError
 from lit_condense.evaluation.baselines import Budget
@@ -81,7 +82,7 @@ def scorings(module: EvaluatedSet, scoring: Scoring, selections: Sequence[Select
         if any(selection.networks for selection in selections):
             if scoring.cache is not None:
                 scoring.description(task, 0)
-                if module.trainer.is_global_zero and not module.trainer.fast_dev_run:  # type: ignore[attr-defined]
+                if module.trainer.is_global_zero and not is_dry(module.trainer):
                     check_writable(Path(scoring.cache))
             network = scoring.start(task, 0).to(real.device)
             name, trained = network_name(module.network), batch_sizes(len(real), scoring.batch_size)

@@ -25,7 +25,7 @@ def results_table() -> str:
         "published",
         "judged by",
     )
-    return markdown(header, [_row(card) for card in sorted(_rows(), key=_order)])
+    return markdown(header, [_row(card) for card in sorted(cards("dc_*").values(), key=_order)])
 
 
 def methods_table() -> str:
@@ -80,11 +80,6 @@ def _selection(tag: str, method: dict[str, Any]) -> list[str]:
         direct = [f"{dense['cpu_seconds']:.2f} s", memory, f"{100 * dense['equal_share']:.0f} %"]
     everything = f"{method['cpu_seconds']:.2f} s" if len(method["laps"]) > 1 else "-"
     return [f"`{tag}`", everything, f"{lap['cpu_seconds']:.2f} s", f"{lap['peak_extra_mib']:.0f} MiB", *direct]
-
-
-def _rows() -> list[dict[str, Any]]:
-    """Return the cards that say how the set did before its first update, as all of the present format do."""
-    return [card for card in cards("dc_*").values() if "start" in card["evaluation"]]
 
 
 def _order(card: dict[str, Any]) -> tuple[str, int, int]:
