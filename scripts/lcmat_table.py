@@ -19,7 +19,7 @@ def table() -> str:
     header = ["start", "rho", "norm"]
     header += [f"{name}, {what}" for name in NAMES.values() for what in ("start", "condensed", "curvature's share")]
     rows = [
-        [*_arm(arm, columns), *(cell for column in columns.values() for cell in _cells(column.get(arm)))]
+        [*_arm(arm, columns), *(cell for column in columns.values() for cell in _cells(column, arm))]
         for arm in arms
     ]
     return markdown(header, rows) if rows else "Not measured yet: `python scripts/run_lcmat_sweep.py`."
@@ -42,12 +42,15 @@ def _arm(arm: str, columns: dict[str, dict[str, list[dict[str, Any]]]]) -> list[
     return [STARTS[one["start"]], f"{one['rho']:g}" if one["rho"] else "0 (IDC-I)", one["norm"] if one["rho"] else "-"]
 
 
-def _cells(records: list[dict[str, Any]] | None) -> list[str]:
-    if not records:
+def _cells(column: dict[str, list[dict[str, Any]]], arm: str) -> list[str]:
+    """Return start, result and share; the start is judged once for all arms that begin there, by the one of rho 0."""
+    if arm not in column:
         return ["-", "-", "-"]
+    records = column[arm]
+    start = column.get(f"{records[0]['start']}_rho0", [])
     shares = [share for record in records for share in record["curvature_share"]]
     return [
-        _spread([record["accuracies_of_start"] for record in records]),
+        _spread([record["accuracies_of_start"] for record in start]) if start else "-",
         _spread([record["accuracies"] for record in records]),
         f"{100 * statistics.fmean(shares):.1f} %" if shares else "-",
     ]

@@ -122,7 +122,7 @@ def settings(stage: str, dataset: str, ipc: int, method: str, factor: int, folde
     model["network"]["init_args"]["width"] = WIDTH
     model["optimizer"]["init_args"]["lr"] *= factor
     baselines = BASELINES if stage == "rows" and method in WITH_BASELINES else []
-    judged = {"repeats": 5} if stage == "rows" else {"repeats": 1}
+    judged = {"repeats": 5} if stage == "rows" else {"repeats": 1, "start": False}
     model["evaluation"]["init_args"] = PROTOCOL | judged | {"baselines": baselines}
     config["data"] = yaml.safe_load(yaml.safe_dump(DATA[dataset]))
     config["data"]["init_args"]["normalization"] = "dc"
