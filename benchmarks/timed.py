@@ -92,7 +92,7 @@ class Run:
         self.parts = Parts()
         self.parts.around("sampling", module.sampling, "refresh", "select")
         self.parts.around("inner", module.inner, "advance")
-        self.parts.around("inner", module._inner, "renew")
+        self.parts.around("inner", module.inner_network, "renew")
         self.parts.around_augmentation(module.augmentation)
         for name in ("log", "log_dict"):  # outside of a fit Lightning refuses to log
             setattr(module, name, _no_log)
@@ -112,7 +112,7 @@ def gflop_of(module: SyntheticSet) -> float:
     kept = module._engine, module.augmentation
     batch = module.images.new_zeros(module.sampling.batch_size, *module.images.shape[1:])
     needs = needs_of(module.matching_losses) | module.sampling.needs
-    module._engine = Engine("exact", "never", record=False).start(module._inner.network, batch, needs)
+    module._engine = Engine("exact", "never", record=False).start(module.inner_network.network, batch, needs)
     module.augmentation = NoAugmentation()
     counter = FlopCounterMode(display=False)
     with counter:

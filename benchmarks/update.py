@@ -115,15 +115,19 @@ def agreement(module: SyntheticSet) -> dict[str, float]:
     """How far the image gradient of one update is from the one computed in float64."""
     progress = Progress(0, 0, 0)
     module._renew(0)
-    quick = module._match(progress)[0].double()
-    engine, network = module._engine, module._inner.network
-    module._inner.network = network.double()
+    quick = module._match(progress).gradient.double()
+    engine, network = module._engine, module.inner_network.network
+    module.inner_network.network = network.double()
     example = torch.zeros(8, *SHAPE, dtype=torch.float64, device=module.device)
     needs = needs_of(module.matching_losses) | module.sampling.needs
     module._engine = Engine("exact", "never", 1, record=False).start(network, example, needs)
     module.images.data = module.images.data.double()
-    exact = module._match(progress)[0]
-    module.images.data, module._inner.network, module._engine = module.images.data.float(), network.float(), engine
+    exact = module._match(progress).gradient
+    module.images.data, module.inner_network.network, module._engine = (
+        module.images.data.float(),
+        network.float(),
+        engine,
+    )
     return {
         "relative_error": float((quick - exact).norm() / exact.norm()),
         "cosine": float(torch.cosine_similarity(quick.flatten(), exact.flatten(), dim=0)),

@@ -1,5 +1,9 @@
 """The errors a user can cause, each worded as: what was expected, what came, what to do."""
 
+from __future__ import annotations
+
+from typing import Any, get_args
+
 
 class CondenseError(Exception):
     """Base of every error with a message meant for the user; the command line prints it without a traceback."""
@@ -41,3 +45,19 @@ class BetweenUpdates(KeyboardInterrupt):
 def first_line(error: BaseException) -> str:
     """Return the first line of what another library's error says, or else its kind."""
     return next(iter(str(error).strip().splitlines()), type(error).__name__)
+
+
+def check_choice(setting: str, value: object, choices: Any) -> None:
+    """Refuse a value that is none of a ``Literal``'s.
+
+    Args:
+        setting: Its name, for the message.
+        value: What was given.
+        choices: The ``Literal``.
+
+    Raises:
+        SettingsError: It is none of them.
+    """
+    known = [repr(choice) for choice in get_args(choices)]
+    if value not in get_args(choices):
+        raise SettingsError(f"Expected {setting} to be {', '.join(known[:-1])} or {known[-1]}, got {value!r}.")

@@ -4,72 +4,94 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, cast
+from typing import cast, get_args
 
 import torch
 from torch import Tensor
 
 from lit_condense import contracts
+from lit_condense.data.store import RealImages
 from lit_condense.engine.engine import GRADIENTS, Block, RunningEngine, keys_of, needs_of
 from lit_condense.engine.first_order import FirstOrderLoss
 from lit_condense.engine.forward import Forward
-from lit_condense.engine.gather import Gatherer
 from lit_condense.engine.quantities import observe
 from lit_condense.engine.routes import Route
 from lit_condense.errors import SettingsError, first_line
 from lit_condense.functional.attention import plain_attention
-from lit_condense.inner import InnerNetwork
+from lit_condense.inner import InnerLoop, InnerNetwork
 from lit_condense.matching import MatchingLoss, Quantities
 from lit_condense.matching.base import Need, Scope
-from lit_condense.networks import FeaturesAndLogits, network_name
+from lit_condense.networks import FeaturesAndLogits
 from lit_condense.networks.factory import explained
+from lit_condense.synthetic.gather import Gatherer
 from lit_condense.trial import extremes, learns
-
-if TYPE_CHECKING:
-    from lit_condense.synthetic_set import SyntheticSet
 
 FEW_REAL = 16
 """Real images of a class that are enough for the trial."""
 
 
-def first_update(module: SyntheticSet, needs: frozenset[Need]) -> None:
-    """Try what the first update will do, eager: the parts of one's own, each loss, and the training that follows.
+def first_blocks(gatherer: Gatherer) -> list[Block]:
+    """Try what the first update gathers, and return the blocks of its smallest classes, with a few real images.
 
     Args:
-        module: The set, with its images and data on the device.
+        gatherer: Of the first update.
+
+    Raises:
+        SettingsError: Sampling, parametrization or augmentation do not do what they must.
+    """
+    contracts.of_classes(gatherer.sampling, gatherer.real, gatherer.key.fold("real", 0))
+    blocks = [_with_few(gatherer.block([c])) for c in _smallest(gatherer)]
+    for block in blocks:
+        block.views(block.stored)
+    return blocks
+
+
+def first_update(
+    gatherer: Gatherer,
+    blocks: Sequence[Block],
+    inner: InnerNetwork,
+    losses: Sequence[MatchingLoss],
+    needs: frozenset[Need],
+    real_chunk: int | None,
+) -> None:
+    """Try each loss, eager.
+
+    Args:
+        gatherer: Makes the blocks of the first update.
+        blocks: Those of the smallest classes.
+        inner: A network of the trial's own, in the state in which images are matched.
+        losses: Those whose weight is not 0.
         needs: All quantities that the run reads.
+        real_chunk: The engine's.
 
     Raises:
         SettingsError: Something does not do what it must.
     """
-    real, gather = module.data.real, Gatherer.of(module, 0)
-    with module.key.fold("trial").isolated():
-        contracts.of_classes(module.sampling, real, module.key.fold("real", 0))
-        blocks = [_with_few(gather.block([c])) for c in _smallest(module)]
-        for block in blocks:
-            block.views(block.stored)
-        inner = InnerNetwork(
-            module.network, real, module.key, module.inner.optimizer, module.images, not needs <= GRADIENTS
-        )
-        _inner_training(module, inner)
-        trial = _Trial(module, inner, gather, blocks, needs)
-        losses = [loss for loss in module.matching_losses if loss.weight > 0]
-        with inner.frozen_batch_norm(module.inner.batch_norm, module.key.fold("statistics", 0)):
-            for scope in ("class", "mean", "set"):
-                trial.of_scope(scope, [loss for loss in losses if loss.scope == scope])
+    trial = _Trial(gatherer, inner, blocks, needs, real_chunk)
+    for scope in get_args(Scope):
+        trial.of_scope(scope, [loss for loss in losses if loss.scope == scope])
 
 
-def _inner_training(module: SyntheticSet, inner: InnerNetwork) -> None:
-    """Train on a batch of the smallest size (and on a GPU of the largest) that the inner loop will meet."""
-    images, labels = module._decoded()
-    loop, name = module.inner, network_name(module.network)
+def inner_training(inner: InnerNetwork, loop: InnerLoop, images: Tensor, labels: Tensor, real: RealImages) -> None:
+    """Train on a batch of the smallest size (and on a GPU of the largest) that the inner loop will meet.
+
+    Args:
+        inner: A network of the trial's own.
+        loop: The inner loop.
+        images: Of the set, as the network sees them.
+        labels: Theirs.
+        real: The real images.
+
+    Raises:
+        SettingsError: The network cannot be trained so.
+    """
     loss = FirstOrderLoss(Forward(inner.network, "exact"), compiled=False)
     inner.network.train()
-    sizes = extremes(loop.batch_sizes(len(labels), len(module.data.real)), images.device)
+    sizes = extremes(loop.batch_sizes(len(labels), len(real)), images.device)
     for size in sizes or [2]:
         chosen = torch.arange(size, device=images.device) % len(labels)
         purpose = f"the training of the inner network ({type(loop).__name__})" if sizes else "an update"
-        learns(inner.network, name, images[chosen], labels[chosen], module.data.real.num_classes, purpose)
+        learns(inner.network, inner.name, images[chosen], labels[chosen], real.num_classes, purpose)
         if sizes:
             with explained(f"The optimizer of {type(loop).__name__} does not step"):
                 inner.train_step(loss, images[:2], labels[:2])
@@ -79,41 +101,40 @@ class _Trial:
     """Tries losses on the network.
 
     Args:
-        module: The set.
+        gatherer: Makes the blocks of the first update.
         inner: A network of its own.
-        gather: Makes the blocks of the first update.
         blocks: Those of the smallest classes.
         needs: All quantities that the run reads.
+        real_chunk: The engine's.
     """
 
     def __init__(
         self,
-        module: SyntheticSet,
+        gatherer: Gatherer,
         inner: InnerNetwork,
-        gather: Gatherer,
         blocks: Sequence[Block],
         needs: frozenset[Need],
+        real_chunk: int | None,
     ) -> None:
         outputs = None if needs <= GRADIENTS else FeaturesAndLogits(inner.network)  # type: ignore[arg-type]
-        route = Route("exact", False, False, False, False, 1, module.engine.real_chunk)
-        self.name = network_name(module.network)
-        self.gather, self.blocks, self.classes = gather, blocks, module.data.real.num_classes
-        like = module.images.detach()[:1]
-        self.engine = RunningEngine(inner.network, outputs, route, like, 1)
+        route = Route("exact", False, False, False, False, 1, real_chunk)
+        self.name = inner.name
+        self.gatherer, self.blocks = gatherer, blocks
+        self.engine = RunningEngine(inner.network, outputs, route, gatherer.stored[:1], 1)
 
     def of_scope(self, scope: Scope, losses: Sequence[MatchingLoss]) -> None:
         """Try the losses of a scope on what they will be called with; a class stands in for the mean over all."""
         if not losses:
             return
         needs = needs_of(losses)
-        for block in [self.gather.whole()] if scope == "set" else self.blocks:
+        for block in [self.gatherer.whole()] if scope == "set" else self.blocks:
             views = block.views(block.stored)
             images = views.detach().requires_grad_()
             with explained(f"{self.name} does not run on the batches that are matched, in training mode"):
                 real = self.engine.real_side(block, needs)
                 seen = self._observed(block, images, needs)
             if scope == "mean":
-                real = Quantities(real.gradients, classes=self.classes)
+                real = Quantities(real.gradients, classes=self.gatherer.num_classes)
             for loss in losses:
                 self._tried(loss, real, seen, images)
             with explained("The way from stored images to views (parametrization, augmentation) has no derivative"):
@@ -126,7 +147,8 @@ class _Trial:
 
     def _tried(self, loss: MatchingLoss, real: Quantities, seen: Quantities, images: Tensor) -> None:
         leaves = seen.detached(requires_grad=True)
-        shown = _copied(leaves) if loss.scope != "mean" else Quantities(leaves.gradients, classes=self.classes)
+        of_means = Quantities(leaves.gradients, classes=self.gatherer.num_classes)
+        shown = of_means if loss.scope == "mean" else _copied(leaves)
         loss.weight_at(contracts.START)  # as in an update, where it is asked first
         value = contracts.loss_value(loss, loss.loss(real, shown), images)
         with explained(f"The value of {type(loss).__name__}.loss has no derivative"):
@@ -181,9 +203,9 @@ def _copied(side: Quantities) -> Quantities:
     return Quantities(gradients, copy(side.features), copy(side.logits), side.labels, side.classes)
 
 
-def _smallest(module: SyntheticSet) -> list[int]:
+def _smallest(gatherer: Gatherer) -> list[int]:
     """Return the class with the fewest synthetic and that with the fewest real images of an update."""
-    real, classes = module.data.real, range(module.data.real.num_classes)
-    synthetic = [module.parametrization.matched_count(count) for count in module.counts]
-    sizes = [module.sampling.size(real, c) for c in classes]
-    return sorted({min(classes, key=synthetic.__getitem__), min(classes, key=sizes.__getitem__)})
+    classes = range(gatherer.num_classes)
+    synthetic = [gatherer.parametrization.matched_count(count) for count in gatherer.counts]
+    real = [gatherer.sampling.size(gatherer.real, c) for c in classes]
+    return sorted({min(classes, key=synthetic.__getitem__), min(classes, key=real.__getitem__)})

@@ -8,25 +8,28 @@ from typing import Any, cast
 
 import torch
 from lightning.pytorch.cli import OptimizerCallable
+from lightning.pytorch.core.optimizer import LightningOptimizer
 from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor, nn
 
 from lit_condense import checks, contracts, matching_trial, meaning, outputs, trial
 from lit_condense.augmentation import Augmentation, NoAugmentation
 from lit_condense.checkpointing import keep_dry
-from lit_condense.engine import Engine, RunningEngine, match
+from lit_condense.engine import Engine, RunningEngine
 from lit_condense.engine.engine import needs_of
-from lit_condense.engine.gather import Gatherer
+from lit_condense.errors import check_choice
 from lit_condense.evaluated_set import EvaluatedSet
 from lit_condense.evaluation import Evaluation, SmallSet
-from lit_condense.grad_share import GradShares
-from lit_condense.image_step import ImageStep, NonFinite, check_set
 from lit_condense.inner import InnerLoop, InnerNetwork, TrainingMaterial, TrainOnSynthetic
 from lit_condense.matching import MatchingLoss, Progress
+from lit_condense.matching.base import Need
 from lit_condense.networks import ConvNet, NetworkFactory, network_name
 from lit_condense.parametrization import Initialization, Noise, Pixels
 from lit_condense.sampling import RandomSampling, Sampling
 from lit_condense.settings import Plain, settings_of
+from lit_condense.synthetic import Gatherer, ImageStep, NonFinite, UpdateResult, match
+from lit_condense.synthetic.grad_share import GradShares
+from lit_condense.synthetic.image_step import check_set
 from lit_condense.timing import Stopwatch
 
 CHECKPOINT_FORMAT = 2
@@ -96,8 +99,8 @@ class SyntheticSet(EvaluatedSet):
         self.augmentation = augmentation or NoAugmentation()
         self.optimizer = checks.optimizer(optimizer or DC_OPTIMIZER)
         self.engine = engine or Engine()
+        check_choice("non_finite", non_finite, NonFinite)
         self.non_finite = non_finite
-        self._step = ImageStep(non_finite)
         self.grad_share_every = grad_share_every
         self._shares = GradShares(grad_share_every)
         # Empty until setup knows the data, or a checkpoint brings the images.
@@ -105,6 +108,7 @@ class SyntheticSet(EvaluatedSet):
         self.register_buffer("labels", torch.empty(0, dtype=torch.int64))
         self._start: Tensor | None = None  # on the CPU
         self._resumed: dict[str, Any] | None = None
+        self._step: ImageStep | None = None
         self._engine: RunningEngine | None = None
         self._compiling = 0.0
 
@@ -155,16 +159,15 @@ class SyntheticSet(EvaluatedSet):
         self.data.to(self.device)
         real = self.data.real
         needs = needs_of(self.matching_losses) | self.sampling.needs
-        matching_trial.first_update(self, needs)
+        self._try_first_update(needs)
         trial.evaluations(self, torch.bincount(self._decoded()[1], minlength=real.num_classes).tolist())
-        self._inner = InnerNetwork(
-            self.network, real, self.key, self.inner.optimizer, self.images, needs_features=not needs <= {"gradients"}
-        )
+        self.inner_network = self._new_inner_network(needs)
         sizes = [self.sampling.size(real, c) for c in range(real.num_classes)]
         usual = sizes.index(Counter(sizes).most_common(1)[0][0])
         batch = real.at(self.sampling.select(real, usual, self.key.fold("shape"))).to(self.images.dtype)
         shown = Counter(map(self.parametrization.matched_count, self.counts)).most_common(1)[0][0]
-        self._engine = self.engine.start(self._inner.network, batch, needs, shown)
+        self._engine = self.engine.start(self.inner_network.network, batch, needs, shown)
+        self._step = self._new_step(self.skipped)
         if self._resumed is not None:
             self._go_on(self._resumed)
         networks = -(-self.trainer.max_steps // self.updates_per_network)
@@ -173,6 +176,42 @@ class SyntheticSet(EvaluatedSet):
             f"{self.updates_per_network} update(s) each, {network_name(self.network)}; {self.running.route}."
         )
 
+    def _new_inner_network(self, needs: frozenset[Need]) -> InnerNetwork:
+        needs_features = not needs <= {"gradients"}
+        return InnerNetwork(self.network, self.data.real, self.key, self.inner.optimizer, self.images, needs_features)
+
+    def _new_step(self, skipped: int) -> ImageStep:
+        return ImageStep(
+            images=self.images,
+            optimizer=cast(LightningOptimizer, self.optimizers()),
+            backward=self.manual_backward,
+            share=self.share,
+            non_finite=self.non_finite,
+            project=self.project if self.parametrization.clamp == "every_update" else None,
+            inner_tensors=self.inner_network.tensors,
+            skipped=skipped,
+        )
+
+    def _try_first_update(self, needs: frozenset[Need]) -> None:
+        """Try what the first update will do, on a network of its own."""
+        gatherer, losses = self._gatherer(0), [loss for loss in self.matching_losses if loss.weight > 0]
+        with self.key.fold("trial").isolated():
+            blocks = matching_trial.first_blocks(gatherer)
+            network = self._new_inner_network(needs)
+            matching_trial.inner_training(network, self.inner, *self._decoded(), self.data.real)
+            with network.frozen_batch_norm(self.inner.batch_norm, self.key.fold("statistics", 0)):
+                matching_trial.first_update(gatherer, blocks, network, losses, needs, self.engine.real_chunk)
+
+    @property
+    def skipped(self) -> int:
+        """Updates that were not taken, because something in them was not finite."""
+        return 0 if self._step is None else self._step.skipped
+
+    @property
+    def _image_step(self) -> ImageStep:
+        assert self._step is not None  # since on_fit_start
+        return self._step
+
     @property
     def running(self) -> RunningEngine:
         """The engine, bound to the inner network of this fit."""
@@ -180,9 +219,9 @@ class SyntheticSet(EvaluatedSet):
         return self._engine
 
     def _go_on(self, state: dict[str, Any]) -> None:
-        self._inner.load_state_dict(state["inner"])
+        self.inner_network.load_state_dict(state["inner"])
         self.sampling.load_state_dict(state["sampling"])
-        self._step.skipped = state.get("skipped", 0)
+        self._step = self._new_step(state.get("skipped", 0))
         checks.same_route(state["route"], self.running.route)
         self._resumed = None
 
@@ -240,24 +279,26 @@ class SyntheticSet(EvaluatedSet):
             with watch.part("sampling"):
                 self._refresh(progress)
             with watch.part("match"):
-                gradient, losses = self._match(progress)
-                self._log_shares(progress, gradient)
-                grad_norm = self._step.take(self, gradient, losses, update, partial(self._gradient_of, progress))
+                matched = self._match(progress)
+                self._log_shares(progress, matched.gradient)
+                grad_norm = self._image_step.take(
+                    matched.gradient, matched.losses, update, partial(self._gradient_of, progress)
+                )
                 self._updates += 1
             if match_index + 1 < self.updates_per_network:
                 with watch.part("inner"):
                     self._advance(progress)
-        self._log_update(progress, losses, grad_norm, watch)
+        self._log_update(progress, matched.losses, grad_norm, watch)
 
     def _renew(self, network_index: int) -> None:
         if self.parametrization.clamp == "every_network":
             self.project()
-        self._inner.renew(network_index)
+        self.inner_network.renew(network_index)
         if self.inner.trains_new:
-            network, key = self._inner.network, self.key.fold("inner", network_index, "begin")
-            done: object = self.inner.begin(self._inner, self._material(), key)  # type: ignore[func-returns-value]
-            contracts.trained_in_place(self.inner, "begin", done, network, self._inner.network)
-            self.share.broadcast(self._inner.tensors())
+            network, key = self.inner_network.network, self.key.fold("inner", network_index, "begin")
+            done: object = self.inner.begin(self.inner_network, self._material(), key)  # type: ignore[func-returns-value]
+            contracts.trained_in_place(self.inner, "begin", done, network, self.inner_network.network)
+            self.share.broadcast(self.inner_network.tensors())
 
     def _refresh(self, progress: Progress) -> None:
         """Let the sampling look at the inner network."""
@@ -266,9 +307,7 @@ class SyntheticSet(EvaluatedSet):
         if progress.update == 0:
             contracts.of_classes(self.sampling, self.data.real, self.key.fold("real", 0))
 
-    def _match(
-        self, progress: Progress, only: str | None = None, share_of: str | None = None
-    ) -> tuple[Tensor, dict[str, Tensor]]:
+    def _match(self, progress: Progress, only: str | None = None, share_of: str | None = None) -> UpdateResult:
         """Return this rank's part of the image gradient, and the losses summed over the rank's classes.
 
         Args:
@@ -278,16 +317,27 @@ class SyntheticSet(EvaluatedSet):
         """
         losses = [loss for loss in self.matching_losses if loss.weight_at(progress) != 0 or loss.watched_at(progress)]
         losses = [loss for loss in losses if only in (None, loss.tag)]
-        gather = Gatherer.of(self, progress.update)
-        with self._inner.frozen_batch_norm(self.inner.batch_norm, self.key.fold("statistics", progress.update)):
-            work = gather.work(self.share, self.running.table.classes_per_block)
-            result = match(self.running, work, losses, progress, self.images.new_zeros(()), share_of)
-        return gather.scatter(result.blocks), result.losses
+        gatherer = self._gatherer(progress.update)
+        with self.inner_network.frozen_batch_norm(self.inner.batch_norm, self.key.fold("statistics", progress.update)):
+            return match(self.running, gatherer, self.share, losses, progress, share_of)
+
+    def _gatherer(self, update: int) -> Gatherer:
+        return Gatherer(
+            real=self.data.real,
+            stored=self.images.detach(),
+            labels=self.labels,
+            counts=self.counts,
+            sampling=self.sampling,
+            parametrization=self.parametrization,
+            augmentation=self.augmentation,
+            key=self.key,
+            update=update,
+        )
 
     def _gradient_of(self, progress: Progress, tag: str) -> Tensor:
         """Return this rank's part of the image gradient of one loss alone."""
-        with self._inner.kept():
-            return self._match(progress, only=tag)[0]
+        with self.inner_network.kept():
+            return self._match(progress, only=tag).gradient
 
     def _log_shares(self, progress: Progress, gradient: Tensor) -> None:
         """Log how much of the image gradient each loss makes, in the updates that look; the run is not changed."""
@@ -296,8 +346,8 @@ class SyntheticSet(EvaluatedSet):
             return
 
         def gradient_of(tag: str) -> Tensor:
-            with self._inner.kept(), self.key.fold("share", progress.update).isolated():
-                return self._match(progress, share_of=tag)[0]
+            with self.inner_network.kept(), self.key.fold("share", progress.update).isolated():
+                return self._match(progress, share_of=tag).gradient
 
         shares = self._shares.look(gradient, tags, gradient_of, self.share.sum)
         self.log_dict({f"set/grad_share/{tag}": share for tag, share in shares.items()})
@@ -309,10 +359,10 @@ class SyntheticSet(EvaluatedSet):
     def _advance(self, progress: Progress) -> None:
         """Train the inner network until the next update; rank 0's weights count."""
         key = self.key.fold("inner", progress.network_index, progress.match_index)
-        network = self._inner.network
-        done: object = self.inner.advance(self._inner, self._material(), progress, key)
-        contracts.trained_in_place(self.inner, "advance", done, network, self._inner.network)
-        self.share.broadcast(self._inner.tensors())
+        network = self.inner_network.network
+        done: object = self.inner.advance(self.inner_network, self._material(), progress, key)
+        contracts.trained_in_place(self.inner, "advance", done, network, self.inner_network.network)
+        self.share.broadcast(self.inner_network.tensors())
 
     def _material(self) -> TrainingMaterial:
         loss = self.running.first_order
@@ -325,7 +375,10 @@ class SyntheticSet(EvaluatedSet):
         self.log("loss/total", total, prog_bar=True)
         # Lightning repeats the last value of what is not logged any more: a loss that is off now says NaN, not that.
         self.log_dict({f"loss/{tag}": losses.get(tag, torch.tensor(torch.nan)) for tag in weights})
-        rates = {"images": cast(Any, self.optimizers()).param_groups, "inner": self._inner.optimizer.param_groups}
+        rates = {
+            "images": cast(Any, self.optimizers()).param_groups,
+            "inner": self.inner_network.optimizer.param_groups,
+        }
         self.log_dict({f"lr/{name}": torch.tensor(groups[0]["lr"]) for name, groups in rates.items()})
         compiling = self.running.clock.taken()
         self._compiling += compiling
@@ -333,7 +386,7 @@ class SyntheticSet(EvaluatedSet):
         self.log_dict({tag: torch.tensor(spent) for tag, spent in seconds.items()})
         self.log("set/grad_norm", grad_norm)
         if self.non_finite == "skip":
-            self.log("skipped_updates", torch.tensor(float(self._step.skipped)))
+            self.log("skipped_updates", torch.tensor(float(self.skipped)))
 
     # ---------------------------------------------------------------- checkpoints
 
@@ -350,7 +403,7 @@ class SyntheticSet(EvaluatedSet):
 
     def particulars(self) -> Plain:
         """Return how the updates were computed, and how many were skipped where that may happen, for the card."""
-        found: Plain = {"skipped_updates": self._step.skipped} if self.non_finite == "skip" else {}
+        found: Plain = {"skipped_updates": self.skipped} if self.non_finite == "skip" else {}
         if self._engine is not None:
             found["engine"] = {"route": self._engine.route, "seconds_compiling": round(self._compiling, 1)}
         return found
@@ -364,9 +417,9 @@ class SyntheticSet(EvaluatedSet):
             "meaning": self.meaning(),
             "arguments": settings_of(self),
             "route": self.running.route,
-            "inner": self._inner.state_dict(),
+            "inner": self.inner_network.state_dict(),
             "sampling": self.sampling.state_dict(),
-            "skipped": self._step.skipped,
+            "skipped": self.skipped,
             "start": None if self.init.keyed else self._start,
         }
 

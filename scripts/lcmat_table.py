@@ -19,8 +19,7 @@ def table() -> str:
     header = ["start", "rho", "norm"]
     header += [f"{name}, {what}" for name in NAMES.values() for what in ("start", "condensed", "curvature's share")]
     rows = [
-        [*_arm(arm, columns), *(cell for column in columns.values() for cell in _cells(column, arm))]
-        for arm in arms
+        [*_arm(arm, columns), *(cell for column in columns.values() for cell in _cells(column, arm))] for arm in arms
     ]
     return markdown(header, rows) if rows else "Not measured yet: `python scripts/run_lcmat_sweep.py`."
 

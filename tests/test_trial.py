@@ -216,7 +216,7 @@ def test_a_run_ends_in_the_same_bytes_without_the_trial(network, monkeypatch):
     images, untried_state, other = run()
     assert torch.equal(tried, images)
     assert torch.equal(state, untried_state)
-    own, others = module._inner.network.state_dict(), other._inner.network.state_dict()
+    own, others = module.inner_network.network.state_dict(), other.inner_network.network.state_dict()
     assert all(torch.equal(own[name], others[name]) for name in own)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Literal, get_args
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -12,7 +12,7 @@ from torch import Tensor
 from lit_condense.augmentation.base import Augmentation, Draw, check_operations, check_range, integers, uniform
 from lit_condense.augmentation.operations import pick, translate
 from lit_condense.augmentation.spline import rotate_cubic
-from lit_condense.errors import SettingsError
+from lit_condense.errors import SettingsError, check_choice
 from lit_condense.rng import RandomKey
 from lit_condense.transfer import sent
 
@@ -73,8 +73,7 @@ class EvaluationAugmentation(Augmentation):
         self.rotate = int(check_range("rotate", rotate, 1, 180))
         self.noise = check_range("noise", noise, 0, float("inf"))
         self.channels = int(check_range("channels", channels, 1, 10_000))
-        if geometry not in get_args(Geometry):
-            raise SettingsError(f"Expected geometry to be 'centred' or 'published', got {geometry!r}.")
+        check_choice("geometry", geometry, Geometry)
         self.geometry: Geometry = geometry
 
     def draw(self, key: RandomKey, image_size: tuple[int, int], samples: int) -> Draw:

@@ -13,7 +13,7 @@ from torch import Tensor
 from lit_condense.data.levels import check_white_level, in_unit_range
 from lit_condense.data.module import CondenseDataModule, NormalizationChoice, Splits
 from lit_condense.data.normalization import Normalization
-from lit_condense.errors import DataError, SettingsError
+from lit_condense.errors import DataError, SettingsError, check_choice
 
 KEYS = ("train_images", "train_labels", "test_images", "test_labels")
 CHANNEL_COUNTS = (1, 3)  # what the automatic rule takes for a channel axis
@@ -65,8 +65,7 @@ class ArrayFile(CondenseDataModule):
         check_white_level(white_level)
         if Path(path).suffix not in (".npz", ".safetensors"):
             raise SettingsError(f"Expected `path` to end in .npz or .safetensors but got '{path}'.")
-        if layout not in ("auto", "NCHW", "NHWC"):
-            raise SettingsError(f"Expected `layout` to be 'auto', 'NCHW' or 'NHWC' but got '{layout}'.")
+        check_choice("ArrayFile.layout", layout, Layout)
 
     @property
     def dataset_name(self) -> str:

@@ -17,7 +17,9 @@ from lit_condense.data.levels import check_white_level
 from lit_condense.data.module import CondenseDataModule, NormalizationChoice, Splits
 from lit_condense.data.names import in_one_form
 from lit_condense.data.normalization import Normalization
-from lit_condense.errors import DataError, SettingsError
+from lit_condense.errors import DataError, SettingsError, check_choice
+
+Channels = Literal["auto", "grey", "rgb"]
 
 LAYOUT = "expected <root>/<train_folder>/<class>/<image files> and the same below <root>/<test_folder>"
 
@@ -59,7 +61,7 @@ class ImageFolder(CondenseDataModule):
         self,
         root: str,
         image_size: int | tuple[int, int] | None = None,
-        channels: Literal["auto", "grey", "rgb"] = "auto",
+        channels: Channels = "auto",
         train_folder: str = "train",
         test_folder: str = "test",
         name: str | None = None,
@@ -79,8 +81,7 @@ class ImageFolder(CondenseDataModule):
         super().__init__(normalization, classes, train_limit_per_class, held_out)
         _check_image_size(image_size)
         check_white_level(white_level, DEEP_WHITE)
-        if channels not in ("auto", "grey", "rgb"):
-            raise SettingsError(f"Expected `channels` to be 'auto', 'grey' or 'rgb' but got '{channels}'.")
+        check_choice("ImageFolder.channels", channels, Channels)
 
     @property
     def dataset_name(self) -> str:

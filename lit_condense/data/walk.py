@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Literal, get_args
+from typing import Literal
 
 import torch
 from torch import Tensor
 
 from lit_condense.batching import batch_at, batch_count
-from lit_condense.errors import SettingsError
+from lit_condense.errors import check_choice
 from lit_condense.rng import RandomKey
 
 Batches = Literal["anew", "epochs"]
@@ -44,5 +44,4 @@ def check_batches(owner: str, batches: str) -> None:
     Raises:
         SettingsError: It is unknown.
     """
-    if batches not in get_args(Batches):
-        raise SettingsError(f"Expected {owner}.batches to be 'anew' or 'epochs', got {batches!r}.")
+    check_choice(f"{owner}.batches", batches, Batches)

@@ -1,6 +1,5 @@
-"""How an image update is computed."""
+"""How the matching losses of a block of images and their gradient are computed."""
 
 from lit_condense.engine.engine import Block, BlockResult, Engine, RunningEngine
-from lit_condense.engine.update import UpdateResult, Work, match
 
-__all__ = ["Block", "BlockResult", "Engine", "RunningEngine", "UpdateResult", "Work", "match"]
+__all__ = ["Block", "BlockResult", "Engine", "RunningEngine"]

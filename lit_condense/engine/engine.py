@@ -23,7 +23,7 @@ from lit_condense.engine.forward import Forward, Mode, full_float32, images_are_
 from lit_condense.engine.image_gradient import ImageGradient
 from lit_condense.engine.quantities import isolation, observe, rejoined, stacked
 from lit_condense.engine.routes import Compile, Route, Workload, route_for
-from lit_condense.errors import SettingsError
+from lit_condense.errors import SettingsError, check_choice
 from lit_condense.matching.base import MatchingLoss, Need, Progress, Quantities, weights_at
 from lit_condense.networks import CondensableNetwork, FeaturesAndLogits
 from lit_condense.rng import RandomKey
@@ -89,10 +89,8 @@ class Engine:
         real_chunk: int | None = None,
         record: bool = True,
     ) -> None:
-        if mode not in ("exact", "fast"):
-            raise SettingsError(f"Expected Engine.mode to be 'exact' or 'fast', got {mode!r}.")
-        if compile not in ("auto", "always", "never"):
-            raise SettingsError(f"Expected Engine.compile to be 'auto', 'always' or 'never', got {compile!r}.")
+        check_choice("Engine.mode", mode, Mode)
+        check_choice("Engine.compile", compile, Compile)
         for name, value in (("classes_per_block", classes_per_block), ("real_chunk", real_chunk)):
             if value is not None and value < 1:
                 raise SettingsError(f"Expected Engine.{name} to be 1 or more, got {value}.")

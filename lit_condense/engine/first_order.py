@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import partial
-from typing import cast
+from typing import TypeAlias, cast
 
 import torch
 from torch import Tensor
@@ -18,6 +18,9 @@ from lit_condense.functional.gradients import trainable_parameters
 from lit_condense.matching.base import Need, Quantities
 from lit_condense.networks import evaluating
 from lit_condense.optim import laid_out_as
+
+LossAndOutputs: TypeAlias = tuple[Tensor, Tensor | None, Tensor]
+"""Mean cross-entropy, features where there are any, logits."""
 
 
 class FirstOrderLoss:
@@ -38,8 +41,9 @@ class FirstOrderLoss:
         self._region = Region(partial(_loss, forward), compiled, clock or Clock(), otherwise=partial(_loss, eager))
         self._parameters = trainable_parameters(forward.network)
         read = [*forward.network.parameters(), *forward.network.buffers()]
-        self._slopes = Recorded(self._slopes_of, read, recorded)
-        self._outputs = Recorded(self._outputs_of, read, recorded)
+        slopes = partial(_slopes, self._region, list(self._parameters.values()), recorded)
+        self._slopes = Recorded(slopes, read, recorded)
+        self._outputs = Recorded(partial(_outputs, self._region), read, recorded)
 
     @property
     def compiled(self) -> bool:
@@ -88,23 +92,30 @@ class FirstOrderLoss:
         found = of(images, labels)
         return kept(found) if of.recorded else found  # the next call overwrites what was replayed
 
-    def _slopes_of(self, images: Tensor, labels: Tensor) -> Outputs:
-        loss, features, logits = self._region(images, labels)
-        parameters = list(self._parameters.values())
-        slopes = torch.autograd.grad(loss, parameters, allow_unused=True)
-        if self._slopes.recorded:  # within the recording, an optimizer finds them laid out for free
-            each = zip(parameters, slopes, strict=True)
-            slopes = tuple(None if slope is None else laid_out_as(parameter, slope) for parameter, slope in each)
-        return (_off(features), logits.detach(), *slopes)
 
-    def _outputs_of(self, images: Tensor, labels: Tensor) -> Outputs:
-        with torch.no_grad():
-            return self._region(images, labels)[1:]
-
-
-def _loss(forward: Forward, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor | None, Tensor]:
+def _loss(forward: Forward, images: Tensor, labels: Tensor) -> LossAndOutputs:
     features, logits = forward(images)
     return F.cross_entropy(logits, labels), features, logits
+
+
+def _slopes(
+    loss_of: Region[[Tensor, Tensor], LossAndOutputs],
+    parameters: Sequence[Tensor],
+    lay_out: bool,
+    images: Tensor,
+    labels: Tensor,
+) -> Outputs:
+    loss, features, logits = loss_of(images, labels)
+    slopes = torch.autograd.grad(loss, parameters, allow_unused=True)
+    if lay_out:  # within a recording, an optimizer finds them laid out for free
+        each = zip(parameters, slopes, strict=True)
+        slopes = tuple(None if slope is None else laid_out_as(parameter, slope) for parameter, slope in each)
+    return (_off(features), logits.detach(), *slopes)
+
+
+def _outputs(loss_of: Region[[Tensor, Tensor], LossAndOutputs], images: Tensor, labels: Tensor) -> Outputs:
+    with torch.no_grad():
+        return loss_of(images, labels)[1:]
 
 
 def _off(tensor: Tensor | None) -> Tensor | None:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from lit_condense.augmentation import Augmentation
 from lit_condense.data.store import RealImages
 from lit_condense.engine.first_order import FirstOrderLoss
-from lit_condense.errors import SettingsError
+from lit_condense.errors import SettingsError, check_choice
 from lit_condense.inner.network import BatchNormStatistics, InnerNetwork
 from lit_condense.matching.base import Progress
 from lit_condense.optim import NetworkSGD
@@ -58,11 +58,7 @@ class InnerLoop(ABC):
         for name, value in (("lr", lr), ("momentum", momentum), ("weight_decay", weight_decay)):
             if value < 0:
                 raise SettingsError(f"Expected {type(self).__name__}.{name} to be 0 or more, got {value}.")
-        if batch_norm not in ("real_batch", "running_average", "own_batch"):
-            raise SettingsError(
-                f"Expected {type(self).__name__}.batch_norm to be 'real_batch', 'running_average' or 'own_batch', "
-                f"got {batch_norm!r}."
-            )
+        check_choice(f"{type(self).__name__}.batch_norm", batch_norm, BatchNormStatistics)
         self.lr = lr
         self.momentum = momentum
         self.weight_decay = weight_decay

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from lit_condense import contracts
 from lit_condense.data.store import RealImages
 from lit_condense.engine.first_order import FirstOrderLoss
-from lit_condense.networks import NetworkFactory, build_network
+from lit_condense.networks import NetworkFactory, build_network, network_name
 from lit_condense.rng import RandomKey
 
 OptimizerFactory = Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer]
@@ -117,6 +117,11 @@ class InnerNetwork:
             self.network(real.at(chosen).to(next(self.network.parameters()).dtype))
         for layer, momentum in zip(layers, momenta, strict=True):
             layer.momentum = momentum
+
+    @property
+    def name(self) -> str:
+        """Name of the architecture."""
+        return network_name(self._factory)
 
     @contextlib.contextmanager
     def kept(self) -> Iterator[None]:

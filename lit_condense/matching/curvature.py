@@ -7,9 +7,11 @@ from typing import Literal, cast
 import torch
 from torch import Tensor
 
-from lit_condense.errors import SettingsError
+from lit_condense.errors import check_choice
 from lit_condense.functional.curvature import last_layer_gradient_variance
 from lit_condense.matching.base import MatchingLoss, Quantities
+
+Norm = Literal["l1", "squared_l2"]
 
 
 class CurvatureMatching(MatchingLoss):
@@ -27,10 +29,9 @@ class CurvatureMatching(MatchingLoss):
     needs = frozenset({"features", "logits"})
     least_images = 2
 
-    def __init__(self, rho: float = 0.05, norm: Literal["l1", "squared_l2"] = "l1", name: str | None = None) -> None:
+    def __init__(self, rho: float = 0.05, norm: Norm = "l1", name: str | None = None) -> None:
         super().__init__(rho / 2, name)
-        if norm not in ("l1", "squared_l2"):
-            raise SettingsError(f"Expected CurvatureMatching.norm to be 'l1' or 'squared_l2', got {norm!r}.")
+        check_choice("CurvatureMatching.norm", norm, Norm)
         self.rho = rho
         self.norm = norm
 

@@ -7,8 +7,10 @@ from typing import Literal, cast
 from torch import Tensor
 from torch.nn import functional as F
 
-from lit_condense.errors import SettingsError
+from lit_condense.errors import check_choice
 from lit_condense.matching.base import MatchingLoss, Quantities
+
+FeatureDistance = Literal["squared_l2", "l1"]
 
 
 class FeatureMatching(MatchingLoss):
@@ -31,11 +33,10 @@ class FeatureMatching(MatchingLoss):
         joint: bool = False,
         weight: float = 1.0,
         name: str | None = None,
-        distance: Literal["squared_l2", "l1"] = "squared_l2",
+        distance: FeatureDistance = "squared_l2",
     ) -> None:
         super().__init__(weight, name)
-        if distance not in ("squared_l2", "l1"):
-            raise SettingsError(f"Expected FeatureMatching.distance to be 'squared_l2' or 'l1', got {distance!r}.")
+        check_choice("FeatureMatching.distance", distance, FeatureDistance)
         self.joint = joint
         self.distance = distance
         self.scope = "set" if joint else "class"

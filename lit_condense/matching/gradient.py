@@ -12,7 +12,7 @@ from typing import Literal
 
 from torch import Tensor, nn
 
-from lit_condense.errors import SettingsError
+from lit_condense.errors import SettingsError, check_choice
 from lit_condense.functional import distances
 from lit_condense.matching.base import MatchingLoss, Quantities
 
@@ -60,10 +60,8 @@ class GradientMatching(MatchingLoss):
     ) -> None:
         super().__init__(weight, name)
         owner = type(self).__name__
-        if distance not in DISTANCES:
-            raise SettingsError(f"Expected {owner}.distance to be one of {list(DISTANCES)}, got {distance!r}.")
-        if layers not in MATCHED:
-            raise SettingsError(f"Expected {owner}.layers to be one of {list(MATCHED)}, got {layers!r}.")
+        check_choice(f"{owner}.distance", distance, DistanceName)
+        check_choice(f"{owner}.layers", layers, Layers)
         self.distance = distance
         self.layers = layers
 

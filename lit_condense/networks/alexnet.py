@@ -5,8 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from lit_condense.errors import check_choice
 from lit_condense.networks.base import ImageNetwork, convolved, halved
-from lit_condense.networks.norms import NORMS, Norm, make_norm
+from lit_condense.networks.norms import Norm, make_norm
 
 # (channels, kernel, padding, pooled) of each convolution; the first one's padding depends on the images.
 _LAYERS = ((128, 5, 2, True), (192, 5, 2, True), (256, 3, 1, False), (192, 3, 1, False), (192, 3, 1, True))
@@ -32,7 +33,7 @@ class AlexNet(ImageNetwork):
         self, in_channels: int, image_size: int | tuple[int, int], num_classes: int, norm: Norm = "none"
     ) -> None:
         super().__init__(in_channels, image_size, num_classes)
-        self.check_choice("norm", norm, NORMS)
+        check_choice(f"{type(self).__name__}.norm", norm, Norm)
         self.norm: Norm = norm
         size = convolved(self.image_size, 5, self.published_padding(4, otherwise=2))
         if min(size) < 8:

@@ -5,7 +5,7 @@ Letters: n images, C channels, H and W their height and width, d features, K cla
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 from torch import Tensor, nn
 
@@ -57,11 +57,6 @@ class ImageNetwork(CondensableNetwork):
         """Raise ``SettingsError`` unless ``value`` is a whole number of at least 1."""
         if not isinstance(value, int) or isinstance(value, bool) or value < 1:
             raise SettingsError(f"{self._name} needs {setting} to be a whole number of at least 1, but got {value!r}.")
-
-    def check_choice(self, setting: str, value: str, choices: Iterable[str]) -> None:
-        """Raise ``SettingsError`` unless ``value`` is one of ``choices``."""
-        if value not in (known := tuple(choices)):
-            raise SettingsError(f"{self._name} knows {setting} {', '.join(known)}, but got {value!r}.")
 
     def too_small(self, halvings: int, advice: str) -> SettingsError:
         """Return the error that says that the images are too small for this network."""

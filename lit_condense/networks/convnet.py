@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from typing import Literal, get_args
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
+from lit_condense.errors import check_choice
 from lit_condense.networks.base import ImageNetwork, convolved, halved
-from lit_condense.networks.norms import NORMS, Norm, make_norm
+from lit_condense.networks.norms import Norm, make_norm
 from lit_condense.networks.pooling import HalvingAverage
 
 Activation = Literal["relu", "sigmoid", "leaky_relu", "swish"]
@@ -62,9 +63,9 @@ class ConvNet(ImageNetwork):
         super().__init__(in_channels, image_size, num_classes)
         self.check_count("width", width)
         self.check_count("depth", depth)
-        self.check_choice("norm", norm, NORMS)
-        self.check_choice("activation", activation, _ACTIVATIONS)
-        self.check_choice("pooling", pooling, get_args(Pooling))
+        check_choice(f"{type(self).__name__}.norm", norm, Norm)
+        check_choice(f"{type(self).__name__}.activation", activation, Activation)
+        check_choice(f"{type(self).__name__}.pooling", pooling, Pooling)
         self.width = width
         self.depth = depth
         self.norm: Norm = norm

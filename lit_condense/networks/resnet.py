@@ -6,8 +6,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from lit_condense.errors import check_choice
 from lit_condense.networks.base import ImageNetwork, halved
-from lit_condense.networks.norms import NORMS, Norm, make_norm
+from lit_condense.networks.norms import Norm, make_norm
 from lit_condense.networks.pooling import HalvingAverage
 
 _STAGES = ((64, 1), (128, 2), (256, 2), (512, 2))  # channels and stride
@@ -45,7 +46,7 @@ class ResNet18(ImageNetwork):
         average_pool: bool = False,
     ) -> None:
         super().__init__(in_channels, image_size, num_classes)
-        self.check_choice("norm", norm, NORMS)
+        check_choice(f"{type(self).__name__}.norm", norm, Norm)
         self.norm: Norm = norm
         self.average_pool = average_pool
         last = self._last_size()

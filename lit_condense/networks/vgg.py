@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
+from lit_condense.errors import check_choice
 from lit_condense.networks.base import ImageNetwork, convolved, halved
-from lit_condense.networks.norms import NORMS, Norm, make_norm
+from lit_condense.networks.norms import Norm, make_norm
 
 # Output channels of the convolutions, "pool" for 2x2 maximum pooling (Simonyan and Zisserman, ICLR 2015, table 1, A).
 _LAYERS = (64, "pool", 128, "pool", 256, 256, "pool", 512, 512, "pool", 512, 512, "pool")
@@ -32,7 +33,7 @@ class VGG11(ImageNetwork):
         self, in_channels: int, image_size: int | tuple[int, int], num_classes: int, norm: Norm = "instance"
     ) -> None:
         super().__init__(in_channels, image_size, num_classes)
-        self.check_choice("norm", norm, NORMS)
+        check_choice(f"{type(self).__name__}.norm", norm, Norm)
         self.norm: Norm = norm
         size = convolved(self.image_size, 3, self.published_padding(3, otherwise=1))
         if min(size) < 32:

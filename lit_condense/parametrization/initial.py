@@ -10,12 +10,12 @@ import torch
 from torch import Tensor
 
 from lit_condense.data.store import RealImages
-from lit_condense.errors import SettingsError
+from lit_condense.errors import SettingsError, check_choice
 from lit_condense.functional.kmeans import Seeding
 from lit_condense.networks import CondensableNetwork, NetworkFactory, build_network
 from lit_condense.parametrization.pixels import Pixels
 from lit_condense.rng import RandomKey
-from lit_condense.sampling.representative import PixelRange, check_seeding, network_features, representatives
+from lit_condense.sampling.representative import PixelRange, network_features, representatives
 
 
 class Initialization(ABC):
@@ -89,9 +89,8 @@ class Clustered(Initialization):
     def __init__(self, chunk: int = 512, pixels: PixelRange = "normalized", seeding: Seeding = "kmeans++") -> None:
         if chunk < 1:
             raise SettingsError(f"Expected Clustered.chunk to be 1 or more, got {chunk}.")
-        if pixels not in ("normalized", "raw"):
-            raise SettingsError(f"Expected Clustered.pixels to be 'normalized' or 'raw', got {pixels!r}.")
-        check_seeding("Clustered", seeding)
+        check_choice("Clustered.pixels", pixels, PixelRange)
+        check_choice("Clustered.seeding", seeding, Seeding)
         self.chunk = chunk
         self.pixels: PixelRange = pixels
         self.seeding: Seeding = seeding

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from lit_condense.data.normalization import Normalization
-from lit_condense.errors import SettingsError
+from lit_condense.errors import SettingsError, check_choice
 from lit_condense.parametrization.pixels import Clamp, Pixels, Space
 
 PADDING_VALUE = 0.5
@@ -55,10 +55,7 @@ class MultiFormation(Pixels):
         for name, value in (("factor", factor), ("bound", bound)):
             if value < 1:
                 raise SettingsError(f"Expected MultiFormation.{name} to be 1 or more, got {value}.")
-        if decoding not in ("uniform", "multi", "bound"):
-            raise SettingsError(
-                f"Expected MultiFormation.decoding to be 'uniform', 'multi' or 'bound', got {decoding!r}."
-            )
+        check_choice("MultiFormation.decoding", decoding, Decoding)
         self.factor = factor
         self.decoding = decoding
         self.bound = bound

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from lit_condense.data.normalization import Normalization
-from lit_condense.errors import SettingsError
+from lit_condense.errors import SettingsError, check_choice
 from lit_condense.settings import Plain, settings_of
 
 Space = Literal["normalized", "pixel"]
@@ -32,12 +32,8 @@ class Pixels:
     """Settings that matter while images are learned, and not to what stored ones stand for."""
 
     def __init__(self, space: Space = "normalized", clamp: Clamp = "never", most_matched: int | None = None) -> None:
-        if space not in ("normalized", "pixel"):
-            raise SettingsError(f"Expected Pixels.space to be 'normalized' or 'pixel', got {space!r}.")
-        if clamp not in ("never", "every_update", "every_network"):
-            raise SettingsError(
-                f"Expected Pixels.clamp to be 'never', 'every_update' or 'every_network', got {clamp!r}."
-            )
+        check_choice("Pixels.space", space, Space)
+        check_choice("Pixels.clamp", clamp, Clamp)
         if most_matched is not None and most_matched < 1:
             raise SettingsError(f"Expected {type(self).__name__}.most_matched to be 1 or more, got {most_matched}.")
         self.space = space

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, ClassVar, Literal, get_args
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor
 
 from lit_condense.data.store import RealImages
-from lit_condense.errors import SettingsError
+from lit_condense.errors import SettingsError, check_choice
 from lit_condense.functional.kmeans import Seeding, kmeans_of_classes, nearest_distinct
 from lit_condense.matching.base import Need, Progress
 from lit_condense.networks import CondensableNetwork, FeaturesAndLogits, evaluating
@@ -54,9 +54,8 @@ class Representative(Sampling):
         every_network: bool = True,
         seeding: Seeding = "kmeans++",
     ) -> None:
-        if pixels not in ("normalized", "raw"):
-            raise SettingsError(f"Expected Representative.pixels to be 'normalized' or 'raw', got {pixels!r}.")
-        check_seeding("Representative", seeding)
+        check_choice("Representative.pixels", pixels, PixelRange)
+        check_choice("Representative.seeding", seeding, Seeding)
         numbers = {"batch_size": batch_size, "interval": interval, "per_cluster": per_cluster, "chunk": chunk}
         for name, value in numbers.items():
             if value < 1:
@@ -135,16 +134,6 @@ class Representative(Sampling):
                 )
                 chosen |= dict(zip(group, found, strict=True))
         return chosen
-
-
-def check_seeding(owner: str, seeding: str) -> None:
-    """Refuse an unknown start of k-means.
-
-    Raises:
-        SettingsError: It is unknown.
-    """
-    if seeding not in get_args(Seeding):
-        raise SettingsError(f"Expected {owner}.seeding to be 'kmeans++' or 'random', got {seeding!r}.")
 
 
 def representatives(

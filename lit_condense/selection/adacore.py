@@ -8,12 +8,15 @@ from typing import Literal
 
 from torch import Tensor
 
-from lit_condense.errors import SettingsError
+from lit_condense.errors import SettingsError, check_choice
 from lit_condense.functional.last_layer_geometry import preconditioned_gradient_products
 from lit_condense.functional.preconditioning import mean_preconditioned_distances, program_preconditioned_distances
 from lit_condense.selection.base import ScoringView
 from lit_condense.selection.gradients import NearestCover
 from lit_condense.selection.program import PROGRAM_OFFSET
+from lit_condense.selection.scores import LCMatVariant
+
+Hessian = Literal["mean", "sample"]
 
 DEFAULT_DAMPING = 1.0
 """Ours, by measurement (table of settings in docs/results.md): the programs divide by Hessian entries of 0, and lightly
@@ -48,19 +51,17 @@ class AdaCore(NearestCover):
         self,
         damping: float = DEFAULT_DAMPING,
         weighted: bool = False,
-        hessian: Literal["mean", "sample"] = "sample",
-        variant: Literal["definition", "lcmat_program"] = "definition",
+        hessian: Hessian = "sample",
+        variant: LCMatVariant = "definition",
     ) -> None:
         if not (damping > 0 and math.isfinite(damping)):
             raise SettingsError(f"Expected AdaCore.damping to be above 0, got {damping}.")
-        if hessian not in ("mean", "sample"):
-            raise SettingsError(f"Expected AdaCore.hessian to be 'mean' or 'sample', got {hessian!r}.")
-        if variant not in ("definition", "lcmat_program"):
-            raise SettingsError(f"Expected AdaCore.variant to be 'definition' or 'lcmat_program', got {variant!r}.")
+        check_choice("AdaCore.hessian", hessian, Hessian)
+        check_choice("AdaCore.variant", variant, LCMatVariant)
         self.damping = damping
         self.weighted = weighted
-        self.hessian: Literal["mean", "sample"] = hessian
-        self.variant: Literal["definition", "lcmat_program"] = variant
+        self.hessian: Hessian = hessian
+        self.variant: LCMatVariant = variant
 
     def _block(self, view: ScoringView, labels: Tensor) -> Callable[[slice], Tensor]:
         if self.variant == "lcmat_program":

@@ -8,11 +8,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from lit_condense.errors import SettingsError
+from lit_condense.errors import SettingsError, check_choice
 from lit_condense.selection.base import Candidates
 from lit_condense.selection.contextual_diversity import log_predictions, symmetric_divergence
 from lit_condense.selection.herding import finite_features, mean_feature
-from lit_condense.selection.scores import ScoreSelection, Variant, check_variant
+from lit_condense.selection.scores import ScoreSelection, Variant
 
 NEIGHBOURS = 10
 """Margatina et al., EMNLP 2021."""
@@ -38,7 +38,7 @@ class CAL(ScoreSelection):
     def __init__(self, neighbours: int = NEIGHBOURS, variant: Variant = "definition") -> None:
         if neighbours < 1:
             raise SettingsError(f"Expected CAL.neighbours to be 1 or more, got {neighbours}.")
-        check_variant("CAL", variant)
+        check_choice("CAL.variant", variant, Variant)
         self.neighbours = neighbours
         self.variant: Variant = variant
 

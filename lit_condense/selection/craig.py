@@ -6,11 +6,12 @@ from collections.abc import Callable
 
 from torch import Tensor
 
+from lit_condense.errors import check_choice
 from lit_condense.functional.last_layer_geometry import gradient_products
 from lit_condense.selection.base import Candidates, Choice, ScoringView
 from lit_condense.selection.gradients import NearestCover
 from lit_condense.selection.program import program_scales
-from lit_condense.selection.scores import Variant, check_variant
+from lit_condense.selection.scores import Variant
 
 
 class CRAIG(NearestCover):
@@ -27,7 +28,7 @@ class CRAIG(NearestCover):
     weighted = True
 
     def __init__(self, variant: Variant = "definition") -> None:
-        check_variant("CRAIG", variant)
+        check_choice("CRAIG.variant", variant, Variant)
         self.variant: Variant = variant
 
     def _block(self, view: ScoringView, labels: Tensor) -> Callable[[slice], Tensor]:

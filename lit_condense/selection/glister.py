@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import math
-from typing import Literal, get_args
+from typing import Literal
 
 import torch
 from torch import Tensor
 
-from lit_condense.errors import DataError, SettingsError
+from lit_condense.errors import DataError, SettingsError, check_choice
 from lit_condense.functional.last_layer_geometry import OuterProducts, gradient_products, precise_softmax_error
 from lit_condense.selection.base import Candidates, Choice, Validation
 from lit_condense.selection.gradients import GradientSelection
 from lit_condense.selection.program import program_scales
 from lit_condense.selection.scores import require_finite
+
+ValidationClasses = Literal["all", "class"]
 
 GlisterVariant = Literal["definition", "deepcore", "deepcore_mended"]
 
@@ -43,17 +45,15 @@ class Glister(GradientSelection):
     def __init__(
         self,
         step: float = DEFAULT_STEP,
-        validation: Literal["all", "class"] = "all",
+        validation: ValidationClasses = "all",
         variant: GlisterVariant = "definition",
     ) -> None:
         if not (step > 0 and math.isfinite(step)):
             raise SettingsError(f"Expected Glister.step to be above 0, got {step}.")
-        if validation not in ("all", "class"):
-            raise SettingsError(f"Expected Glister.validation to be 'all' or 'class', got {validation!r}.")
-        if variant not in get_args(GlisterVariant):
-            raise SettingsError(f"Expected Glister.variant to be one of {get_args(GlisterVariant)}, got {variant!r}.")
+        check_choice("Glister.validation", validation, ValidationClasses)
+        check_choice("Glister.variant", variant, GlisterVariant)
         self.step = step
-        self.validation: Literal["all", "class"] = validation
+        self.validation: ValidationClasses = validation
         self.variant: GlisterVariant = variant
         self.validates = validation == "all" and variant == "definition"
 

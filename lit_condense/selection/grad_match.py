@@ -7,12 +7,12 @@ import math
 import torch
 from torch import Tensor
 
-from lit_condense.errors import SettingsError
+from lit_condense.errors import SettingsError, check_choice
 from lit_condense.functional.last_layer_geometry import OuterProducts, gradient_products
 from lit_condense.selection.base import Candidates, Choice
 from lit_condense.selection.gradients import GradientSelection
 from lit_condense.selection.program import program_scales
-from lit_condense.selection.scores import Variant, check_variant, require_finite
+from lit_condense.selection.scores import Variant, require_finite
 
 DEFAULT_REGULARIZATION = 1.0
 """DeepCore's lambda."""
@@ -42,7 +42,7 @@ class GradMatch(GradientSelection):
     def __init__(self, regularization: float = DEFAULT_REGULARIZATION, variant: Variant = "definition") -> None:
         if not (regularization > 0 and math.isfinite(regularization)):
             raise SettingsError(f"Expected GradMatch.regularization to be above 0, got {regularization}.")
-        check_variant("GradMatch", variant)
+        check_choice("GradMatch.variant", variant, Variant)
         self.regularization = regularization
         self.variant: Variant = variant
 

@@ -8,9 +8,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from lit_condense.errors import check_choice
 from lit_condense.rng import RandomKey
 from lit_condense.selection.base import Candidates, Choice, Selection
-from lit_condense.selection.scores import ROWS, Variant, check_variant, in_index_order, require_finite
+from lit_condense.selection.scores import ROWS, Variant, in_index_order, require_finite
 
 
 class Herding(Selection):
@@ -25,7 +26,7 @@ class Herding(Selection):
     """
 
     def __init__(self, variant: Variant = "definition") -> None:
-        check_variant("Herding", variant)
+        check_choice("Herding.variant", variant, Variant)
         self.variant: Variant = variant
 
     def choose(self, candidates: Candidates, count: int, key: RandomKey) -> Choice:

@@ -11,11 +11,13 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from lit_condense.errors import SettingsError
+from lit_condense.errors import check_choice
 from lit_condense.rng import RandomKey
 from lit_condense.selection.base import Candidates, Choice, Selection
 from lit_condense.selection.herding import euclidean, finite_features, mean_feature
 from lit_condense.selection.scores import in_index_order
+
+Start = Literal["random", "medoid"]
 
 
 class KCenterGreedy(Selection):
@@ -32,10 +34,9 @@ class KCenterGreedy(Selection):
 
     tag = "k_center_greedy"
 
-    def __init__(self, start: Literal["random", "medoid"] = "random") -> None:
-        if start not in ("random", "medoid"):
-            raise SettingsError(f"Expected KCenterGreedy.start to be 'random' or 'medoid', got {start!r}.")
-        self.start: Literal["random", "medoid"] = start
+    def __init__(self, start: Start = "random") -> None:
+        check_choice("KCenterGreedy.start", start, Start)
+        self.start: Start = start
 
     def choose(self, candidates: Candidates, count: int, key: RandomKey) -> Choice:
         """Return ``count`` candidates in the order they were picked; the key draws the first.

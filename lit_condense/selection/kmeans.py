@@ -6,11 +6,13 @@ from typing import Literal
 
 from torch import Tensor
 
-from lit_condense.errors import SettingsError
+from lit_condense.errors import check_choice
 from lit_condense.functional.kmeans import kmeans, nearest_distinct
 from lit_condense.rng import RandomKey
 from lit_condense.selection.base import Candidates, Choice, Selection
 from lit_condense.selection.scores import in_index_order, require_finite
+
+Space = Literal["pixels", "features"]
 
 
 class KMeansNearest(Selection):
@@ -23,9 +25,8 @@ class KMeansNearest(Selection):
 
     tag = "kmeans"
 
-    def __init__(self, space: Literal["pixels", "features"] = "pixels") -> None:
-        if space not in ("pixels", "features"):
-            raise SettingsError(f"Expected KMeansNearest.space to be 'pixels' or 'features', got {space!r}.")
+    def __init__(self, space: Space = "pixels") -> None:
+        check_choice("KMeansNearest.space", space, Space)
         self.space = space
         self.networks = 0 if space == "pixels" else 1
 

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Literal
 
 from torch import Tensor
 
-from lit_condense.errors import SettingsError
+from lit_condense.errors import SettingsError, check_choice
 from lit_condense.functional.last_layer_geometry import (
     gradient_products,
     hessian_products,
@@ -18,6 +17,7 @@ from lit_condense.functional.last_layer_geometry import (
 from lit_condense.selection.base import ScoringView
 from lit_condense.selection.gradients import NearestCover
 from lit_condense.selection.program import PROGRAM_OFFSET, program_scales
+from lit_condense.selection.scores import LCMatVariant
 
 DEFAULT_RHO = 0.05
 """The program's default; the paper tunes rho in {0.01, 0.05, 0.1, 0.5}."""
@@ -48,18 +48,17 @@ class LCMatS(NearestCover):
         rho: float = DEFAULT_RHO,
         coordinates: int = DEFAULT_COORDINATES,
         weighted: bool = False,
-        variant: Literal["definition", "lcmat_program"] = "definition",
+        variant: LCMatVariant = "definition",
     ) -> None:
         if not (rho >= 0 and math.isfinite(rho)):
             raise SettingsError(f"Expected LCMatS.rho to be 0 or more, got {rho}.")
         if coordinates < 1:
             raise SettingsError(f"Expected LCMatS.coordinates to be 1 or more, got {coordinates}.")
-        if variant not in ("definition", "lcmat_program"):
-            raise SettingsError(f"Expected LCMatS.variant to be 'definition' or 'lcmat_program', got {variant!r}.")
+        check_choice("LCMatS.variant", variant, LCMatVariant)
         self.rho = rho
         self.coordinates = coordinates
         self.weighted = weighted
-        self.variant: Literal["definition", "lcmat_program"] = variant
+        self.variant: LCMatVariant = variant
 
     def _block(self, view: ScoringView, labels: Tensor) -> Callable[[slice], Tensor]:
         published = self.variant == "lcmat_program"

@@ -8,18 +8,19 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Callable
 from dataclasses import replace
-from typing import ClassVar, Literal, get_args
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor
 
-from lit_condense.errors import DataError, SettingsError
+from lit_condense.errors import DataError, SettingsError, check_choice
 from lit_condense.functional.curvature import softmax_error
 from lit_condense.rng import RandomKey
 from lit_condense.selection.base import Candidates, Choice, ScoringView, Selection
 from lit_condense.selection.program import program_scales
 
 Variant = Literal["definition", "deepcore"]
+LCMatVariant = Literal["definition", "lcmat_program"]
 """``definition``: as the method's paper defines it. ``deepcore``: as DeepCore's program (Guo et al., DEXA 2022)."""
 
 NETWORKS = 10
@@ -63,7 +64,7 @@ class GraNd(ScoreSelection):
 
     def __init__(self, networks: int = NETWORKS, variant: Variant = "definition") -> None:
         _check_networks("GraNd", networks)
-        check_variant("GraNd", variant)
+        check_choice("GraNd.variant", variant, Variant)
         self.networks = networks
         self.variant: Variant = variant
 
@@ -104,7 +105,7 @@ class Forgetting(ScoreSelection):
     tracks_forgetting: ClassVar[bool] = True
 
     def __init__(self, variant: Variant = "definition") -> None:
-        check_variant("Forgetting", variant)
+        check_choice("Forgetting.variant", variant, Variant)
         self.variant: Variant = variant
 
     def priorities(self, candidates: Candidates) -> Tensor:
@@ -156,12 +157,6 @@ def require_finite(finite: Tensor, what: str, method: str) -> None:
             f"{method} needs finite {what}, but those of {bad} of {len(finite)} candidates are NaN or infinite. "
             "The scoring network has diverged or is constant: lower its learning rate, and look at the images."
         )
-
-
-def check_variant(method: str, variant: str) -> None:
-    """Raise ``SettingsError`` for an unknown variant."""
-    if variant not in get_args(Variant):
-        raise SettingsError(f"Expected {method}.variant to be 'definition' or 'deepcore', got {variant!r}.")
 
 
 def _rows(values: Tensor, order: Tensor) -> Tensor:

@@ -8,12 +8,12 @@ from collections.abc import Callable
 
 from torch import Tensor
 
-from lit_condense.errors import SettingsError
+from lit_condense.errors import SettingsError, check_choice
 from lit_condense.functional import greedy
 from lit_condense.functional.last_layer_geometry import gradient_products
 from lit_condense.selection.base import Candidates, Choice, ScoringView
 from lit_condense.selection.gradients import PairwiseSelection
-from lit_condense.selection.scores import Variant, check_variant
+from lit_condense.selection.scores import Variant
 
 
 class _CosineKernel(PairwiseSelection):
@@ -75,7 +75,7 @@ class LogDeterminant(_CosineKernel):
     """
 
     def __init__(self, variant: Variant = "definition") -> None:
-        check_variant("LogDeterminant", variant)
+        check_choice("LogDeterminant.variant", variant, Variant)
         self.variant: Variant = variant
 
     def _maximise(self, similarity: Tensor, count: int) -> Tensor:

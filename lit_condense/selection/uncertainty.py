@@ -11,8 +11,9 @@ from abc import abstractmethod
 import torch
 from torch import Tensor
 
+from lit_condense.errors import check_choice
 from lit_condense.selection.base import Candidates
-from lit_condense.selection.scores import ROWS, ScoreSelection, Variant, check_variant
+from lit_condense.selection.scores import ROWS, ScoreSelection, Variant
 
 DEEPCORE_EPSILON = 1e-6
 """Inside the logarithm of DeepCore's entropy."""
@@ -22,7 +23,7 @@ class _Uncertainty(ScoreSelection):
     """Most uncertain first. In double precision: float32 rounds all confident predictions to the same certainty."""
 
     def __init__(self, variant: Variant = "definition") -> None:
-        check_variant(type(self).__name__, variant)
+        check_choice(f"{type(self).__name__}.variant", variant, Variant)
         self.variant: Variant = variant
 
     def priorities(self, candidates: Candidates) -> Tensor:

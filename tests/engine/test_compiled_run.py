@@ -46,7 +46,7 @@ def test_a_compiled_run_trains_its_network_as_an_eager_one_does():
     def weights_after(compile):
         inner = TrainOnReal(updates=4, images=32, batch_size=8)
         module = fitted(GradientMatching(), inner=inner, engine=Engine("exact", compile), max_steps=3)
-        return module.images.detach(), {n: p.detach() for n, p in module._inner.network.named_parameters()}
+        return module.images.detach(), {n: p.detach() for n, p in module.inner_network.network.named_parameters()}
 
     (eager_images, eager), (images, compiled) = weights_after("never"), weights_after("always")
     for name, weight in eager.items():

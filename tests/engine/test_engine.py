@@ -6,9 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from lit_condense.data import Normalization
 from lit_condense.engine import Block, Engine
-from lit_condense.engine.blocks import cut_classes
 from lit_condense.errors import SettingsError
 from lit_condense.functional import distances
 from lit_condense.matching import GradientMatching, Progress
@@ -17,6 +15,7 @@ from lit_condense.networks import build_network
 from lit_condense.parametrization import Pixels
 from lit_condense.rng import RandomKey
 from tests.helpers import DistanceLoss, tiny_convnet
+from tests.methods.helpers import matched
 from tests.oracles import dc as oracle
 
 NORMS = ("instance", "batch", "layer", "group", "none")
@@ -25,7 +24,6 @@ REAL_COUNTS = (6, 6, 6, 4, 6)
 IPC = (2, 2, 3, 2, 2)
 LABELS = torch.repeat_interleave(torch.arange(5), torch.tensor(IPC))
 NOW = Progress(7, 1, 2)
-NORMALIZATION = Normalization((0.4, 0.6), (0.3, 0.2))
 PRECISION = {"rtol": 1e-10, "atol": 1e-14}
 
 
@@ -67,27 +65,8 @@ def view_of(space):
     return (lambda images: images) if space == "normalized" else (lambda images: (images - mean) / std)
 
 
-def update(network, losses, per_block, parametrization=None, progress=NOW, engine=None):
-    """Run the engine over all classes as the synthetic set does; return the losses' sums and the whole gradient."""
-    parametrization = parametrization or Pixels()
-    running = (engine or Engine("exact", compile="never")).start(network, REAL[0])
-    frozen(network)
-    values, gradient = dict.fromkeys([loss.tag for loss in losses], 0.0), torch.full_like(STORED, torch.nan)
-    for classes in cut_classes(range(5), list(zip(REAL_COUNTS, IPC, strict=True)), per_block):
-        rows = torch.cat([(LABELS == c).nonzero().flatten() for c in classes])
-        k, m = len(classes), IPC[classes[0]]
-        labels = torch.tensor(classes)[:, None]
-        block = Block(
-            real_images=torch.stack([REAL[c] for c in classes]),
-            real_labels=labels.expand(k, REAL_COUNTS[classes[0]]),
-            stored=STORED[rows].clone().requires_grad_(),
-            views=lambda s, k=k, m=m: parametrization.decode(s, NORMALIZATION).view(k, m, 2, 8, 8),
-            synthetic_labels=labels.expand(k, m),
-        )
-        result = running.run(block, losses, progress)
-        gradient[rows] = result.gradient
-        values = {tag: value + result.losses[tag].item() for tag, value in values.items()}
-    return values, gradient
+def update(network, losses, per_block, storage=None, progress=NOW, engine=None):
+    return matched(frozen(network), losses, per_block, IPC, REAL_COUNTS, storage, progress=progress, engine=engine)
 
 
 @pytest.mark.parametrize("per_block", [1, 3, 5])
@@ -141,7 +120,7 @@ def test_images_stored_in_pixel_space_are_differentiated_through_their_normalisa
 @pytest.mark.parametrize("norm", ["instance", "batch"])
 @pytest.mark.parametrize("chunk", [1, 4, 5, 6, 100])
 def test_chunks_of_the_real_images_do_not_change_the_gradient(chunk, norm):
-    engine = Engine("exact", compile="never", real_chunk=chunk)
+    engine = Engine("exact", "never", classes_per_block=3, real_chunk=chunk)
     values, gradient = update(network_of(norm), [GradientMatching()], 3, engine=engine)
     wanted_values, wanted_gradient = literal(norm, "row_cosine")
     assert values["GradientMatching"] == pytest.approx(wanted_values[0], rel=1e-10)
@@ -177,7 +156,7 @@ def test_a_chunk_of_no_images_is_refused():
 def test_fast_without_compiling_is_the_same_arithmetic():
     # bfloat16 is only used where it pays, and never on float64
     _, exact = update(network_of("instance"), [GradientMatching()], 1)
-    _, fast = update(network_of("instance"), [GradientMatching()], 1, engine=Engine("fast", compile="never"))
+    _, fast = update(network_of("instance"), [GradientMatching()], 1, engine=Engine("fast", "never", 1))
     assert torch.equal(exact, fast)
 
 

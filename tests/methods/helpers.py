@@ -6,16 +6,17 @@ import functools
 
 import torch
 
-from lit_condense.augmentation import Augmentation
-from lit_condense.data import Normalization
-from lit_condense.engine import Block, Engine, Work, match
-from lit_condense.engine.blocks import cut_classes
+from lit_condense.augmentation import Augmentation, NoAugmentation
+from lit_condense.data import Normalization, RealImages
+from lit_condense.engine import Engine
 from lit_condense.engine.engine import needs_of
 from lit_condense.matching import Progress
 from lit_condense.networks import build_network
 from lit_condense.parametrization import Pixels
 from lit_condense.rng import RandomKey
+from lit_condense.sampling import Sampling
 from lit_condense.sharding import Share
+from lit_condense.synthetic import Gatherer, match
 from tests.helpers import DOUBLE, Recorder, TinyData, fitted, tiny_convnet
 
 CLASSES = 5
@@ -88,44 +89,49 @@ class Parts:
         return [work(self.share(rank)) for rank in range(self.world_size)]
 
 
-def matched(network, losses, per_block=1, ipc=UNEQUAL, counts=REAL_COUNTS, storage=None, ranks=1, progress=NOW):
-    """Return each loss summed over the ranks, and the image gradient, as a synthetic set asks the engine for them."""
-    real, stored, storage = real_of(counts), stored_of(ipc), storage or Pixels()
-    running = Engine("exact", "never", per_block).start(network, real[0], needs_of(losses))
+class NormalisedImages(RealImages):
+    """Images of each class in float64, given as the network sees them."""
 
-    def block(classes, with_real):
-        return joined([part(c) for c in classes], torch.stack)
+    def __init__(self, images):
+        labels = labels_of([len(one) for one in images])
+        self.normalised = torch.cat(images)
+        nothing = torch.zeros(self.normalised.shape, dtype=torch.uint8)
+        super().__init__(nothing, labels, len(images), NORMALIZATION, [f"class {c}" for c in range(len(images))])
 
-    def part(c):
-        return stored[labels_of(ipc) == c], real[c], c
+    def at(self, indices):
+        return self.normalised[indices]
 
-    def joined(parts, join, classes=1):
-        sizes = [len(images) for images, _, _ in parts]
 
-        def views(images):
-            return join([storage.decode(x, NORMALIZATION) for x in torch.split(images, sizes)])
+class WholeClasses(Sampling):
+    """Every image of a class, in order."""
 
-        return Block(
-            real_images=join([images for _, images, _ in parts]),
-            real_labels=join([torch.full((len(images),), c) for _, images, c in parts]),
-            stored=torch.cat([images for images, _, _ in parts]).requires_grad_(),
-            views=views,
-            synthetic_labels=join([storage.decode_labels(torch.full((len(images),), c)) for images, _, c in parts]),
-            classes=classes,
-        )
+    def size(self, real, class_index):
+        return real.class_sizes[class_index]
 
-    def update(share):
-        blocks = cut_classes(share.take(range(CLASSES)), list(zip(counts, ipc, strict=True)), per_block)
-        whole = functools.partial(joined, [part(c) for c in range(CLASSES)], lambda x: torch.cat(x)[None], CLASSES)
-        return match(running, Work(blocks, block, whole, CLASSES, share), losses, progress, stored.new_zeros(()))
+    def select(self, real, class_index, key):
+        return real.indices_of(class_index)
 
-    results = Parts(ranks).run(update)
-    gradient = torch.zeros_like(stored)
-    for result in results:
-        for classes, found in result.blocks:
-            gradient[torch.cat([(labels_of(ipc) == c).nonzero().flatten() for c in classes])] += found
+
+def matched(
+    network,
+    losses,
+    per_block=1,
+    ipc=UNEQUAL,
+    counts=REAL_COUNTS,
+    storage=None,
+    ranks=1,
+    progress=NOW,
+    engine=None,
+):
+    """Return each loss summed over the ranks, and the image gradient, of an update."""
+    real, stored = NormalisedImages(real_of(counts)), stored_of(ipc)
+    draws = (WholeClasses(), storage or Pixels(), NoAugmentation(), RandomKey(0), progress.update)
+    gatherer = Gatherer(real, stored, labels_of(ipc), ipc, *draws)
+    engine = engine or Engine("exact", "never", per_block)
+    running = engine.start(network, real_of(counts)[0], needs_of(losses))
+    results = Parts(ranks).run(lambda share: match(running, gatherer, share, losses, progress))
     values = {loss.tag: sum(float(result.losses[loss.tag]) for result in results) for loss in losses}
-    return values, gradient
+    return values, sum(result.gradient for result in results)
 
 
 # ------------------------------------------------------------------ through a whole run

@@ -183,7 +183,7 @@ def everything(module, trainer):
     return {
         "images": module.images.detach(),
         "momentum": trainer.optimizers[0].state[module.images]["momentum_buffer"],
-        **{f"network {name}": value for name, value in module._inner.network.state_dict().items()},
+        **{f"network {name}": value for name, value in module.inner_network.network.state_dict().items()},
         **{f"chosen {c}": value for c, value in module.sampling.state_dict()["chosen"].items()},
     }
 

@@ -123,7 +123,7 @@ def test_a_network_without_convolutions_is_refused_by_name_before_the_run_begins
 
 
 def test_unknown_layers_are_refused():
-    with pytest.raises(SettingsError, match=r"layers to be one of \['all', 'convolutions', 'weights'\], got 'fc'"):
+    with pytest.raises(SettingsError, match=r"layers to be 'all', 'convolutions' or 'weights', got 'fc'"):
         GradientMatching(layers="fc")
 
 

@@ -150,9 +150,9 @@ def test_smallest_images_fit_and_one_pixel_less_does_not():
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"norm": "spectral"}, r"ConvNet knows norm instance, batch, layer, group, none, but got 'spectral'"),
-        ({"activation": "gelu"}, r"ConvNet knows activation relu, sigmoid, leaky_relu, swish, but got 'gelu'"),
-        ({"pooling": "global"}, r"ConvNet knows pooling avg, max, none, but got 'global'"),
+        ({"norm": "spectral"}, r"ConvNet.norm to be 'instance', 'batch', 'layer', 'group' or 'none', got 'spectral'"),
+        ({"activation": "gelu"}, r"ConvNet.activation to be 'relu', 'sigmoid', 'leaky_relu' or 'swish', got 'gelu'"),
+        ({"pooling": "global"}, r"ConvNet.pooling to be .avg., .max. or .none., got .global."),
         ({"width": 6, "norm": "group"}, r"ConvNet with group norm needs a width that 4 divides, but got 6"),
         ({"width": 0}, r"ConvNet needs width to be a whole number of at least 1, but got 0"),
         ({"depth": 2.0}, r"needs depth .* but got 2.0"),

@@ -63,5 +63,5 @@ def test_instance_norm_of_one_pixel_is_refused_because_it_erases_the_image():
 
 
 def test_unknown_norms_are_named():
-    with pytest.raises(SettingsError, match=r"Net knows norm instance, .*, but got 'batchnorm'"):
+    with pytest.raises(SettingsError, match=r"Net.norm to be 'instance', .*, got 'batchnorm'"):
         make_norm("batchnorm", 4, (2, 2), "Net")

@@ -125,5 +125,5 @@ def test_smallest_image_is_the_documented_one(network_class, least):
 
 @pytest.mark.parametrize("network_class", [AlexNet, VGG11])
 def test_unknown_norms_are_named(network_class):
-    with pytest.raises(SettingsError, match=r"knows norm .* but got 'BN'"):
+    with pytest.raises(SettingsError, match=r"norm to be .* got 'BN'"):
         network_class(3, 32, 10, norm="BN")

@@ -8,8 +8,8 @@ from lightning.pytorch import Callback
 
 from lit_condense.errors import SettingsError
 from lit_condense.functional.distances import row_cosine, squared_l2
-from lit_condense.grad_share import GradShares
 from lit_condense.matching import ClassMeanGradientMatching, CurvatureMatching, GradientMatching
+from lit_condense.synthetic.grad_share import GradShares
 from tests.distributed.cases import Dropping
 from tests.helpers import DistanceLoss, Recorder, fitted
 

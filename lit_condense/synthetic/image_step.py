@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Literal, cast, get_args
+from collections.abc import Callable, Sequence
+from typing import Any, Literal, cast
 
 import torch
+from lightning.pytorch.core.optimizer import LightningOptimizer
 from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 
-from lit_condense.errors import NonFiniteError, SettingsError
-
-if TYPE_CHECKING:
-    from lit_condense.synthetic_set import SyntheticSet
+from lit_condense.errors import NonFiniteError
+from lit_condense.sharding import Share
 
 NonFinite = Literal["stop", "skip"]
 """``stop`` the run before the images are touched, or ``skip`` the update, count it and go on."""
@@ -26,27 +25,42 @@ class ImageStep:
     """Steps the images of a set and keeps them finite. Whether it stops or skips is the same on all ranks.
 
     Args:
+        images: The parameter.
+        optimizer: Lightning's, over the images alone.
+        backward: Lightning's ``manual_backward``.
+        share: This process's place in the run.
         non_finite: See :data:`NonFinite`.
+        project: Clamps the images after each step; None where that is not wanted.
+        inner_tensors: Gives the inner network's tensors, looked at where an update cannot be taken.
+        skipped: Updates skipped so far.
     """
 
-    def __init__(self, non_finite: NonFinite) -> None:
-        if non_finite not in get_args(NonFinite):
-            raise SettingsError(f"Expected non_finite to be 'stop' or 'skip', got {non_finite!r}.")
-        self.non_finite = non_finite
-        self.skipped = 0
+    def __init__(
+        self,
+        images: Tensor,
+        optimizer: LightningOptimizer,
+        backward: Callable[[Tensor], None],
+        share: Share,
+        non_finite: NonFinite,
+        project: Callable[[], None] | None,
+        inner_tensors: Callable[[], Sequence[Tensor]],
+        skipped: int = 0,
+    ) -> None:
+        self.skipped = skipped
+        self._images = images
+        self._optimizer = optimizer
+        self._backward = backward
+        self._share = share
+        self._non_finite = non_finite
+        self._project = project
+        self._inner_tensors = inner_tensors
 
     def take(
-        self,
-        module: SyntheticSet,
-        gradient: Tensor,
-        losses: dict[str, Tensor],
-        update: int,
-        gradient_of: Callable[[str], Tensor],
+        self, gradient: Tensor, losses: dict[str, Tensor], update: int, gradient_of: Callable[[str], Tensor]
     ) -> Tensor:
         """Take the step, and sum the losses over the ranks in place.
 
         Args:
-            module: The set.
             gradient: This rank's part of the image gradient.
             losses: This rank's part of each loss, by tag.
             update: The image update.
@@ -58,31 +72,30 @@ class ImageStep:
         Raises:
             NonFiniteError: Something is not finite, and the run is to stop. The images are as they were before.
         """
-        summed = module.share.sum(torch.stack([*losses.values(), _bad_entries(gradient)]))
+        summed = self._share.sum(torch.stack([*losses.values(), _bad_entries(gradient)]))
         losses.update(zip(losses, summed, strict=False))
-        optimizer = cast(Any, module.optimizers())
-        optimizer.zero_grad()
+        self._optimizer.zero_grad()
         # One of the two points of an update at which the program waits for a GPU; the other looks at the new images.
         *values, bad_entries = summed.tolist()
         reason = _why_not_finite(
             dict(zip(losses, values, strict=True)),
             bad_entries > 0,
             update,
-            lambda tag: bool(module.share.sum(_bad_entries(gradient_of(tag))) == 0),
+            lambda tag: bool(self._share.sum(_bad_entries(gradient_of(tag))) == 0),
         )
         if reason:
-            self._refuse(reason + _diverged(module), between_updates=True)
-            optimizer.step()  # of no gradient: the images stay, and the update counts
+            self._refuse(reason + _diverged(self._inner_tensors()), between_updates=True)
+            self._optimizer.step()  # of no gradient: the images stay, and the update counts
             return torch.full_like(summed[-1], torch.nan)
-        before = self._before(module.images, optimizer.optimizer)
+        before = self._before()
         # A surrogate whose gradient is `gradient`: only manual_backward arms DDP's reducer, which averages over ranks.
-        module.manual_backward((module.images * gradient).sum() * module.share.world_size)
-        grad_norm: Tensor = torch.linalg.vector_norm(cast(Tensor, module.images.grad))
-        optimizer.step()
-        if module.parametrization.clamp == "every_update":
-            module.project()
-        if not bool(module.images.isfinite().all()):
-            _put_back(module.images, optimizer.optimizer, before)
+        self._backward((self._images * gradient).sum() * self._share.world_size)
+        grad_norm: Tensor = torch.linalg.vector_norm(cast(Tensor, self._images.grad))
+        self._optimizer.step()
+        if self._project is not None:
+            self._project()
+        if not bool(self._images.isfinite().all()):
+            self._put_back(*before)
             self._refuse(
                 f"Update {update} made images that are NaN or infinite; the set was put back to before it. Lower the "
                 "learning rate of the images.",
@@ -91,15 +104,21 @@ class ImageStep:
         return grad_norm
 
     def _refuse(self, reason: str, between_updates: bool) -> None:
-        if self.non_finite == "stop":
+        if self._non_finite == "stop":
             raise NonFiniteError(reason, between_updates)
         self.skipped += 1
         rank_zero_warn(f"{reason} The update is skipped ({self.skipped} so far).")
 
-    def _before(self, images: Tensor, optimizer: torch.optim.Optimizer) -> tuple[Tensor, dict[str, Any] | None]:
+    def _before(self) -> tuple[Tensor, dict[str, Any] | None]:
         """Return the images and, where a run goes on after a bad step, the optimizer's state."""
-        state = copy.deepcopy(optimizer.state_dict()) if self.non_finite == "skip" else None
-        return images.detach().clone(), state
+        optimizer = self._optimizer.optimizer
+        state = copy.deepcopy(optimizer.state_dict()) if self._non_finite == "skip" else None
+        return self._images.detach().clone(), state
+
+    def _put_back(self, images: Tensor, state: dict[str, Any] | None) -> None:
+        self._images.detach().copy_(images)
+        if state is not None:
+            self._optimizer.optimizer.load_state_dict(state)
 
 
 def check_set(images: Tensor, updates: int) -> None:
@@ -119,16 +138,10 @@ def _bad_entries(gradient: Tensor) -> Tensor:
     return (~gradient.isfinite()).sum().to(gradient.dtype)
 
 
-def _diverged(module: SyntheticSet) -> str:
-    if all(bool(tensor.isfinite().all()) for tensor in module._inner.tensors()):
+def _diverged(inner_tensors: Sequence[Tensor]) -> str:
+    if all(bool(tensor.isfinite().all()) for tensor in inner_tensors):
         return ""
     return " The weights of the inner network are not finite either: its own training diverged."
-
-
-def _put_back(images: Tensor, optimizer: torch.optim.Optimizer, before: tuple[Tensor, dict[str, Any] | None]) -> None:
-    images.detach().copy_(before[0])
-    if before[1] is not None:
-        optimizer.load_state_dict(before[1])
 
 
 def _why_not_finite(losses: dict[str, float], bad_gradient: bool, update: int, is_finite: Callable[[str], bool]) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -12,17 +11,13 @@ from torch import Tensor
 from lit_condense import contracts
 from lit_condense.augmentation import Augmentation
 from lit_condense.data.store import RealImages
-from lit_condense.engine.blocks import cut_classes
 from lit_condense.engine.engine import Block
-from lit_condense.engine.update import Work
 from lit_condense.parametrization import Pixels
 from lit_condense.rng import RandomKey
 from lit_condense.sampling import Sampling
 from lit_condense.sharding import Share
+from lit_condense.synthetic.blocks import cut_classes
 from lit_condense.transfer import sent
-
-if TYPE_CHECKING:
-    from lit_condense.synthetic_set import SyntheticSet
 
 
 @dataclass(frozen=True)
@@ -41,27 +36,20 @@ class Gatherer:
     key: RandomKey
     update: int
 
-    @classmethod
-    def of(cls, module: SyntheticSet, update: int) -> Gatherer:
-        """Return the one for an update of a set."""
-        return cls(
-            real=module.data.real,
-            stored=module.images.detach(),
-            labels=module.labels,
-            counts=module.counts,
-            sampling=module.sampling,
-            parametrization=module.parametrization,
-            augmentation=module.augmentation,
-            key=module.key,
-            update=update,
-        )
+    @property
+    def num_classes(self) -> int:
+        """Classes of the data set."""
+        return self.real.num_classes
 
-    def work(self, share: Share, classes_per_block: int) -> Work:
-        """Return what a rank has to do."""
+    def blocks(self, share: Share, per_block: int) -> list[list[int]]:
+        """Return the class indices of each of a rank's blocks.
+
+        Args:
+            share: The rank.
+            per_block: Most classes in a block.
+        """
         sizes = [(self.sampling.size(self.real, c), count) for c, count in enumerate(self.counts)]
-        mine = share.take(range(self.real.num_classes))
-        blocks = cut_classes(mine, sizes, classes_per_block)
-        return Work(blocks, self.block, self.whole, self.real.num_classes, share)
+        return cut_classes(share.take(range(self.num_classes)), sizes, per_block)
 
     def rows_of(self, class_index: int) -> slice:
         """Return where the stored images of a class stand."""
@@ -105,7 +93,7 @@ class Gatherer:
 
     def whole(self) -> Block:
         """Gather one block of all images of all classes, for losses that see the whole set at once."""
-        blocks = [self.block([c]) for c in range(self.real.num_classes)]
+        blocks = [self.block([c]) for c in range(self.num_classes)]
 
         def views(stored: Tensor) -> Tensor:
             parts = zip(blocks, torch.split(stored, list(self.counts)), strict=True)

@@ -5,8 +5,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lit_condense.engine import Engine
-from lit_condense.engine.blocks import cut_classes
 from lit_condense.errors import SettingsError
+from lit_condense.synthetic.blocks import cut_classes
 
 
 @st.composite

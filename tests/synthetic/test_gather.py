@@ -7,12 +7,12 @@ import torch
 
 from lit_condense.augmentation import OneOf
 from lit_condense.engine import Engine
-from lit_condense.engine.gather import Gatherer
 from lit_condense.matching import ClassMeanGradientMatching, FeatureMatching, GradientMatching
 from lit_condense.parametrization import MultiFormation, Pixels
 from lit_condense.rng import RandomKey
 from lit_condense.sampling import RandomSampling
 from lit_condense.sharding import Share
+from lit_condense.synthetic import Gatherer
 from tests.helpers import TinyData, fitted
 
 REAL = TinyData().real
@@ -80,12 +80,10 @@ def test_what_belongs_to_blocks_goes_back_to_the_rows_of_their_classes_and_adds_
 
 
 @pytest.mark.parametrize(("rank", "mine"), [(0, [[0], [2], [4]]), (1, [[1], [3]])])
-def test_the_work_of_a_rank_is_its_classes_cut_into_blocks_of_one_size(rank, mine):
-    work = gatherer().work(Share(rank, 2), classes_per_block=3)
+def test_a_rank_has_its_classes_cut_into_blocks_of_one_size(rank, mine):
     # neighbours of different sizes cannot be stacked
-    assert work.blocks == mine
-    assert work.num_classes == 5
-    assert gatherer().work(Share(), 3).blocks == [[0], [1], [2], [3, 4]]
+    assert gatherer().blocks(Share(rank, 2), per_block=3) == mine
+    assert gatherer().blocks(Share(), 3) == [[0], [1], [2], [3, 4]]
 
 
 class Asked(RandomSampling):

@@ -2,47 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from lit_condense.engine.engine import GRADIENTS, Block, BlockResult, RunningEngine, needs_of
+from lit_condense.engine.engine import GRADIENTS, BlockResult, RunningEngine, needs_of
 from lit_condense.matching.base import MatchingLoss, Need, Progress, Quantities, weights_at
 from lit_condense.sharding import Share
-
-
-@dataclass(frozen=True)
-class Work:
-    """What a rank has to do in an update."""
-
-    blocks: Sequence[Sequence[int]]
-    """Class indices of each of the rank's blocks."""
-    block: Callable[[Sequence[int], bool], Block]
-    """Makes a block of classes, with its real images or without; the same every time it is asked for them."""
-    whole: Callable[[], Block]
-    """Makes one block of all images of all classes."""
-    num_classes: int
-    share: Share
+from lit_condense.synthetic.gather import Gatherer
 
 
 @dataclass(frozen=True)
 class UpdateResult:
     """A rank's part of an update."""
 
-    blocks: list[tuple[Sequence[int], Tensor]]
-    """Classes, and the gradient in their stored images, class-major."""
+    gradient: Tensor
+    """In all stored images; those of other ranks' classes have none."""
     losses: dict[str, Tensor]
     """Unweighted losses by tag; their sum over ranks is the loss of the update."""
 
 
 def match(
     engine: RunningEngine,
-    work: Work,
+    gatherer: Gatherer,
+    share: Share,
     losses: Sequence[MatchingLoss],
     progress: Progress,
-    zero: Tensor,
     only: str | None = None,
 ) -> UpdateResult:
     """Return the image gradient and the losses of this rank's classes.
@@ -53,34 +40,35 @@ def match(
 
     Args:
         engine: Bound to the inner network.
-        work: The rank's blocks.
+        gatherer: Makes the blocks of the update.
+        share: The rank.
         losses: Those whose weight is not 0 now, and those that are to be logged even so.
         progress: Where the run stands.
-        zero: A 0-dimensional tensor of the images' type.
         only: Tag of the one loss whose gradient is wanted, by the same route; by default of all, weighted.
     """
+    zero = gatherer.stored.new_zeros(())
     totals = {loss.tag: zero.clone() for loss in losses}
+    blocks = gatherer.blocks(share, engine.table.classes_per_block)
     separable = [loss for loss in losses if loss.scope == "class"]
     kept: list[Quantities] | None = None
     vectors: dict[str, Tensor] | None = None
     means = [loss for loss in losses if loss.scope == "mean"]
     if means:
-        kept, real_mean, synthetic_mean = _class_means(engine, work, needs_of(separable) | GRADIENTS)
-        values, vectors = _mean_vectors(
-            means, weights_at(means, progress, only), real_mean, synthetic_mean, work.num_classes
-        )
-        if work.share.rank == 0:  # every rank has the same values: they count once
+        kept, real_mean, synthetic_mean = _class_means(engine, gatherer, share, blocks, needs_of(separable) | GRADIENTS)
+        weights = weights_at(means, progress, only)
+        values, vectors = _mean_vectors(means, weights, real_mean, synthetic_mean, gatherer.num_classes)
+        if share.rank == 0:  # every rank has the same values: they count once
             totals.update(values)
     done: list[tuple[Sequence[int], Tensor]] = []
     if separable or means:
-        for position, classes in enumerate(work.blocks):
+        for position, classes in enumerate(blocks):
             real = None if kept is None else kept[position]
-            block = work.block(classes, real is None)
+            block = gatherer.block(classes, with_real=real is None)
             _add(totals, done, classes, engine.run(block, separable, progress, real, vectors, only))
     whole = [loss for loss in losses if loss.scope == "set"]
-    if whole and work.share.rank == 0:
-        _add(totals, done, range(work.num_classes), engine.run(work.whole(), whole, progress, only=only))
-    return UpdateResult(done, totals)
+    if whole and share.rank == 0:
+        _add(totals, done, range(gatherer.num_classes), engine.run(gatherer.whole(), whole, progress, only=only))
+    return UpdateResult(gatherer.scatter(done), totals)
 
 
 def _add(
@@ -92,7 +80,11 @@ def _add(
 
 
 def _class_means(
-    engine: RunningEngine, work: Work, needs: frozenset[Need]
+    engine: RunningEngine,
+    gatherer: Gatherer,
+    share: Share,
+    blocks: Sequence[Sequence[int]],
+    needs: frozenset[Need],
 ) -> tuple[list[Quantities], Quantities, Quantities]:
     """Return the real side of each block, and the mean over all classes of the gradients of both sides.
 
@@ -100,27 +92,27 @@ def _class_means(
     """
     kept: list[Quantities] = []
     sums: list[dict[str, Tensor]] = [{}, {}]
-    for classes in work.blocks:
-        block = work.block(classes, True)
+    for classes in blocks:
+        block = gatherer.block(classes)
         kept.append(engine.real_side(block, needs))
         synthetic = engine.synthetic_side(block, GRADIENTS)
         for total, side in zip(sums, (kept[-1], synthetic), strict=True):
             for name, gradient in side.gradients.items():
                 total[name] = total.get(name, 0) + gradient.detach().sum(0)
     names = {name: p.shape for name, p in engine.network.named_parameters() if p.requires_grad}
-    real, synthetic_mean = (_over_ranks(total, names, engine, work) for total in sums)
+    real, synthetic_mean = (_over_ranks(total, names, engine, share, gatherer.num_classes) for total in sums)
     return kept, real, synthetic_mean
 
 
 def _over_ranks(
-    total: dict[str, Tensor], shapes: dict[str, torch.Size], engine: RunningEngine, work: Work
+    total: dict[str, Tensor], shapes: dict[str, torch.Size], engine: RunningEngine, share: Share, num_classes: int
 ) -> Quantities:
     parameter = next(engine.network.parameters())
     flat = torch.cat([total.get(name, parameter.new_zeros(shape)).flatten() for name, shape in shapes.items()])
-    mean = work.share.sum(flat) / work.num_classes
+    mean = share.sum(flat) / num_classes
     parts = torch.split(mean, [shape.numel() for shape in shapes.values()])
     gradients = {name: part.view(1, *shapes[name]) for name, part in zip(shapes, parts, strict=True)}
-    return Quantities(gradients, classes=work.num_classes)
+    return Quantities(gradients, classes=num_classes)
 
 
 def _mean_vectors(

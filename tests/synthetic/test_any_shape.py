@@ -9,13 +9,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lit_condense.augmentation import NoAugmentation
-from lit_condense.engine import Engine, match
-from lit_condense.engine.gather import Gatherer
+from lit_condense.engine import Engine
 from lit_condense.matching import ClassMeanGradientMatching, GradientMatching, Progress
 from lit_condense.networks import build_network
 from lit_condense.parametrization import Pixels
 from lit_condense.rng import RandomKey
 from lit_condense.sampling import RandomSampling
+from lit_condense.synthetic import Gatherer, match
 from tests.helpers import TinyData, tiny_convnet
 from tests.methods.helpers import Parts
 from tests.oracles import methods
@@ -73,11 +73,10 @@ def test_the_image_gradient_is_the_literal_one(case):
     running = Engine("exact", "never", case.per_block, case.chunk).start(network, largest, synthetic_images=case.ipc[0])
 
     def update(share):
-        work = gather.work(share, running.table.classes_per_block)
-        return match(running, work, LOSSES, Progress(2, 1, 0), gather.stored.new_zeros(()))
+        return match(running, gather, share, LOSSES, Progress(2, 1, 0))
 
     results = Parts(case.ranks).run(update)
-    found = sum(gather.scatter(result.blocks) for result in results)
+    found = sum(result.gradient for result in results)
     losses = sum(sum(result.losses.values()) for result in results)
     terms = [(1.0, methods.egm(len(case.ipc)))]
     (value,), wanted = methods.image_gradient(network, gather.stored, gather.labels, real, terms)
