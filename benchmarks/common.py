@@ -17,7 +17,7 @@ import torch
 from lightning.pytorch import Callback, Trainer
 
 from lit_condense.data import CondenseDataModule, Splits
-from lit_condense.export.card import versions
+from lit_condense.export.versions import versions
 from lit_condense.rng import RandomKey
 
 RESULTS = Path(__file__).parent / "results"

@@ -21,9 +21,9 @@ from benchmarks.common import RESULTS, RandomImages, child, machine, now, spread
 from benchmarks.straightforward import evaluate
 from lit_condense.data import CondenseDataModule, Digits
 from lit_condense.evaluation import Evaluation, Judge, SmallSet
-from lit_condense.memory import keep_freed_memory
 from lit_condense.networks import ConvNet
 from lit_condense.rng import RandomKey
+from lit_condense.runs.memory import keep_freed_memory
 from lit_condense.sharding import Share
 
 Images = Literal["digits", "random"]

@@ -19,8 +19,8 @@ from lit_condense import SyntheticSet
 from lit_condense.engine import Engine
 from lit_condense.inner import FreshNetwork
 from lit_condense.matching import GradientMatching
-from lit_condense.memory import keep_freed_memory
 from lit_condense.networks import ConvNet
+from lit_condense.runs.memory import keep_freed_memory
 from lit_condense.sampling import RandomSampling
 
 IPCS, CLASSES, SIZES = (1, 10, 50), (10, 100), (32, 64, 128)

@@ -26,7 +26,7 @@ from benchmarks.timed import PARTS, Run, gflop_of
 from lit_condense import SyntheticSet
 from lit_condense.data import CondenseDataModule, ImageFolder
 from lit_condense.matching import MatchingLoss
-from lit_condense.memory import keep_freed_memory
+from lit_condense.runs.memory import keep_freed_memory
 
 Name = Literal["dc", "dsa", "egm", "dcc", "dm", "idc", "idc_i", "dream", "lcmat_c"]
 CONFIGS = Path(__file__).resolve().parent.parent / "configs"
@@ -161,7 +161,7 @@ def dream_blocks(ipc: int, width: int, image_size: int, data: Path) -> dict[str,
         images = ImageFolder(str(data), name="cifar10", normalization="idc")
     config = config_of("dream", published_batch("dream"), ipc, width)
     # Clustering the images to start from is no part of a block.
-    config["model"]["init_args"]["init"] = {"class_path": "lit_condense.parametrization.RandomReal"}
+    config["model"]["init_args"]["init"] = {"class_path": "lit_condense.init.RandomReal"}
     run = start(config, images)
     sampling: Any = run.module.sampling
     blocks: dict[str, Any] = {}

@@ -39,9 +39,9 @@ from lit_condense.engine.engine import needs_of
 from lit_condense.engine.routes import Compile
 from lit_condense.inner import loops_for
 from lit_condense.matching import Progress
-from lit_condense.memory import keep_freed_memory
 from lit_condense.networks import ConvNet
 from lit_condense.rng import RandomKey
+from lit_condense.runs.memory import keep_freed_memory
 
 Method = Literal["dc", "idc", "dream"]
 RANDOM = {"class_path": "lit_condense.sampling.RandomSampling"}
@@ -206,7 +206,7 @@ def settings(
         one_each = {"updates": 1} if ipc == 1 else {"updates": updates + 2, "epochs": epochs_of(ipc)}
         model["inner"] = {"class_path": "lit_condense.inner.TrainOnSynthetic", "init_args": one_each}
     else:
-        model["init"] = {"class_path": "lit_condense.parametrization.RandomReal"}
+        model["init"] = {"class_path": "lit_condense.init.RandomReal"}
         model["sampling"] = {**RANDOM, "init_args": {"batch_size": published_batch(method)}}
     return config
 

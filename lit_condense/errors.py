@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from typing import Any, get_args
 
+import torch
+from torch import Tensor, nn
+
 
 class CondenseError(Exception):
     """Base of every error with a message meant for the user; the command line prints it without a traceback."""
@@ -61,3 +64,48 @@ def check_choice(setting: str, value: object, choices: Any) -> None:
     known = [repr(choice) for choice in get_args(choices)]
     if value not in get_args(choices):
         raise SettingsError(f"Expected {setting} to be {', '.join(known[:-1])} or {known[-1]}, got {value!r}.")
+
+
+def described(value: object) -> str:
+    """Return what a value is, in a few words, for messages."""
+    if isinstance(value, nn.Module) or value is None:
+        return type(value).__name__.removesuffix("Type")
+    if not isinstance(value, Tensor):
+        return f"{type(value).__name__} {' '.join(repr(value).split()):.60}"
+    graph = "" if value.requires_grad else ", without a graph"
+    return f"a {kind_of(value.dtype)} tensor of shape {tuple(value.shape)} on {value.device}{graph}"
+
+
+def kind_of(dtype: torch.dtype) -> str:
+    """Return the name of a type of numbers."""
+    return str(dtype).removeprefix("torch.")
+
+
+def is_count(value: object) -> bool:
+    """Return whether a value is a whole number, 1 or more."""
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 1
+
+
+def check_same_kind(owner: str, found: Any, shape: tuple[int, ...], like: Tensor) -> None:
+    """Refuse what a part of one's own returned in place of images like those it was given.
+
+    Args:
+        owner: The part, for the message.
+        found: What it returned.
+        shape: That it must have.
+        like: A tensor of the type and device that it must have; where that has a graph, it must have one too.
+
+    Raises:
+        SettingsError: It is something else.
+    """
+    right = isinstance(found, Tensor) and (found.dtype, found.device) == (like.dtype, like.device)
+    if not right or tuple(found.shape) != shape:
+        raise SettingsError(
+            f"Expected {owner} to return a {kind_of(like.dtype)} tensor of shape {shape} on {like.device}, got "
+            f"{described(found)}."
+        )
+    if like.requires_grad and torch.is_grad_enabled() and not found.requires_grad:
+        raise SettingsError(
+            f"Expected {owner} to be differentiable in the images, got a tensor without a graph. Leave out detach(), "
+            "no_grad, and whatever rounds or compares pixels."
+        )

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
+from lightning.pytorch.cli import OptimizerCallable
 from torch import Tensor, nn
 
-from lit_condense.errors import SettingsError
+from lit_condense.errors import SettingsError, described
 
 FUSED_DEVICES = ("cpu", "cuda")
 """Where PyTorch steps all tensors of an optimizer in one call: a tenth of a training step of a small network."""
@@ -82,3 +84,35 @@ def rescaled_lr(lr: float, ipc: int, image_size: int, base_size: int = 32) -> fl
         base_size: 32, or 28 for MNIST, 224 for ImageNet.
     """
     return lr * (ipc / 10) * (image_size / base_size) ** 2
+
+
+def steps_alone(optimizer: object, of: str) -> torch.optim.Optimizer:
+    """Return an optimizer, if it steps along the gradients that it finds.
+
+    Args:
+        optimizer: As a factory made it.
+        of: What it steps, for the message.
+    """
+    if not isinstance(optimizer, torch.optim.Optimizer):
+        raise SettingsError(f"Expected a torch optimizer of {of}, got {described(optimizer)}.")
+    closure = inspect.signature(optimizer.step).parameters.get("closure")
+    if closure is not None and closure.default is inspect.Parameter.empty:
+        raise SettingsError(
+            f"Expected an optimizer of {of} that steps along one gradient, got {type(optimizer).__name__}, which "
+            "evaluates the loss again in a step (a closure). Choose SGD, Adam or another first-order one."
+        )
+    return optimizer
+
+
+def steps_images(factory: OptimizerCallable) -> OptimizerCallable:
+    """Return an optimizer factory if it makes one that steps images along a gradient."""
+    image = torch.nn.Parameter(torch.zeros(1, 1, 2, 2))
+    try:
+        made = steps_alone(factory([image]), "the images")
+        image.grad = torch.ones_like(image)
+        made.step()
+    except (ValueError, TypeError, RuntimeError) as error:
+        if isinstance(error, SettingsError):
+            raise
+        raise SettingsError(f"Expected an optimizer that steps images with its settings, it says: {error}.") from error
+    return factory

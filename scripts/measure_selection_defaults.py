@@ -17,7 +17,6 @@ import torch
 from run_selection import FRACTIONS, ROOT, described, is_same, outcome, read, selected_set, write
 
 from lit_condense.data import CondenseDataModule, ImageFolder
-from lit_condense.selected_set import SelectedSet
 from lit_condense.selection import (
     CRAIG,
     AdaCore,
@@ -30,6 +29,7 @@ from lit_condense.selection import (
     Selection,
 )
 from lit_condense.selection.task import plain_arithmetic
+from lit_condense.sets.selected_set import SelectedSet
 
 RESULTS = ROOT / "results" / "selection_defaults"
 HELD_OUT = 0.1

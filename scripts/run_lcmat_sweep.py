@@ -33,10 +33,11 @@ from lit_condense.augmentation import AlwaysOn
 from lit_condense.callbacks import FinalReport
 from lit_condense.data import CondenseDataModule
 from lit_condense.evaluation import Evaluation
+from lit_condense.init import Initialization, Noise, RandomReal
 from lit_condense.inner import TrainOnReal
 from lit_condense.matching import CurvatureMatching, GradientMatching, MatchingLoss
 from lit_condense.networks import ConvNet
-from lit_condense.parametrization import Initialization, Noise, Pixels, RandomReal
+from lit_condense.parametrization import Pixels
 from lit_condense.sampling import RandomSampling
 
 SWEEP = RESULTS / "lcmat_sweep"

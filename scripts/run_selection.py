@@ -22,7 +22,6 @@ from lit_condense.callbacks import FinalReport
 from lit_condense.data import MNIST, CondenseDataModule, ImageFolder
 from lit_condense.evaluation import Evaluation
 from lit_condense.networks import ConvNet
-from lit_condense.selected_set import SelectedSet
 from lit_condense.selection import (
     CRAIG,
     AdaCore,
@@ -35,6 +34,7 @@ from lit_condense.selection import (
     Scoring,
     Selection,
 )
+from lit_condense.sets.selected_set import SelectedSet
 from lit_condense.settings import Plain, settings_of
 
 ROOT = Path(__file__).resolve().parent.parent

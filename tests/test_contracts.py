@@ -11,9 +11,10 @@ from torch import nn
 
 from lit_condense.augmentation import Augmentation, NoAugmentation
 from lit_condense.errors import SettingsError
+from lit_condense.init import Noise
 from lit_condense.inner import FreshNetwork, TrainOnReal, TrainOnSynthetic
 from lit_condense.matching import GradientMatching, MatchingLoss
-from lit_condense.parametrization import Noise, Pixels
+from lit_condense.parametrization import Pixels
 from lit_condense.sampling import RandomSampling
 from tests.helpers import fitted
 

@@ -15,9 +15,9 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from lit_condense import SyntheticSet
 from lit_condense.cli import main
 from lit_condense.export.condensed_set import save_condensed
-from lit_condense.export.files import write_atomically
 from lit_condense.inner import TrainOnSynthetic
 from lit_condense.rng import RandomKey
+from lit_condense.runs.files import write_atomically
 from tests.cli_helpers import card_of, checkpoint_of, tiny_config
 from tests.processes import ended, process, wait_for
 from tests.test_resume import same, tensor_bytes

@@ -55,7 +55,7 @@ def config_in(folder):
             "class_path": "lit_condense.parametrization.MultiFormation",
             "init_args": {"factor": 2, "space": "pixel", "clamp": "every_update"},
         },
-        "init": {"class_path": "lit_condense.parametrization.RandomReal"},
+        "init": {"class_path": "lit_condense.init.RandomReal"},
         "sampling": {
             "class_path": "lit_condense.sampling.Representative",
             "init_args": {"batch_size": 4, "interval": 1, "subset": 8},

@@ -18,13 +18,14 @@ from lightning.pytorch import Callback
 from lightning.pytorch.callbacks import ModelCheckpoint
 
 from lit_condense.augmentation import AlwaysOn
-from lit_condense.checkpointing import AtomicCheckpointIO
 from lit_condense.cli import main
 from lit_condense.errors import NonFiniteError
 from lit_condense.evaluation import Evaluation
+from lit_condense.init import Clustered
 from lit_condense.inner import TrainOnReal, TrainOnSynthetic
 from lit_condense.matching import ClassMeanGradientMatching, GradientMatching
-from lit_condense.parametrization import Clustered, MultiFormation
+from lit_condense.parametrization import MultiFormation
+from lit_condense.runs.checkpointing import AtomicCheckpointIO
 from lit_condense.sampling import Representative
 from tests.cli_helpers import write_config
 from tests.helpers import VALIDATING, Poisoned, fitted

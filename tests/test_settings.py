@@ -14,10 +14,11 @@ from lit_condense.callbacks import Dashboard, FinalReport
 from lit_condense.data import ArrayFile, Digits, ImageFolder, Normalization
 from lit_condense.engine import Engine
 from lit_condense.evaluation import Evaluation
+from lit_condense.init import Noise, RandomReal
 from lit_condense.inner import TrainOnSynthetic
 from lit_condense.matching import GradientMatching
 from lit_condense.networks import MLP, ConvNet
-from lit_condense.parametrization import Noise, Pixels, RandomReal
+from lit_condense.parametrization import Pixels
 from lit_condense.sampling import RandomSampling
 from lit_condense.settings import differences, flat, settings_of
 

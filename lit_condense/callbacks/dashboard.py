@@ -9,8 +9,8 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from torch.utils.tensorboard.summary import hparams
 
 from lit_condense.errors import SettingsError
-from lit_condense.evaluated_set import EvaluatedSet
 from lit_condense.export.images import image_grid
+from lit_condense.sets.evaluated_set import EvaluatedSet
 from lit_condense.settings import flat
 
 

@@ -14,14 +14,14 @@ from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from lit_condense.callbacks.report import Report
 from lit_condense.callbacks.save_on_signal import ends_between_updates, hear_interrupts
-from lit_condense.checkpointing import is_dry
 from lit_condense.errors import BetweenUpdates, ExportError, NonFiniteError
-from lit_condense.evaluated_set import EvaluatedSet
 from lit_condense.export import CondensedSet, load_condensed, save_condensed, write_grid
-from lit_condense.export.card import condensed_from
-from lit_condense.export.files import check_writable
 from lit_condense.export.images import check_set_replaceable
-from lit_condense.outputs import run_folder
+from lit_condense.runs.checkpointing import is_dry
+from lit_condense.runs.files import check_writable
+from lit_condense.runs.outputs import run_folder
+from lit_condense.sets.card import condensed_from
+from lit_condense.sets.evaluated_set import EvaluatedSet
 
 GRID_NAME = "grid.png"
 PENDING = "pending: fit --ckpt_path last does it where it was cut off"

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lit_condense.evaluated_set import EvaluatedSet
 from lit_condense.evaluation import Score
-from lit_condense.evaluation.baselines import Budget, all_real, real_subset
+from lit_condense.evaluation.baselines import Budget
 from lit_condense.evaluation.comparing import Difference
 from lit_condense.evaluation.published import WHOLE_DATA_SET
+from lit_condense.sets.evaluated_set import EvaluatedSet
 
 START = "start"
 """The set before its first update, among what a set is compared with."""
@@ -37,22 +37,23 @@ class Report:
         """Evaluate the module's set, its start and its baselines; ranks share out the networks."""
         settings, judge, share = module.evaluation, module.judge(), module.share
         current, first, repeats = module.training_set(), module.evaluation_networks[0], settings.repeats
+        baselines, real = module.baselines, module.data.real
         condensed = [judge.score(factory, lambda _: current, repeats, share) for factory in module.evaluation_networks]
         before = module.start_set() if settings.start else None
         start = None if before is None else judge.score(first, lambda _: before, repeats, share)
-        baselines = {
-            selection.tag: judge.score(first, real_subset(module, selection), repeats, share)
+        scores = {
+            selection.tag: judge.score(first, baselines.drawn(selection), repeats, share)
             for selection in settings.compared_with
         }
         full = None
         if settings.full_data_steps:
-            full = judge.score(first, all_real(module), 1, share, max_steps=settings.full_data_steps)
+            full = judge.score(first, lambda _: real, 1, share, max_steps=settings.full_data_steps)
         known = WHOLE_DATA_SET.get(module.data.dataset_name)
         return cls(
             condensed,
             start,
-            baselines,
-            Budget.of(module),
+            scores,
+            baselines.budget,
             full,
             f"{known.accuracy:.1%} ({known.source})" if known else "",
         )

@@ -11,8 +11,8 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
-from lit_condense.checkpointing import save_last
 from lit_condense.errors import BetweenUpdates, NonFiniteError
+from lit_condense.runs.checkpointing import save_last
 from lit_condense.sharding import Share
 
 TWICE = "lit-condense: Ctrl-C: the update under way is finished and saved. Press it again to stop at once, unsaved."

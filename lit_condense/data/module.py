@@ -273,3 +273,14 @@ def _held_out(images: Tensor, labels: Tensor, share: float) -> tuple[tuple[Tenso
 
 def _describe_split(split: RealImages) -> dict[str, Any]:
     return {"images": len(split), "per_class": split.class_sizes, "sha256": split.fingerprint()}
+
+
+def datamodule_of(trainer: Trainer) -> CondenseDataModule:
+    """Return the trainer's data module."""
+    data = trainer.datamodule  # type: ignore[attr-defined]
+    if not isinstance(data, CondenseDataModule):
+        raise SettingsError(
+            f"Expected the real images in a lit_condense data module, got {type(data).__name__}. "
+            "Call trainer.fit(synthetic_set, datamodule=...) with one of lit_condense.data."
+        )
+    return data

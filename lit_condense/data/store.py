@@ -13,7 +13,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from lit_condense.batching import batches
+from lit_condense.data.batching import batches
 from lit_condense.data.names import in_one_form
 from lit_condense.data.normalization import PIXEL_RANGE, Normalization, measured
 from lit_condense.errors import DataError, SettingsError
@@ -129,7 +129,7 @@ class RealImages:
         return torch.randperm(len(self), generator=key.generator())[:size]
 
     def batches(self, batch_size: int, key: RandomKey) -> Iterator[Tensor]:
-        """Cut one shuffled pass over the split into batches of indices on the CPU (:mod:`lit_condense.batching`)."""
+        """Cut one shuffled pass over the split into batches of indices on the CPU (:mod:`.batching`)."""
         _check_size(batch_size)
         return iter(batches(torch.randperm(len(self), generator=key.generator()), batch_size))
 

@@ -7,7 +7,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from lit_condense.batching import batch_at, batch_count
+from lit_condense.data.batching import batch_at, batch_count
 from lit_condense.errors import check_choice
 from lit_condense.rng import RandomKey
 

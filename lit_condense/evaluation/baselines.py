@@ -4,21 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from lit_condense.evaluation.training import LabelledImages, SmallSet
-from lit_condense.parametrization.initial import encode_classes
-from lit_condense.parametrization.pixels import Pixels
+from lit_condense.evaluation.training import SmallSet
+from lit_condense.init.base import encode_classes
+from lit_condense.parametrization import Parametrization, Pixels
 from lit_condense.rng import RandomKey
-from lit_condense.selection import Selection
+from lit_condense.selection import Scoring, Selection
 from lit_condense.selection.select import candidates_of, checked, validation_of
 from lit_condense.selection.task import ScoringTask, plain_arithmetic
-
-if TYPE_CHECKING:
-    from lit_condense.evaluated_set import EvaluatedSet
 
 SIZES = {2: "half-size", 3: "third-size", 4: "quarter-size"}
 """Cells per side of a stored image -> what the real images in it are."""
@@ -37,10 +34,15 @@ class Budget:
     its images are in it once more."""
 
     @classmethod
-    def of(cls, module: EvaluatedSet) -> Budget:
-        """Return the budget that equals the storage of a set."""
-        factor, sizes = module.storage.factor, module.data.real.class_sizes
-        images = [min(count * factor**2, size) for count, size in zip(module.counts, sizes, strict=True)]
+    def of(cls, factor: int, counts: Sequence[int], class_sizes: Sequence[int]) -> Budget:
+        """Return the budget that equals the storage of a set.
+
+        Args:
+            factor: Cells per side of its stored images.
+            counts: Its stored images of each class.
+            class_sizes: Real images of each class.
+        """
+        images = [min(count * factor**2, size) for count, size in zip(counts, class_sizes, strict=True)]
         return cls(factor, images, [-(-count // factor**2) for count in images])
 
     @property
@@ -60,60 +62,71 @@ class Budget:
         return f"{sum(self.stored)} stored images ({sum(self.images)} {size}{again})"
 
 
-def real_subset(module: EvaluatedSet, selection: Selection) -> Callable[[int], SmallSet]:
-    """Return a function that gives network ``i`` as many selected real images of each class as the set has room for.
+@dataclass(frozen=True)
+class Baselines:
+    """The real images that one set is compared with."""
 
-    Where a stored image of the set holds several small ones, the real images are shrunk, packed and decoded as those of
-    the set are: equal storage is compared with equal storage.
+    task: ScoringTask
+    """The real images, and what scoring networks are made of."""
+    storage: Parametrization
+    """How the set is stored."""
+    counts: Sequence[int]
+    """Stored images of each class of the set."""
+    scoring: Scoring
+    """How scoring networks are trained."""
+    key: RandomKey
+    """The run's."""
 
-    A method without scoring networks selects anew for each network, so the spread over networks includes the luck of
-    the draw. One with scoring networks trains them once, here, and selects once. A class with fewer images is taken
-    whole. Networks are trained with the weights of a method that gives any, unless images are packed: what is decoded
-    then is not one real image each.
-    """
-    key = module.key.fold("baseline", selection.tag)
-    if selection.networks == 0:
-        return lambda network: _selected(module, selection, key.fold(network))
-    once = _selected(module, selection, key.fold(0))
-    return lambda _: once
+    @property
+    def budget(self) -> Budget:
+        """How many images they are."""
+        return Budget.of(self.storage.factor, self.counts, self.task.real.class_sizes)
 
+    def drawn(self, selection: Selection) -> Callable[[int], SmallSet]:
+        """Return a function that gives network ``i`` as many selected real images as the set has room for.
 
-def _selected(module: EvaluatedSet, selection: Selection, key: RandomKey) -> SmallSet:
-    real, scoring, budget = module.data.real, module.evaluation.scoring_of_baselines, Budget.of(module)
-    task = ScoringTask(real, module.network, module.seed)
-    trained = scoring.train_all(task, selection.networks)
-    chosen, weights = [], []
-    with plain_arithmetic(real.device):
-        networks = [scoring.restore(task, one) for one in trained]
-        forgetting = trained[0].forgetting if trained else None
-        validation = validation_of(selection, networks, scoring, real)
-        for c, count in enumerate(budget.images):
-            members = real.indices_of(c)
-            if count == 0:  # a selection without a budget for each class may leave one out
-                chosen.append(members[:0])
-                continue
-            candidates = candidates_of(networks, forgetting, scoring, real, members, validation)
-            choice = checked(selection, selection.choose(candidates, count, key.fold(c)), count, members)
-            chosen.append(members[choice.positions])
-            weights += [] if choice.weights is None else [choice.weights.to(real.device)]
-    if type(module.storage) is not Pixels:
-        return _stored(module, chosen, budget)
-    indices = torch.cat(chosen)
-    return SmallSet(real.at(indices), real.labels_at(indices), torch.cat(weights) if weights else None)
+        Where a stored image of the set holds several small ones, the real images are shrunk, packed and decoded as
+        those of the set are: equal storage is compared with equal storage.
 
+        A method without scoring networks selects anew for each network, so the spread over networks includes the luck
+        of the draw. One with scoring networks trains them once, here, and selects once. A class with fewer images is
+        taken whole. Networks are trained with the weights of a method that gives any, unless images are packed: what
+        is decoded then is not one real image each.
+        """
+        key = self.key.fold("baseline", selection.tag)
+        if selection.networks == 0:
+            return lambda network: self._selected(selection, key.fold(network))
+        once = self._selected(selection, key.fold(0))
+        return lambda _: once
 
-def _stored(module: EvaluatedSet, chosen: Sequence[Tensor], budget: Budget) -> SmallSet:
-    """Store the chosen images of each class as the set is, and return what the stored ones decode to."""
-    real, storage = module.data.real, module.storage
-    cells = [count * budget.factor**2 for count in budget.stored]
-    filled = [indices[torch.arange(n) % max(1, len(indices))] for indices, n in zip(chosen, cells, strict=True)]
-    encoded = encode_classes(storage, real, filled).to(real.device)
-    labels = torch.repeat_interleave(torch.arange(len(budget.stored)), torch.tensor(budget.stored)).to(real.device)
-    shown = storage.for_training
-    return SmallSet(shown.decode(encoded, real.normalization).float(), shown.decode_labels(labels))
+    def _selected(self, selection: Selection, key: RandomKey) -> SmallSet:
+        real, budget = self.task.real, self.budget
+        trained = self.scoring.train_all(self.task, selection.networks)
+        chosen, weights = [], []
+        with plain_arithmetic(real.device):
+            networks = [self.scoring.restore(self.task, one) for one in trained]
+            forgetting = trained[0].forgetting if trained else None
+            validation = validation_of(selection, networks, self.scoring, real)
+            for c, count in enumerate(budget.images):
+                members = real.indices_of(c)
+                if count == 0:  # a selection without a budget for each class may leave one out
+                    chosen.append(members[:0])
+                    continue
+                candidates = candidates_of(networks, forgetting, self.scoring, real, members, validation)
+                choice = checked(selection, selection.choose(candidates, count, key.fold(c)), count, members)
+                chosen.append(members[choice.positions])
+                weights += [] if choice.weights is None else [choice.weights.to(real.device)]
+        if type(self.storage) is not Pixels:
+            return self._stored(chosen, budget)
+        indices = torch.cat(chosen)
+        return SmallSet(real.at(indices), real.labels_at(indices), torch.cat(weights) if weights else None)
 
-
-def all_real(module: EvaluatedSet) -> Callable[[int], LabelledImages]:
-    """Return a function that gives every network all real images."""
-    real = module.data.real
-    return lambda _: real
+    def _stored(self, chosen: Sequence[Tensor], budget: Budget) -> SmallSet:
+        """Store the chosen images of each class as the set is, and return what the stored ones decode to."""
+        real = self.task.real
+        cells = [count * budget.factor**2 for count in budget.stored]
+        filled = [indices[torch.arange(n) % max(1, len(indices))] for indices, n in zip(chosen, cells, strict=True)]
+        encoded = encode_classes(self.storage, real, filled).to(real.device)
+        labels = torch.repeat_interleave(torch.arange(len(budget.stored)), torch.tensor(budget.stored)).to(real.device)
+        shown = self.storage.for_training
+        return SmallSet(shown.decode(encoded, real.normalization).float(), shown.decode_labels(labels))

@@ -19,8 +19,8 @@ from lit_condense.engine.routes import RECORDED
 from lit_condense.evaluation.protocols import Recipe
 from lit_condense.evaluation.stacked import can_be_stacked, train_stacked
 from lit_condense.evaluation.training import LabelledImages, batches_of, test_accuracy, train_network
-from lit_condense.memory import keep_small_blocks
 from lit_condense.rng import RandomKey, global_state
+from lit_condense.runs.memory import keep_small_blocks
 
 Way = Literal["stacked", "threads", "compiled", "recorded", "alone"]
 """``stacked``: many in one; ``threads``: one on each core; ``compiled``, ``recorded`` (a GPU replays its steps) and

@@ -16,8 +16,8 @@ from torch import Tensor
 
 from lit_condense.errors import ExportError
 from lit_condense.export.belonging import check_card
-from lit_condense.export.files import write_atomically
-from lit_condense.ownership import check_replaceable, is_our_card, is_our_set
+from lit_condense.runs.files import write_atomically
+from lit_condense.runs.ownership import check_replaceable, is_our_card, is_our_set
 
 FILE_NAME = "condensed.safetensors"
 CARD_NAME = "card.json"

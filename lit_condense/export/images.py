@@ -17,8 +17,8 @@ from torchvision.utils import make_grid
 
 from lit_condense.errors import ExportError
 from lit_condense.export.condensed_set import CARD_NAME, FILE_NAME, CondensedSet
-from lit_condense.export.files import write_atomically
-from lit_condense.ownership import PICTURE_MARK, check_replaceable, is_our_card, is_our_picture, is_our_set
+from lit_condense.runs.files import write_atomically
+from lit_condense.runs.ownership import PICTURE_MARK, check_replaceable, is_our_card, is_our_picture, is_our_set
 
 GRID_NAME = "grid.png"
 NAMES_FILE = "classes.json"

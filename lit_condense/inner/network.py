@@ -14,10 +14,10 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from lit_condense import contracts
 from lit_condense.data.store import RealImages
 from lit_condense.engine.first_order import FirstOrderLoss
 from lit_condense.networks import NetworkFactory, build_network, network_name
+from lit_condense.optim import steps_alone
 from lit_condense.rng import RandomKey
 
 OptimizerFactory = Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer]
@@ -52,7 +52,7 @@ class InnerNetwork:
         self._needs_features = needs_features
         self._factory, self._real, self._key, self._make_optimizer = factory, real, key, optimizer
         self.network = self._build(0).to(like.device, like.dtype)
-        self.optimizer = contracts.steps_alone(optimizer(self.network.parameters()), "the inner network")
+        self.optimizer = steps_alone(optimizer(self.network.parameters()), "the inner network")
 
     def _build(self, index: int) -> nn.Module:
         channels, height, width = self._real.image_shape

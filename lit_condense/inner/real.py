@@ -7,10 +7,10 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from lit_condense import contracts
 from lit_condense.augmentation import AlwaysOn, Augmentation
+from lit_condense.augmentation.contract import applied
 from lit_condense.augmentation.cutmix import mixed
-from lit_condense.batching import batch_sizes, batches
+from lit_condense.data.batching import batch_sizes, batches
 from lit_condense.data.store import RealImages
 from lit_condense.data.walk import Batches, check_batches, walked
 from lit_condense.errors import SettingsError
@@ -113,5 +113,5 @@ class TrainOnReal(InnerLoop):
         real = material.real
         images, labels = real.at(chosen).to(material.images.dtype), real.labels_at(chosen)
         draw = self.augmentation.draw(key.fold("augment"), (images.shape[-2], images.shape[-1]), samples=len(images))
-        images = contracts.applied(self.augmentation, images, draw)
+        images = applied(self.augmentation, images, draw)
         inner.train_step(material.loss, *mixed(images, labels, self.cutmix, real.num_classes, key.fold("cutmix")))

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 import torch
 
-from lit_condense import contracts
-from lit_condense.batching import batch_sizes, batches
+from lit_condense.augmentation.contract import applied
+from lit_condense.data.batching import batch_sizes, batches
 from lit_condense.errors import SettingsError
 from lit_condense.inner.base import InnerLoop, TrainingMaterial
 from lit_condense.inner.network import BatchNormStatistics, InnerNetwork
@@ -93,7 +93,7 @@ class TrainOnSynthetic(InnerLoop):
             draw = material.augmentation.draw(
                 key.fold("augment", epoch, step), (images.shape[-2], images.shape[-1]), samples=len(images)
             )
-            inner.train_step(material.loss, contracts.applied(material.augmentation, images, draw), labels)
+            inner.train_step(material.loss, applied(material.augmentation, images, draw), labels)
 
 
 def _typical(ipc: Sequence[int]) -> int:

@@ -1,19 +1,26 @@
-"""How the synthetic images are stored, and what they start from."""
+"""How the synthetic images are stored."""
 
-from lit_condense.parametrization.first import FirstReal
-from lit_condense.parametrization.initial import Clustered, Initialization, Noise, RandomReal
+import importlib
+import warnings
+from typing import Any
+
+from lit_condense.parametrization.base import Parametrization
 from lit_condense.parametrization.multi_formation import MultiFormation
 from lit_condense.parametrization.pixels import Pixels
-from lit_condense.parametrization.selected import FromFile, Selected
 
-__all__ = [
-    "Clustered",
-    "FirstReal",
-    "FromFile",
-    "Initialization",
-    "MultiFormation",
-    "Noise",
-    "Pixels",
-    "RandomReal",
-    "Selected",
-]
+__all__ = ["MultiFormation", "Parametrization", "Pixels"]
+
+MOVED = ("Clustered", "FirstReal", "FromFile", "Initialization", "Noise", "RandomReal", "Selected")
+"""Starts, which have a room of their own since 0.2; their old names go with the next release."""
+
+
+def __getattr__(name: str) -> Any:
+    if name not in MOVED:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    warnings.warn(
+        f"lit_condense.parametrization.{name} has moved to lit_condense.init.{name}; the old name goes with the next "
+        "release.",
+        FutureWarning,
+        stacklevel=2,
+    )
+    return getattr(importlib.import_module("lit_condense.init"), name)

@@ -9,10 +9,12 @@ from typing import Literal
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+from typing_extensions import Self
 
 from lit_condense.data.normalization import Normalization
 from lit_condense.errors import SettingsError, check_choice
-from lit_condense.parametrization.pixels import Clamp, Pixels, Space
+from lit_condense.parametrization.base import Clamp
+from lit_condense.parametrization.pixels import Pixels, Space
 
 PADDING_VALUE = 0.5
 """Grey, in [0, 1] pixel space, where the size is no multiple of the factor."""
@@ -61,9 +63,9 @@ class MultiFormation(Pixels):
         self.bound = bound
 
     @property
-    def for_training(self) -> MultiFormation:
+    def for_training(self) -> Self:
         """Itself, but with ``uniform`` decoding in place of ``bound``, as IDC evaluates."""
-        return MultiFormation(self.factor, self.space, self.clamp) if self.decoding == "bound" else self
+        return type(self)(self.factor, self.space, self.clamp) if self.decoding == "bound" else self
 
     def check_size(self, image_size: tuple[int, int]) -> None:
         """Refuse images with fewer pixels a side than cells."""

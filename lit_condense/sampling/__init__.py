@@ -2,6 +2,6 @@
 
 from lit_condense.sampling.base import Sampling
 from lit_condense.sampling.random import RandomSampling
-from lit_condense.sampling.representative import Representative, representatives
+from lit_condense.sampling.representative import Representative
 
-__all__ = ["RandomSampling", "Representative", "Sampling", "representatives"]
+__all__ = ["RandomSampling", "Representative", "Sampling"]

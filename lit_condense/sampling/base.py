@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
 from typing import Any, ClassVar
 
 from torch import Tensor
 
 from lit_condense.data.store import RealImages
 from lit_condense.matching.base import Need, Progress
+from lit_condense.networks.features import Features
 from lit_condense.rng import RandomKey
 from lit_condense.sharding import Share
-
-Features = Callable[[Tensor], Tensor]
-"""From normalised images ``(n, C, H, W)`` to the inner network's features ``(n, d)``: evaluation mode, no graph."""
 
 
 class Sampling(ABC):

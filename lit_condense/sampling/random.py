@@ -8,8 +8,9 @@ from lit_condense.data.store import RealImages
 from lit_condense.data.walk import Batches, check_batches, walked
 from lit_condense.errors import SettingsError
 from lit_condense.matching.base import Progress
+from lit_condense.networks.features import Features
 from lit_condense.rng import RandomKey
-from lit_condense.sampling.base import Features, Sampling
+from lit_condense.sampling.base import Sampling
 from lit_condense.sharding import Share
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from lit_condense import checks
+from lit_condense.data.sizes import counts_of, images_per_class
 from lit_condense.data.store import RealImages
 from lit_condense.errors import SettingsError
 
@@ -39,7 +39,7 @@ class Budget:
                 f"fraction={self.fraction}. Give one of them."
             )
         if self.ipc is not None:
-            checks.images_per_class(self.ipc)
+            images_per_class(self.ipc)
         if self.fraction is not None and not 0 < self.fraction <= 1:
             raise SettingsError(f"Expected fraction to be above 0 and at most 1, got {self.fraction}.")
 
@@ -74,5 +74,5 @@ class Budget:
         if self.fraction is not None:
             return [round(size * self.fraction) for size in sizes]
         assert self.ipc is not None  # __post_init__ checked
-        counts = checks.counts(self.ipc, real)
+        counts = counts_of(self.ipc, real)
         return counts if self.balanced else [sum(counts)]

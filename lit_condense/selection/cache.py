@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from lit_condense.errors import CheckpointError
-from lit_condense.export.files import write_atomically
+from lit_condense.runs.files import write_atomically
 from lit_condense.selection.task import TrainedNetwork
 from lit_condense.settings import Plain
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from lit_condense.batching import batches
+from lit_condense.data.batching import batches
 from lit_condense.errors import SettingsError
 from lit_condense.selection.base import Candidates
 from lit_condense.selection.scores import ScoreSelection

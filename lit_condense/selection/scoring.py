@@ -15,7 +15,7 @@ from lightning.pytorch.core.optimizer import LightningOptimizer
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from lit_condense.batching import batch_count, batches
+from lit_condense.data.batching import batch_count, batches
 from lit_condense.data.store import RealImages
 from lit_condense.errors import CheckpointError, NonFiniteError, SettingsError
 from lit_condense.networks import (

@@ -8,13 +8,15 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from lit_condense import contracts
 from lit_condense.augmentation import Augmentation
+from lit_condense.augmentation.contract import applied
 from lit_condense.data.store import RealImages
 from lit_condense.engine.engine import Block
-from lit_condense.parametrization import Pixels
+from lit_condense.parametrization import Parametrization
+from lit_condense.parametrization.contract import decoded, decoded_labels
 from lit_condense.rng import RandomKey
 from lit_condense.sampling import Sampling
+from lit_condense.sampling.contract import selected
 from lit_condense.sharding import Share
 from lit_condense.synthetic.blocks import cut_classes
 from lit_condense.transfer import sent
@@ -31,7 +33,7 @@ class Gatherer:
     counts: Sequence[int]
     """Stored images of each class."""
     sampling: Sampling
-    parametrization: Pixels
+    parametrization: Parametrization
     augmentation: Augmentation
     key: RandomKey
     update: int
@@ -65,7 +67,7 @@ class Gatherer:
 
         def augmented(images: Sequence[Tensor]) -> Tensor:
             pairs = zip(images, draws, strict=True)
-            return torch.stack([contracts.applied(self.augmentation, x, draw) for x, draw in pairs])
+            return torch.stack([applied(self.augmentation, x, draw) for x, draw in pairs])
 
         def views(stored: Tensor) -> Tensor:
             per_class = zip(classes, torch.split(stored, counts), strict=True)
@@ -89,7 +91,7 @@ class Gatherer:
     def chosen(self, class_index: int, key: RandomKey) -> Tensor:
         """Return which real images stand for a class."""
         found = self.sampling.select(self.real, class_index, key)
-        return contracts.selected(self.sampling, found, self.real, class_index)
+        return selected(self.sampling, found, self.real, class_index)
 
     def whole(self) -> Block:
         """Gather one block of all images of all classes, for losses that see the whole set at once."""
@@ -120,13 +122,13 @@ class Gatherer:
 
     def _decoded(self, class_index: int, stored: Tensor) -> Tensor:
         found = self.parametrization.decode(stored, self.real.normalization)
-        decoded = contracts.decoded(self.parametrization, stored, found)
+        images = decoded(self.parametrization, stored, found)
         kept = self._kept(class_index)
-        return decoded if kept is None else decoded[sent(kept, decoded.device)]
+        return images if kept is None else images[sent(kept, images.device)]
 
     def _decoded_labels(self, class_index: int) -> Tensor:
         stored = self.labels[self.rows_of(class_index)]
-        labels = contracts.decoded_labels(self.parametrization, stored, self.parametrization.decode_labels(stored))
+        labels = decoded_labels(self.parametrization, stored, self.parametrization.decode_labels(stored))
         kept = self._kept(class_index)
         return labels if kept is None else labels[sent(kept, labels.device)]
 

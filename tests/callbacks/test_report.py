@@ -11,10 +11,11 @@ from lit_condense import SyntheticSet
 from lit_condense.callbacks import FinalReport
 from lit_condense.evaluation import Evaluation
 from lit_condense.export import save_condensed
-from lit_condense.export.card import condensed_from
+from lit_condense.init import Clustered, FirstReal, FromFile, Noise, RandomReal, Selected
 from lit_condense.matching import GradientMatching
-from lit_condense.parametrization import Clustered, FirstReal, FromFile, MultiFormation, Noise, RandomReal, Selected
+from lit_condense.parametrization import MultiFormation
 from lit_condense.selection import EL2N, RandomSubset, Scoring
+from lit_condense.sets.card import condensed_from
 from tests.cli_helpers import card_of, cli, write_config
 from tests.helpers import Recorder, TinyData, fitted, quiet_trainer
 

@@ -13,6 +13,7 @@ from lit_condense.callbacks.final_report import Report
 from lit_condense.engine import Engine
 from lit_condense.errors import NonFiniteError
 from lit_condense.evaluation import Evaluation
+from lit_condense.init import Clustered
 from lit_condense.inner import DecreasingTraining, FreshNetwork, TrainOnReal, TrainOnSynthetic, TrainUntilOverfitting
 from lit_condense.matching import (
     ClassMeanGradientMatching,
@@ -22,7 +23,7 @@ from lit_condense.matching import (
     GradientMatching,
     WarmUpGradientMatching,
 )
-from lit_condense.parametrization import Clustered, MultiFormation, Pixels
+from lit_condense.parametrization import MultiFormation, Pixels
 from lit_condense.sampling import RandomSampling, Representative
 from tests.helpers import Poisoned, Recorder, TinyData, fitted, tiny_convnet
 

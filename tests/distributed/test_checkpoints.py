@@ -13,12 +13,12 @@ from lightning.pytorch import Callback
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
-from lit_condense import checkpointing
 from lit_condense.callbacks import SaveOnSignal
-from lit_condense.checkpointing import AtomicCheckpointIO
 from lit_condense.engine import Engine
 from lit_condense.errors import BetweenUpdates, ExportError
 from lit_condense.inner import TrainOnReal
+from lit_condense.runs import checkpointing
+from lit_condense.runs.checkpointing import AtomicCheckpointIO
 from lit_condense.sampling import Representative
 from tests.cli_helpers import checkpoint_of, python_m, tiny_config
 from tests.distributed.cases import LARGE, two_levels

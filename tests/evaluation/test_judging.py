@@ -8,7 +8,6 @@ from torch import nn
 
 from lit_condense.errors import SettingsError
 from lit_condense.evaluation import Evaluation, Judge, Score, SmallSet
-from lit_condense.evaluation.baselines import all_real, real_subset
 from lit_condense.evaluation.protocols import recipe_for
 from lit_condense.networks import MLP
 from lit_condense.rng import RandomKey
@@ -159,7 +158,7 @@ def matches(images, real):
 def test_the_random_baseline_draws_different_real_images_of_the_right_classes(condensed):
     real = condensed.data.real
     for network in range(3):
-        drawn = real_subset(condensed, RandomSubset())(network)
+        drawn = condensed.baselines.drawn(RandomSubset())(network)
         places = matches(drawn.at(torch.arange(len(drawn.labels))), real)
         assert len(set(places.tolist())) == sum(IPC)
         assert torch.equal(real.labels[places], drawn.labels)
@@ -167,15 +166,15 @@ def test_the_random_baseline_draws_different_real_images_of_the_right_classes(co
 
 
 def test_every_network_has_its_own_random_images(condensed):
-    drawn = real_subset(condensed, RandomSubset())
+    drawn = condensed.baselines.drawn(RandomSubset())
     places = [tuple(sorted(matches(drawn(i).images, condensed.data.real).tolist())) for i in range(4)]
     assert len(set(places)) == 4
 
 
 def test_the_random_images_follow_from_the_seed(condensed):
-    same, other = (real_subset(fitted(ipc=IPC, max_steps=2, seed=seed), RandomSubset())(1).images for seed in (3, 4))
-    assert torch.equal(real_subset(condensed, RandomSubset())(1).images, same)
-    assert not torch.equal(real_subset(condensed, RandomSubset())(1).images, other)
+    same, other = (fitted(ipc=IPC, max_steps=2, seed=seed).baselines.drawn(RandomSubset())(1).images for seed in (3, 4))
+    assert torch.equal(condensed.baselines.drawn(RandomSubset())(1).images, same)
+    assert not torch.equal(condensed.baselines.drawn(RandomSubset())(1).images, other)
 
 
 def test_a_scored_baseline_trains_its_network_once_and_keeps_the_images_with_the_highest_scores(monkeypatch):
@@ -184,7 +183,7 @@ def test_a_scored_baseline_trains_its_network_once_and_keeps_the_images_with_the
     trained = []
     train = Scoring.train
     monkeypatch.setattr(Scoring, "train", lambda *args: trained.append(args[2]) or train(*args))
-    drawn = real_subset(module, EL2N(networks=1))
+    drawn = module.baselines.drawn(EL2N(networks=1))
     assert trained == [0]
     assert drawn(0) is drawn(3)
     real = module.data.real
@@ -200,7 +199,7 @@ def test_a_scored_baseline_trains_its_network_once_and_keeps_the_images_with_the
 
 def test_a_baseline_that_looks_at_all_images_is_shown_them():
     module = fitted(ipc=IPC, max_steps=2, evaluation=Evaluation(epochs=3, scoring=Scoring(epochs=1, lr=0.01)))
-    drawn = real_subset(module, Glister(validation="all"))(0)
+    drawn = module.baselines.drawn(Glister(validation="all"))(0)
     assert len(set(matches(drawn.images, module.data.real).tolist())) == sum(IPC)
     assert torch.bincount(drawn.labels).tolist() == IPC
 
@@ -211,16 +210,10 @@ def test_two_baselines_of_one_name_are_refused():
 
 
 def test_the_k_means_baseline_is_real_images_of_the_right_classes(condensed):
-    drawn = real_subset(condensed, KMeansNearest())(0)
+    drawn = condensed.baselines.drawn(KMeansNearest())(0)
     places = matches(drawn.images, condensed.data.real)
     assert len(set(places.tolist())) == sum(IPC)
     assert torch.bincount(drawn.labels).tolist() == IPC
-
-
-def test_the_whole_data_baseline_is_every_real_image(condensed):
-    data = all_real(condensed)(0)
-    assert torch.equal(data.labels, condensed.data.real.labels)
-    assert len(data.at(torch.arange(len(data.labels)))) == len(condensed.data.real)
 
 
 def test_cutmix_can_be_set_apart_from_the_protocol():

@@ -7,8 +7,9 @@ import torch
 from torch.nn import functional as F
 
 from lit_condense.evaluation import Evaluation
-from lit_condense.evaluation.baselines import Budget, real_subset
-from lit_condense.parametrization import MultiFormation, Noise, Pixels
+from lit_condense.evaluation.baselines import Budget
+from lit_condense.init import Noise
+from lit_condense.parametrization import MultiFormation, Pixels
 from lit_condense.selection import CRAIG, KMeansNearest, RandomSubset, Scoring
 from tests.helpers import TinyData, fitted
 
@@ -36,7 +37,7 @@ def places(images, real):
 
 @pytest.mark.parametrize("selection", [RandomSubset(), KMeansNearest()])
 def test_stored_images_hold_several_real_ones_each_of_one_class(packed, selection):
-    real, drawn = packed.data.real, real_subset(packed, selection)(0)
+    real, drawn = packed.data.real, packed.baselines.drawn(selection)(0)
     where = places(drawn.images, real)
     assert torch.equal(real.labels[where], drawn.labels)
     # two stored images hold eight; 3 images fill one of them only, with one image once more
@@ -47,24 +48,24 @@ def test_stored_images_hold_several_real_ones_each_of_one_class(packed, selectio
 
 def test_the_baseline_is_as_large_as_the_set_where_classes_are(packed):
     large = packed.training_set()
-    drawn = real_subset(packed, RandomSubset())(0)
+    drawn = packed.baselines.drawn(RandomSubset())(0)
     full = [c for c in range(5) if c != 3]
     for c in full:
         assert int((drawn.labels == c).sum()) == int((large.labels == c).sum())
 
 
 def test_the_budget_says_what_is_stored(packed):
-    budget = Budget.of(packed)
+    budget = packed.baselines.budget
     assert budget.as_plain() == {"stored_images": 9, "real_images": 35, "factor": 2}
     assert str(budget) == "9 stored images (35 half-size, some of them twice)"
     assert str(Budget(2, [4, 4], [1, 1])) == "2 stored images (8 half-size)"
     assert str(Budget(5, [25], [1])) == "1 stored images (25 1/5-size)"
-    assert str(Budget.of(fitted(data=TinyData(SIZES), max_steps=1))) == "10 images"
+    assert str(fitted(data=TinyData(SIZES), max_steps=1).baselines.budget) == "10 images"
 
 
 def test_every_decoding_of_the_set_is_that_of_its_baseline():
     module = fitted(parametrization=MultiFormation(2, decoding="multi"), data=TinyData((20,) * 5), max_steps=1)
-    drawn, own = real_subset(module, RandomSubset())(0), module.training_set()
+    drawn, own = module.baselines.drawn(RandomSubset())(0), module.training_set()
     assert torch.equal(drawn.labels, own.labels)
     assert len(own.labels) == 5 * 2 * (1 + 4)
     # what is shown whole, 1 of 5, is made of the cells that are shown enlarged
@@ -77,5 +78,5 @@ def test_weights_stay_where_a_stored_image_is_one_real_image():
     weighted = Evaluation(epochs=1, scoring=Scoring(epochs=1))
     for storage, kept in ((Pixels("pixel"), True), (MultiFormation(2), False)):
         module = fitted(parametrization=storage, evaluation=weighted, data=TinyData((20,) * 5), max_steps=1)
-        drawn = real_subset(module, CRAIG())(0)
+        drawn = module.baselines.drawn(CRAIG())(0)
         assert (drawn.weights is not None) == kept

@@ -97,7 +97,7 @@ def test_a_failed_write_leaves_the_old_file(tmp_path, monkeypatch):
     def full(*_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("lit_condense.export.files.os.fsync", full)
+    monkeypatch.setattr("lit_condense.runs.files.os.fsync", full)
     with pytest.raises(ExportError, match=r"No space left.*untouched"):
         save_condensed(tmp_path, example(images=torch.zeros(6, 3, 4, 5)))
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before

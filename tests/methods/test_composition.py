@@ -12,9 +12,10 @@ from lit_condense import SyntheticSet
 from lit_condense.augmentation import AlwaysOn
 from lit_condense.engine import Engine
 from lit_condense.evaluation import Evaluation
+from lit_condense.init import Clustered
 from lit_condense.inner import DecreasingTraining, TrainOnReal
 from lit_condense.matching import ClassMeanGradientMatching, CurvatureMatching, FeatureMatching, GradientMatching
-from lit_condense.parametrization import Clustered, MultiFormation, Pixels
+from lit_condense.parametrization import MultiFormation, Pixels
 from lit_condense.sampling import Representative
 from tests.helpers import TinyData, quiet_trainer, tiny_convnet
 from tests.methods.helpers import (

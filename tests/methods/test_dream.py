@@ -8,10 +8,11 @@ import pytest
 import torch
 
 from lit_condense.functional.kmeans import plus_plus
+from lit_condense.init import Clustered
 from lit_condense.inner import TrainOnReal
 from lit_condense.matching import GradientMatching
 from lit_condense.networks import build_network
-from lit_condense.parametrization import Clustered, MultiFormation, Pixels
+from lit_condense.parametrization import MultiFormation, Pixels
 from lit_condense.rng import RandomKey
 from lit_condense.sampling import Representative
 from tests.helpers import DOUBLE, TinyData, fitted, tiny_convnet

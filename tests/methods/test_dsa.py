@@ -7,9 +7,10 @@ import torch
 
 from lit_condense.augmentation import AlwaysOn, Augmentation, OneOf
 from lit_condense.engine import Engine
+from lit_condense.init import RandomReal
 from lit_condense.inner import TrainOnSynthetic
 from lit_condense.matching import FeatureMatching, GradientMatching
-from lit_condense.parametrization import MultiFormation, RandomReal
+from lit_condense.parametrization import MultiFormation
 from tests.helpers import DOUBLE, Emptying, TinyData, fitted, tiny_convnet
 from tests.methods.helpers import PRECISION, REAL_BATCH, SEED, KeyedDraws, Recording, labels_of, one_update
 from tests.oracles import dc, methods, multi_formation

@@ -11,11 +11,12 @@ from lightning.pytorch import Callback
 
 from lit_condense.augmentation import AlwaysOn
 from lit_condense.errors import SettingsError
+from lit_condense.init import RandomReal
 from lit_condense.inner import FreshNetwork, TrainOnReal
 from lit_condense.matching import GradientMatching, Quantities
 from lit_condense.networks import MLP
 from lit_condense.optim import SharedTensorSGD
-from lit_condense.parametrization import MultiFormation, RandomReal
+from lit_condense.parametrization import MultiFormation
 from lit_condense.rng import RandomKey
 from lit_condense.sampling import RandomSampling
 from tests.helpers import DOUBLE, Recorder, TinyData, fitted

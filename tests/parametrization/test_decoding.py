@@ -8,9 +8,10 @@ import torch
 from lit_condense.data import Normalization
 from lit_condense.engine import Engine
 from lit_condense.errors import SettingsError
+from lit_condense.init import Noise, RandomReal
 from lit_condense.inner import FreshNetwork
 from lit_condense.matching import CurvatureMatching, FeatureMatching, GradientMatching
-from lit_condense.parametrization import MultiFormation, Noise, Pixels, RandomReal
+from lit_condense.parametrization import MultiFormation, Pixels
 from lit_condense.sampling import RandomSampling
 from tests.helpers import DOUBLE, Recorder, TinyData, fitted
 from tests.methods.helpers import CLASSES, PRECISION, REAL_BATCH, KeyedDraws, one_update

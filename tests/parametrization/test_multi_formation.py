@@ -5,7 +5,8 @@ import torch
 
 from lit_condense.data import Normalization
 from lit_condense.errors import SettingsError
-from lit_condense.parametrization import MultiFormation, Noise, Pixels, RandomReal
+from lit_condense.init import Noise, RandomReal
+from lit_condense.parametrization import MultiFormation, Pixels
 from lit_condense.rng import RandomKey
 from tests.helpers import TinyData, fitted, tiny_convnet
 from tests.oracles import multi_formation

@@ -9,9 +9,9 @@ from lit_condense.errors import SettingsError
 from lit_condense.functional.kmeans import plus_plus
 from lit_condense.matching import Progress
 from lit_condense.networks import MLP, FeaturesAndLogits, as_condensable, build_network
+from lit_condense.networks.features import network_features, representatives
 from lit_condense.rng import RandomKey
-from lit_condense.sampling import Representative, representatives
-from lit_condense.sampling.representative import network_features
+from lit_condense.sampling import Representative
 from lit_condense.sharding import Share
 from tests.helpers import TinyData, tiny_convnet
 from tests.methods.helpers import Parts

@@ -10,10 +10,10 @@ import yaml
 from lightning.pytorch.callbacks import ModelCheckpoint
 
 from lit_condense import SyntheticSet
-from lit_condense.checkpointing import AtomicCheckpointIO
 from lit_condense.errors import NonFiniteError, SettingsError
 from lit_condense.inner import TrainOnSynthetic
 from lit_condense.matching import ClassMeanGradientMatching, GradientMatching
+from lit_condense.runs.checkpointing import AtomicCheckpointIO
 from lit_condense.sampling import Representative
 from tests.cli_helpers import card_of, checkpoint_of, cli, refusal, tiny_config
 from tests.helpers import Poisoned, Recorder, fitted, quiet_trainer

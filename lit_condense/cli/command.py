@@ -1,0 +1,249 @@
+"""The command line: ``lit-condense fit|validate|test|predict``."""
+
+from __future__ import annotations
+
+import errno
+import os
+import signal
+import sys
+import warnings
+from pathlib import Path
+from typing import Any, cast
+
+from jsonargparse import Namespace
+from lightning.fabric.plugins import CheckpointIO
+from lightning.fabric.utilities.exceptions import MisconfigurationException
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI, SaveConfigCallback
+from lightning.pytorch.utilities import rank_zero_only, rank_zero_warn
+from lightning.pytorch.utilities.exceptions import SIGTERMException
+
+# Imported so that short class names work in configs.
+import lit_condense.callbacks
+import lit_condense.data
+import lit_condense.inner
+import lit_condense.matching
+import lit_condense.networks  # noqa: F401
+from lit_condense._version import __version__
+from lit_condense.callbacks import FinalReport, SaveOnSignal
+from lit_condense.cli.nulls import null_options
+from lit_condense.data import CondenseDataModule
+from lit_condense.errors import CheckpointError, CondenseError, SettingsError
+from lit_condense.runs import checkpointing, outputs, ownership
+from lit_condense.runs.files import check_writable, write_atomically
+from lit_condense.runs.memory import keep_freed_memory
+from lit_condense.sets.evaluated_set import EvaluatedSet
+from lit_condense.sets.selected_set import SelectedSet
+
+UPSTREAM_NOISE = (
+    # We save between updates on purpose: Lightning-AI/pytorch-lightning#20947
+    "Using ModelCheckpoint with manual optimization",
+    # Lightning 2.6.6 calls a torch function that newer torch deprecates
+    r"`isinstance\(treespec, LeafSpec\)` is deprecated",
+)
+
+# Without it, the message of every mistyped option stands below a page that lists all of them.
+USAGE = {
+    command: {"usage": f"lit-condense {command} --config FILE [--KEY VALUE ...]"}
+    for command in ("fit", "validate", "test", "predict")
+}
+
+
+class SaveFitConfig(SaveConfigCallback):
+    """Saves the config of a fit only: evaluating a run must not overwrite the record of how it was made.
+
+    It goes into the folder of the run. A file of that name that this program did not write, or that was edited since,
+    is the user's and stays; the config then goes beside it.
+    """
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Save the config at the start of a fit that is no dry run."""
+        log_dir = trainer.log_dir  # a collective call
+        if stage != "fit" or checkpointing.is_dry(trainer) or not trainer.is_global_zero:
+            return
+        folder = outputs.run_folder(trainer, log_dir)
+        path = ownership.free_config(folder / self.config_filename)
+        if path.name != self.config_filename:
+            rank_zero_warn(f"{folder / self.config_filename} is not lit_condense's: this run's config goes to {path}.")
+        write_atomically(path, ownership.marked_config(self.parser.dump(self.config, skip_none=False)))
+
+
+class CondenseCLI(LightningCLI):
+    """LightningCLI with atomic checkpoints, and checks of them and of the output folders before a run."""
+
+    def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
+        """Parse; refuse a seed that the global generators do not take, before they are seeded."""
+        super().parse_arguments(parser, args)
+        seed = self.config[self.config.subcommand].seed_everything
+        if seed is not None and not 0 <= seed < 2**32:
+            raise SettingsError(f"Expected seed_everything to be a whole number from 0 to 4294967295, got {seed}.")
+
+    def instantiate_classes(self) -> None:
+        """Make trainer, model and data; what a constructor refuses ends as its own message."""
+        config = self.config[self.subcommand]
+        if not isinstance(config.trainer, Namespace):  # the parser lets a single value stand in place of all options
+            raise SettingsError(
+                f"Expected trainer to be options of Lightning's Trainer by name, got {config.trainer!r}."
+            )
+        nulls = [*null_options(config.trainer, "trainer", Trainer), *null_options(config.model, "model")]
+        nulls += null_options(config.data, "data")
+        if nulls:
+            raise SettingsError(
+                f"Expected a value for {', '.join(nulls)}, got null. Give one, or leave the option out."
+            )
+        try:
+            super().instantiate_classes()
+        except (ValueError, TypeError, RuntimeError) as error:
+            # jsonargparse wraps each refusal once for every level of the config
+            cause: BaseException = error
+            while cause.__cause__ is not None and not isinstance(cause, CondenseError):
+                cause = cause.__cause__
+            raise SettingsError(str(cause)) from error
+
+    def instantiate_trainer(self, **kwargs: Any) -> Trainer:
+        """Make the trainer; unless it is given another way to write checkpoints, it writes them atomically."""
+        given = self.config_init[self.subcommand].trainer.plugins or []
+        plugins = list(given) if isinstance(given, list) else [given]
+        if not any(isinstance(plugin, CheckpointIO) for plugin in plugins):
+            plugins.append(checkpointing.AtomicCheckpointIO())
+        options = self.config[self.subcommand].trainer
+        if options.default_root_dir is None and options.logger not in (
+            None,
+            True,
+        ):  # Lightning's own logger has a folder
+            kwargs["default_root_dir"] = self._report_folder() or outputs.OWN_FOLDER
+        return super().instantiate_trainer(plugins=plugins, **kwargs)
+
+    def _report_folder(self) -> str | None:
+        given = self.config_init[self.subcommand].trainer.callbacks or []
+        reports = [c for c in (given if isinstance(given, list) else [given]) if isinstance(c, FinalReport)]
+        return reports[0].folder if reports else None
+
+    def _parse_ckpt_path(self) -> None:
+        """Do nothing: hyper-parameters in a checkpoint would silently override the command line."""
+
+    def before_fit(self) -> None:
+        """Refuse what would fail later, or would take the place of files that are not this program's."""
+        for folder in [] if checkpointing.is_dry(self.trainer) else self._output_folders():
+            check_writable(folder)
+        self._check_checkpoint()
+        outputs.check_checkpoints(self.trainer)
+
+    def before_validate(self) -> None:
+        """Refuse what would fail later, and say where the set is only what a run starts from."""
+        self._check_checkpoint()
+        if isinstance(self.model, SelectedSet):
+            self._insist_on_checkpoint("to be evaluated")
+        elif self.config[self.subcommand].get("ckpt_path") is None:
+            rank_zero_warn("No ckpt_path given: the images are those that a run starts from, not condensed ones.")
+
+    before_test = before_validate
+
+    def before_predict(self) -> None:
+        """Refuse what would fail later, and to write a set that was never condensed over one that was."""
+        self._check_checkpoint()
+        self._insist_on_checkpoint("to be written")
+
+    def _insist_on_checkpoint(self, purpose: str) -> None:
+        if self.config[self.subcommand].get("ckpt_path") is None:
+            raise CheckpointError(
+                f"Expected ckpt_path, the checkpoint whose set is {purpose}, got none. Give the path of one, or last."
+            )
+
+    def _output_folders(self) -> list[Path]:
+        folders = [callback.dirpath for callback in self._checkpoint_callbacks()]
+        own = outputs.run_folder(self.trainer, self.trainer.log_dir)
+        return [*(Path(folder) for folder in folders if folder is not None), own]
+
+    def _checkpoint_callbacks(self) -> list[ModelCheckpoint]:
+        return [c for c in self.trainer.callbacks if isinstance(c, ModelCheckpoint)]  # type: ignore[attr-defined]
+
+    def _check_checkpoint(self) -> None:
+        path = self.config[self.subcommand].get("ckpt_path")
+        if path is None:
+            return
+        if path == "last":
+            path = self._last_checkpoint()
+        model = cast(EvaluatedSet, self.model)  # the parser takes no other
+        checkpointing.check_readable(path, model.checkpoint_format, model.checkpoint_holds)
+
+    def _last_checkpoint(self) -> Path:
+        """Lightning starts at step 0 where `last` finds nothing; here that is an error."""
+        callbacks = [c for c in self._checkpoint_callbacks() if c.dirpath is not None and c.save_last]
+        wanted = [checkpointing.last_path(callback) for callback in callbacks]
+        found = [path for path in wanted if path.exists()]
+        if not found:
+            raise CheckpointError(
+                f"Expected a checkpoint to resume from at {', '.join(map(str, wanted)) or 'a ModelCheckpoint with '}"
+                f"{'' if wanted else 'save_last: true and a fixed dirpath'}, found none. Leave ckpt_path out to start "
+                "a new run, or give the path of a checkpoint."
+            )
+        return max(found, key=lambda path: path.stat().st_mtime)
+
+
+def run(args: ArgsType = None) -> CondenseCLI:
+    """Parse ``args`` (by default the command line), do what they say, and return the finished command."""
+    for message in UPSTREAM_NOISE:
+        warnings.filterwarnings("ignore", message=message)
+    return CondenseCLI(
+        EvaluatedSet,
+        CondenseDataModule,
+        subclass_mode_model=True,
+        subclass_mode_data=True,
+        seed_everything_default=0,
+        save_config_callback=SaveFitConfig,
+        trainer_defaults={
+            "num_sanity_val_steps": 0,
+            "enable_model_summary": False,
+            "log_every_n_steps": 10,
+            "callbacks": [SaveOnSignal()],  # beside those of the config
+        },
+        # The module takes its own optimizer: --optimizer would hand it every parameter behind its back.
+        auto_configure_optimizers=False,
+        parser_kwargs={"prog": "lit-condense", "version": __version__, **USAGE},
+        args=args,
+    )
+
+
+def main(args: ArgsType = None) -> None:
+    """Entry point of ``lit-condense``: errors meant for the user end as one message and exit code 1.
+
+    SIGTERM ends as 143 and Ctrl-C as 130, as the shell counts.
+    """
+    keep_freed_memory()
+    _import_from_here()
+    try:
+        run(args)
+    except SIGTERMException:  # a SystemExit with code 0, as if the run were complete
+        _stopped("SIGTERM", signal.SIGTERM)
+    except KeyboardInterrupt:
+        _stopped("Ctrl-C", signal.SIGINT)
+    except SystemExit as stopped:
+        if not isinstance(stopped.__context__, KeyboardInterrupt):  # Lightning ends it as any failure, with code 1
+            raise
+        _stopped("Ctrl-C", signal.SIGINT)
+    except (CondenseError, MisconfigurationException, OSError) as error:
+        if os.environ.get("JSONARGPARSE_DEBUG"):
+            raise
+        sys.exit(f"lit-condense: error: {error}{_advice(error)}")
+
+
+def _stopped(by: str, signum: signal.Signals) -> None:
+    if getattr(rank_zero_only, "rank", 0):  # Lightning kills the first process where another one seems to fail
+        return
+    print(f"lit-condense: stopped by {by}. Go on from the last checkpoint with --ckpt_path last.", file=sys.stderr)
+    sys.exit(128 + signum)
+
+
+def _import_from_here() -> None:
+    """Let `class_path` name classes in the working folder, as `python -m` does; installed modules come first."""
+    if not getattr(sys.flags, "safe_path", False) and not {"", str(Path.cwd())} & set(sys.path):
+        sys.path.append(str(Path.cwd()))
+
+
+def _advice(error: Exception) -> str:
+    """Return what to do about a full device, where the system's own message is all that came."""
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        return ". Make room for the files of the run, then go on with --ckpt_path last."
+    return ""

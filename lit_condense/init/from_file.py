@@ -1,0 +1,56 @@
+"""Images that start from a set that was written before."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from lit_condense.data.store import RealImages
+from lit_condense.errors import SettingsError
+from lit_condense.export.belonging import insist_on
+from lit_condense.export.condensed_set import load_condensed
+from lit_condense.init.base import Initialization
+from lit_condense.networks import NetworkFactory
+from lit_condense.parametrization.base import Parametrization
+from lit_condense.rng import RandomKey
+
+
+class FromFile(Initialization):
+    """The images of a condensed or selected set that was written before.
+
+    Args:
+        path: The ``.safetensors`` file or its folder. It must hold, for each class, as many images as stored ones are
+            made of. Its classes must be those of the data, in their order.
+    """
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+
+    def start(
+        self,
+        parametrization: Parametrization,
+        real: RealImages,
+        ipc: Sequence[int],
+        network: NetworkFactory,
+        key: RandomKey,
+    ) -> Tensor:
+        """Return the encoded images of the file; nothing is drawn.
+
+        Raises:
+            ExportError: The file cannot be read, or is of other classes or of images of another shape.
+            SettingsError: Its images are not as many.
+        """
+        condensed = load_condensed(self.path)
+        insist_on(condensed, real.class_names, real.image_shape, self.path)
+        images, labels = condensed.images, condensed.labels
+        wanted = [count * parametrization.factor**2 for count in ipc]
+        found = torch.bincount(labels).tolist()
+        if found != wanted:
+            raise SettingsError(
+                f"Expected {wanted} images for the classes in {self.path}, got {found}. Set ipc to what the file "
+                "holds, or use another file."
+            )
+        by_class = [images[labels == c] for c in range(len(wanted))]
+        return torch.cat([parametrization.encode(pixels, real.normalization) for pixels in by_class])

@@ -1,0 +1,48 @@
+"""Images that start from a selection of real ones."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from lit_condense.data.store import RealImages
+from lit_condense.init.base import Initialization, encode_classes, real_images_to_start
+from lit_condense.networks import NetworkFactory
+from lit_condense.parametrization.base import Parametrization
+from lit_condense.rng import RandomKey
+from lit_condense.selection import Budget, Scoring, Selection, select_now
+
+
+class Selected(Initialization):
+    """The real images that a selection keeps.
+
+    Its scoring networks have the architecture that the set is condensed with. They are trained before the run begins,
+    also where a checkpoint then brings other images: give ``scoring`` a ``cache`` to train them once.
+
+    Args:
+        selection: The method. Weights that it gives are not used.
+        scoring: How the scoring networks are trained, where it needs any; default: 10 epochs of SGD.
+    """
+
+    def __init__(self, selection: Selection, scoring: Scoring | None = None) -> None:
+        self.selection = selection
+        self.scoring = scoring or Scoring()
+
+    def start(
+        self,
+        parametrization: Parametrization,
+        real: RealImages,
+        ipc: Sequence[int],
+        network: NetworkFactory,
+        key: RandomKey,
+    ) -> Tensor:
+        """Return encoded real images.
+
+        Raises:
+            SettingsError: A class holds fewer images than it has to start.
+        """
+        wanted = real_images_to_start(parametrization, real, ipc)
+        kept = select_now(self.selection, self.scoring, real, Budget(ipc=wanted), network, key.fold("selection"))
+        return encode_classes(parametrization, real, torch.split(kept.indices, wanted))

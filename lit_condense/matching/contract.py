@@ -1,0 +1,93 @@
+"""What a matching loss of one's own must declare and return."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any, get_args
+
+from torch import Tensor
+
+from lit_condense.data.store import RealImages
+from lit_condense.errors import SettingsError, described
+from lit_condense.matching.base import MatchingLoss, Need, Progress, Scope
+from lit_condense.networks import NetworkFactory, build_network
+from lit_condense.rng import RandomKey
+
+START = Progress(0, 0, 0)
+
+
+def declared(loss: MatchingLoss) -> None:
+    """Refuse a loss that reads or sees what there is not, or whose weight is no number."""
+    known, name = sorted(get_args(Need)), type(loss).__name__
+    needs: object = loss.needs
+    if not isinstance(needs, frozenset | set) or not needs <= set(known):
+        raise SettingsError(f"Expected {name}.needs to be a frozenset of some of {known}, got {needs!r}.")
+    if loss.scope not in get_args(Scope):
+        raise SettingsError(f"Expected {name}.scope to be one of {sorted(get_args(Scope))}, got {loss.scope!r}.")
+    if loss.scope == "mean" and needs != {"gradients"}:
+        raise SettingsError(
+            f"Expected {name}, of scope 'mean', to need gradients only, got {sorted(needs)}. Choose scope 'class' or "
+            "'set' for the others."
+        )
+    weight: object = loss.weight_at(START)
+    if not isinstance(weight, int | float) or not math.isfinite(weight):
+        raise SettingsError(f"Expected {name}.weight_at to return a finite number, got {described(weight)}.")
+
+
+def loss_value(loss: MatchingLoss, value: Any, like: Tensor) -> Tensor:
+    """Return what a loss gave for quantities that are differentiated in, if it is one number with a graph.
+
+    Args:
+        loss: The loss.
+        value: What it returned.
+        like: A tensor of the device it should be on.
+    """
+    owner = f"{type(loss).__name__}.loss"
+    if not isinstance(value, Tensor) or value.ndim > 0 or not value.is_floating_point() or value.device != like.device:
+        raise SettingsError(
+            f"Expected {owner} to return one floating-point number, a tensor of shape () on {like.device}, got "
+            f"{described(value)}. Sum over the blocks, not with .item() or float()."
+        )
+    if not value.requires_grad:
+        raise SettingsError(
+            f"Expected {owner} to return a number that can be differentiated in the synthetic quantities, got one "
+            "without a graph. Leave out detach(), item(), no_grad and whatever rounds or compares."
+        )
+    return value
+
+
+def check_losses(losses: Sequence[MatchingLoss], synthetic_images: int, real_images: int) -> None:
+    """Refuse a run that matches nothing, two losses with one name, or a loss that needs more images of each class."""
+    if not losses:
+        raise SettingsError(
+            "Expected at least one matching loss among trainer.callbacks, got none. Add for instance "
+            "lit_condense.matching.GradientMatching."
+        )
+    for loss in losses:
+        declared(loss)
+    tags = [loss.tag for loss in losses]
+    if len(set(tags)) < len(tags):
+        raise SettingsError(f"Expected matching losses with different names, got {tags}. Give one a `name`.")
+    if all(loss.weight == 0 for loss in losses):
+        raise SettingsError(f"Expected a matching loss with a weight above 0, got only 0 ({tags}). Nothing is matched.")
+    for loss in losses:
+        loss.check_companions(losses)
+        if loss.least_images > synthetic_images:
+            raise SettingsError(
+                f"{loss.tag} needs at least {loss.least_images} decoded synthetic images of each class, a class has "
+                f"{synthetic_images}. Raise ipc or the parametrization's factor."
+            )
+        if loss.least_images > real_images:
+            raise SettingsError(
+                f"{loss.tag} needs at least {loss.least_images} real images of each class in an update, a class has "
+                f"{real_images}. Raise the sampling's batch_size or leave the class out."
+            )
+
+
+def check_network(losses: Sequence[MatchingLoss], factory: NetworkFactory, real: RealImages, key: RandomKey) -> None:
+    """Refuse a network that does not fit the images, or in which a loss finds nothing to match."""
+    channels, height, width = real.image_shape
+    built = build_network(factory, channels, (height, width), real.num_classes, key)
+    for loss in losses:
+        loss.check_network(built)

@@ -1,0 +1,1 @@
+"""A run on this machine: its trainer, its files, its time and memory."""

@@ -1,0 +1,42 @@
+"""The card: what a set is, where it comes from and how well it does, as plain data."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from lit_condense.export.condensed_set import CondensedSet
+from lit_condense.export.versions import versions
+from lit_condense.sets.evaluated_set import EvaluatedSet
+from lit_condense.settings import settings_of
+
+
+def condensed_from(module: EvaluatedSet, record: dict[str, Any]) -> CondensedSet:
+    """Return the set that a module holds now, in [0, 1] pixel space, with its card.
+
+    Args:
+        module: Attached to a trainer.
+        record: What was measured: evaluation, seconds, why the run ended.
+    """
+    current, images = module.training_set(), module.pixels().cpu()
+    settings = module.made_with
+    card = {
+        "data": module.data.describe(),
+        "ipc": module.counts,
+        "update": module.updates_done,
+        "max_updates": module.trainer.max_steps,
+        "seed": settings["model"]["seed"],
+        "method": {name: part for name, part in settings.items() if name != "data"},
+        **module.particulars(),
+        "evaluation_settings": settings_of(module.evaluation),
+        "pixels": {
+            "space": "[0, 1]",
+            "min": float(images.min()),
+            "max": float(images.max()),
+            "share_outside": float(((images < 0) | (images > 1)).double().mean()),
+        },
+        "versions": versions(),
+        # not the module's own, which Lightning takes back to the CPU at the end of a run
+        "device": module.trainer.strategy.root_device.type,
+        **record,
+    }
+    return CondensedSet(images, current.labels.cpu(), card, weights=module.weights_of_images(), stored=module.stored())

@@ -1,0 +1,476 @@
+"""The synthetic set: a LightningModule with the images as its one parameter and the bilevel loop as training step."""
+
+from __future__ import annotations
+
+from collections import Counter
+from functools import partial
+from typing import Any, cast
+
+import torch
+from lightning.pytorch.cli import OptimizerCallable
+from lightning.pytorch.core.optimizer import LightningOptimizer
+from lightning.pytorch.utilities import rank_zero_info
+from torch import Tensor, nn
+
+from lit_condense.augmentation import Augmentation, NoAugmentation
+from lit_condense.data.sizes import check_fits, counts_of, images_per_class
+from lit_condense.engine import Engine, RunningEngine
+from lit_condense.engine.engine import needs_of
+from lit_condense.errors import check_choice
+from lit_condense.evaluation import Evaluation, SmallSet
+from lit_condense.init import Initialization, Noise
+from lit_condense.init.base import check_start
+from lit_condense.inner import InnerLoop, InnerNetwork, TrainingMaterial, TrainOnSynthetic
+from lit_condense.inner.contract import trained_in_place, updates
+from lit_condense.matching import MatchingLoss, Progress
+from lit_condense.matching.base import Need
+from lit_condense.matching.contract import check_losses, check_network
+from lit_condense.networks import ConvNet, NetworkFactory, network_name
+from lit_condense.optim import steps_images
+from lit_condense.parametrization import Parametrization, Pixels
+from lit_condense.parametrization.contract import check_counts
+from lit_condense.runs import outputs
+from lit_condense.runs.checkpointing import keep_dry
+from lit_condense.runs.resuming import insist_on_same_settings, own_part, warn_of_other_route
+from lit_condense.runs.timing import Stopwatch
+from lit_condense.runs.trainer import check_length, check_precision, check_validations
+from lit_condense.sampling import RandomSampling, Sampling
+from lit_condense.sampling.contract import of_classes, size
+from lit_condense.sets import meaning
+from lit_condense.sets.evaluated_set import EvaluatedSet
+from lit_condense.settings import Plain, settings_of
+from lit_condense.synthetic import Gatherer, ImageStep, NonFinite, UpdateResult, match
+from lit_condense.synthetic.grad_share import GradShares
+from lit_condense.synthetic.image_step import check_set
+from lit_condense.trial import first_update
+
+CHECKPOINT_FORMAT = 2
+
+DC_OPTIMIZER = partial(torch.optim.SGD, lr=0.1, momentum=0.5)
+"""Optimizer of the images (Zhao et al., ICLR 2021, and their program)."""
+
+
+class SyntheticSet(EvaluatedSet):
+    """A condensed training set: a few images per class, learned so that networks trained on them do well.
+
+    What is matched is said by the :class:`~lit_condense.matching.MatchingLoss` callbacks of the trainer; all else is an
+    argument here. One training step is one image update: renew the inner network if its life is over, match on
+    blocks of classes, step the images, train the inner network.
+
+    Args:
+        ipc: Images per class; one number, or one for each class.
+        network: Architecture that real and synthetic images are matched on.
+        inner: How the inner network is trained between updates; default: on the synthetic set, as DC does.
+        sampling: Which real images an update sees; default: 256 random images a class.
+        parametrization: How images are stored; default: pixels in normalised space, never clamped.
+        init: What the images start from; default: noise.
+        augmentation: What both sides go through before they are matched; default: nothing.
+        optimizer: Optimizer of the images; default: SGD with learning rate 0.1 and momentum 0.5.
+        engine: How an update is computed; default: fast.
+        evaluation: How the set is judged; default: protocol ``dc``.
+        seed: Seed of every draw; by default the one given to ``seed_everything``, else 0.
+        non_finite: What happens where a loss, a gradient or an image becomes NaN or infinite: ``stop`` the run, or
+            ``skip`` the update on all ranks, count it (``skipped_updates`` in the log and the card) and go on.
+        grad_share_every: Image updates between two looks at how much of the image gradient each matching loss makes
+            (``set/grad_share/<loss>``), where several are on; null: never. A look costs one more matching a loss.
+    """
+
+    words = ("condensed", "condensing", "synthetic")
+    checkpoint_format = CHECKPOINT_FORMAT
+    checkpoint_holds = "images"
+    held = ("images", "labels")
+
+    images: nn.Parameter
+    """``(sum(ipc), C, H, W)``, class-major, in the parametrization's space."""
+    labels: Tensor
+    """``(sum(ipc),)``, int64."""
+
+    def __init__(
+        self,
+        ipc: int | list[int] = 1,
+        network: NetworkFactory = ConvNet,
+        inner: InnerLoop | None = None,
+        sampling: Sampling | None = None,
+        parametrization: Parametrization | None = None,
+        init: Initialization | None = None,
+        augmentation: Augmentation | None = None,
+        optimizer: OptimizerCallable | None = None,
+        engine: Engine | None = None,
+        evaluation: Evaluation | None = None,
+        seed: int | None = None,
+        non_finite: NonFinite = "stop",
+        grad_share_every: int | None = 50,
+    ) -> None:
+        super().__init__(network, evaluation, seed)
+        self.automatic_optimization = False
+        self.ipc = images_per_class(ipc)
+        self.inner = inner or TrainOnSynthetic()
+        self.sampling = sampling or RandomSampling()
+        self.parametrization = parametrization or Pixels()
+        self.init = init or Noise()
+        self.augmentation = augmentation or NoAugmentation()
+        self.optimizer = steps_images(optimizer or DC_OPTIMIZER)
+        self.engine = engine or Engine()
+        check_choice("non_finite", non_finite, NonFinite)
+        self.non_finite = non_finite
+        self.grad_share_every = grad_share_every
+        self._shares = GradShares(grad_share_every)
+        # Empty until setup knows the data, or a checkpoint brings the images.
+        self.images = nn.Parameter(torch.empty(0))
+        self.register_buffer("labels", torch.empty(0, dtype=torch.int64))
+        self._start: Tensor | None = None  # on the CPU
+        self._resumed: dict[str, Any] | None = None
+        self._step: ImageStep | None = None
+        self._engine: RunningEngine | None = None
+        self._compiling = 0.0
+
+    # ---------------------------------------------------------------- life cycle
+
+    @property
+    def matching_losses(self) -> list[MatchingLoss]:
+        """The trainer's matching losses."""
+        return [c for c in self.trainer.callbacks if isinstance(c, MatchingLoss)]  # type: ignore[attr-defined]
+
+    def setup(self, stage: str) -> None:
+        """Check the settings against the data and make the first images, unless a checkpoint brought them."""
+        check_precision(self.trainer)
+        check_validations(self.trainer)
+        keep_dry(self.trainer)
+        real = self.data.real
+        self.parametrization.check_size((real.image_shape[1], real.image_shape[2]))
+        if self.images.numel() == 0:
+            self.data.to(self.trainer.strategy.root_device)  # a start may train networks
+            counts = counts_of(self.ipc, real)
+            self._hold(torch.repeat_interleave(torch.arange(len(counts)), torch.tensor(counts)))
+            self._start = self._made_start(counts)
+            self.images = nn.Parameter(self._start.clone())
+        elif stage == "fit" and self.evaluation.start and self._start is None:  # loaded before there was a trainer
+            self.data.to(self.trainer.strategy.root_device)
+            self._start = self._made_start(self.counts)
+        check_fits(self.images, self.labels, real)
+        if self._origin is not None:
+            self.check_meaning(self._origin["meaning"])
+        if stage == "fit":
+            self._check_fit()
+            outputs.check_checkpoints(self.trainer)
+            outputs.announce_missing(self.trainer)
+            self.made_now()
+
+    def _check_fit(self) -> None:
+        """Refuse a run whose losses, network, images and length do not fit one another, before it starts."""
+        real, losses = self.data.real, self.matching_losses
+        for stored in set(self.counts):
+            check_counts(self.parametrization, stored)
+        real_images = min(size(self.sampling, real, c) for c in range(real.num_classes))
+        synthetic_images = min(map(self.parametrization.matched_count, self.counts))
+        check_losses(losses, synthetic_images, real_images)
+        check_length(self.trainer, updates(self.inner, self.updates_per_network))
+        check_network(losses, self.network, real, self.key.fold("network", 0))
+
+    def _made_start(self, counts: list[int]) -> Tensor:
+        """Return what the images start from: the same whenever it is made, unless ``init`` reads what may change."""
+        real = self.data.real
+        start = self.init.start(self.parametrization, real, counts, self.network, self.key.fold("init"))
+        return check_start(self.init, start, (sum(counts), *real.image_shape))
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        """Return the one optimizer, over the images: the trainer's global step counts image updates."""
+        return self.optimizer([self.images])
+
+    def on_fit_start(self) -> None:
+        """Make the inner network and bind the engine to it."""
+        self.data.to(self.device)
+        real = self.data.real
+        needs = needs_of(self.matching_losses) | self.sampling.needs
+        self._try_first_update(needs)
+        self.try_evaluations(torch.bincount(self._decoded()[1], minlength=real.num_classes).tolist())
+        self.inner_network = self._new_inner_network(needs)
+        sizes = [self.sampling.size(real, c) for c in range(real.num_classes)]
+        usual = sizes.index(Counter(sizes).most_common(1)[0][0])
+        batch = real.at(self.sampling.select(real, usual, self.key.fold("shape"))).to(self.images.dtype)
+        shown = Counter(map(self.parametrization.matched_count, self.counts)).most_common(1)[0][0]
+        self._engine = self.engine.start(self.inner_network.network, batch, needs, shown)
+        self._step = self._new_step(self.skipped)
+        if self._resumed is not None:
+            self._go_on(self._resumed)
+        networks = -(-self.trainer.max_steps // self.updates_per_network)
+        rank_zero_info(
+            f"Condensing {self.data.dataset_name} to {len(self.labels)} images: {networks} network(s) x "
+            f"{self.updates_per_network} update(s) each, {network_name(self.network)}; {self.running.route}."
+        )
+
+    def _new_inner_network(self, needs: frozenset[Need]) -> InnerNetwork:
+        needs_features = not needs <= {"gradients"}
+        return InnerNetwork(self.network, self.data.real, self.key, self.inner.optimizer, self.images, needs_features)
+
+    def _new_step(self, skipped: int) -> ImageStep:
+        return ImageStep(
+            images=self.images,
+            optimizer=cast(LightningOptimizer, self.optimizers()),
+            backward=self.manual_backward,
+            share=self.share,
+            non_finite=self.non_finite,
+            project=self.project if self.parametrization.clamp == "every_update" else None,
+            inner_tensors=self.inner_network.tensors,
+            skipped=skipped,
+        )
+
+    def _try_first_update(self, needs: frozenset[Need]) -> None:
+        """Try what the first update will do, on a network of its own."""
+        gatherer, losses = self._gatherer(0), [loss for loss in self.matching_losses if loss.weight > 0]
+        with self.key.fold("trial").isolated():
+            blocks = first_update.first_blocks(gatherer)
+            network = self._new_inner_network(needs)
+            first_update.inner_training(network, self.inner, *self._decoded(), self.data.real)
+            with network.frozen_batch_norm(self.inner.batch_norm, self.key.fold("statistics", 0)):
+                first_update.losses(gatherer, blocks, network, losses, needs, self.engine.real_chunk)
+
+    @property
+    def skipped(self) -> int:
+        """Updates that were not taken, because something in them was not finite."""
+        return 0 if self._step is None else self._step.skipped
+
+    @property
+    def _image_step(self) -> ImageStep:
+        assert self._step is not None  # since on_fit_start
+        return self._step
+
+    @property
+    def running(self) -> RunningEngine:
+        """The engine, bound to the inner network of this fit."""
+        assert self._engine is not None  # since on_fit_start
+        return self._engine
+
+    def _go_on(self, state: dict[str, Any]) -> None:
+        self.inner_network.load_state_dict(state["inner"])
+        self.sampling.load_state_dict(state["sampling"])
+        self._step = self._new_step(state.get("skipped", 0))
+        warn_of_other_route(state["route"], self.running.route)
+        self._resumed = None
+
+    # ---------------------------------------------------------------- what the set holds
+
+    @property
+    def updates_per_network(self) -> int:
+        """Image updates that one inner network serves."""
+        return self.inner.updates_per_network(self.counts)
+
+    def training_set(self) -> SmallSet:
+        """Return what networks are trained on: decoded, normalised float32 images and their labels, detached."""
+        return self._small()
+
+    def start_set(self) -> SmallSet | None:
+        """Return the set before its first update, also where a checkpoint brought the images."""
+        return None if self._start is None else self._small(self._start.to(self.images))
+
+    @property
+    def storage(self) -> Parametrization:
+        """The parametrization."""
+        return self.parametrization
+
+    def _small(self, stored: Tensor | None = None) -> SmallSet:
+        images, labels = self._decoded(stored)
+        device = self.data.real.device
+        return SmallSet(images.float().to(device), labels.to(device))
+
+    def raw(self) -> Tensor:
+        """Return the parameter."""
+        return self.images.detach()
+
+    def stored(self) -> Tensor | None:
+        """Return the parameter where images are decoded from it."""
+        return None if self.parametrization.factor == 1 else self.raw().cpu()
+
+    def _decoded(self, stored: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        storage = self.parametrization.for_training
+        stored = self.images.detach() if stored is None else stored
+        return storage.decode(stored, self.data.real.normalization), storage.decode_labels(self.labels)
+
+    # ---------------------------------------------------------------- one image update
+
+    def training_step(self, batch: int, batch_idx: int) -> None:
+        """Do image update ``batch``: match, step the images, train the inner network."""
+        update = int(batch)
+        network_index, match_index = divmod(update, self.updates_per_network)
+        progress = Progress(update, network_index, match_index)
+        watch = Stopwatch("sampling", "match", "inner")
+        # Foreign layers may draw from the global generators (dropout): give them this update's own.
+        with self.running.precision(), self.key.fold("update", update).isolated():
+            if match_index == 0:
+                with watch.part("inner"):
+                    self._renew(network_index)
+            with watch.part("sampling"):
+                self._refresh(progress)
+            with watch.part("match"):
+                matched = self._match(progress)
+                self._log_shares(progress, matched.gradient)
+                grad_norm = self._image_step.take(
+                    matched.gradient, matched.losses, update, partial(self._gradient_of, progress)
+                )
+                self._updates += 1
+            if match_index + 1 < self.updates_per_network:
+                with watch.part("inner"):
+                    self._advance(progress)
+        self._log_update(progress, matched.losses, grad_norm, watch)
+
+    def _renew(self, network_index: int) -> None:
+        if self.parametrization.clamp == "every_network":
+            self.project()
+        self.inner_network.renew(network_index)
+        if self.inner.trains_new:
+            network, key = self.inner_network.network, self.key.fold("inner", network_index, "begin")
+            done: object = self.inner.begin(self.inner_network, self._material(), key)  # type: ignore[func-returns-value]
+            trained_in_place(self.inner, "begin", done, network, self.inner_network.network)
+            self.share.broadcast(self.inner_network.tensors())
+
+    def _refresh(self, progress: Progress) -> None:
+        """Let the sampling look at the inner network."""
+        key = self.key.fold("sampling", progress.update)
+        self.sampling.refresh(self.data.real, self.running.features, progress, key, self.share)
+        if progress.update == 0:
+            of_classes(self.sampling, self.data.real, self.key.fold("real", 0))
+
+    def _match(self, progress: Progress, only: str | None = None, share_of: str | None = None) -> UpdateResult:
+        """Return this rank's part of the image gradient, and the losses summed over the rank's classes.
+
+        Args:
+            progress: Where the run stands.
+            only: Leave out all losses but that of this tag.
+            share_of: Compute all as ever, but return the gradient of the loss of this tag.
+        """
+        losses = [loss for loss in self.matching_losses if loss.weight_at(progress) != 0 or loss.watched_at(progress)]
+        losses = [loss for loss in losses if only in (None, loss.tag)]
+        gatherer = self._gatherer(progress.update)
+        with self.inner_network.frozen_batch_norm(self.inner.batch_norm, self.key.fold("statistics", progress.update)):
+            return match(self.running, gatherer, self.share, losses, progress, share_of)
+
+    def _gatherer(self, update: int) -> Gatherer:
+        return Gatherer(
+            real=self.data.real,
+            stored=self.images.detach(),
+            labels=self.labels,
+            counts=self.counts,
+            sampling=self.sampling,
+            parametrization=self.parametrization,
+            augmentation=self.augmentation,
+            key=self.key,
+            update=update,
+        )
+
+    def _gradient_of(self, progress: Progress, tag: str) -> Tensor:
+        """Return this rank's part of the image gradient of one loss alone."""
+        with self.inner_network.kept():
+            return self._match(progress, only=tag).gradient
+
+    def _log_shares(self, progress: Progress, gradient: Tensor) -> None:
+        """Log how much of the image gradient each loss makes, in the updates that look; the run is not changed."""
+        tags = [loss.tag for loss in self.matching_losses if loss.weight_at(progress) != 0]
+        if not self._shares.due(progress.update, tags):
+            return
+
+        def gradient_of(tag: str) -> Tensor:
+            with self.inner_network.kept(), self.key.fold("share", progress.update).isolated():
+                return self._match(progress, share_of=tag).gradient
+
+        shares = self._shares.look(gradient, tags, gradient_of, self.share.sum)
+        self.log_dict({f"set/grad_share/{tag}": share for tag, share in shares.items()})
+
+    def project(self) -> None:
+        """Clamp the images as the parametrization does."""
+        self.parametrization.project_(self.images.data, self.data.real.normalization)
+
+    def _advance(self, progress: Progress) -> None:
+        """Train the inner network until the next update; rank 0's weights count."""
+        key = self.key.fold("inner", progress.network_index, progress.match_index)
+        network = self.inner_network.network
+        done: object = self.inner.advance(self.inner_network, self._material(), progress, key)
+        trained_in_place(self.inner, "advance", done, network, self.inner_network.network)
+        self.share.broadcast(self.inner_network.tensors())
+
+    def _material(self) -> TrainingMaterial:
+        loss = self.running.first_order
+        return TrainingMaterial(*self._decoded(), self.counts, self.augmentation, self.data.real, loss)
+
+    def _log_update(self, progress: Progress, losses: dict[str, Tensor], grad_norm: Tensor, watch: Stopwatch) -> None:
+        # Tensors, not numbers: Lightning reads them when it writes a line, and an update waits for no logger.
+        weights = {loss.tag: loss.weight_at(progress) for loss in self.matching_losses}
+        total = sum((weights[tag] * value for tag, value in losses.items()), torch.zeros_like(grad_norm))
+        self.log("loss/total", total, prog_bar=True)
+        # Lightning repeats the last value of what is not logged any more: a loss that is off now says NaN, not that.
+        self.log_dict({f"loss/{tag}": losses.get(tag, torch.tensor(torch.nan)) for tag in weights})
+        rates = {
+            "images": cast(Any, self.optimizers()).param_groups,
+            "inner": self.inner_network.optimizer.param_groups,
+        }
+        self.log_dict({f"lr/{name}": torch.tensor(groups[0]["lr"]) for name, groups in rates.items()})
+        compiling = self.running.clock.taken()
+        self._compiling += compiling
+        seconds = {f"time/{part}": spent for part, spent in {**watch.seconds, "compile": compiling}.items()}
+        self.log_dict({tag: torch.tensor(spent) for tag, spent in seconds.items()})
+        self.log("set/grad_norm", grad_norm)
+        if self.non_finite == "skip":
+            self.log("skipped_updates", torch.tensor(float(self.skipped)))
+
+    # ---------------------------------------------------------------- checkpoints
+
+    def settings(self) -> Plain:
+        """Return what decides the result of a run, as plain data: not the trainer, not the evaluation."""
+        settings = super().settings()
+        del settings["model"]["non_finite"]  # a run that stopped may go on with the other choice
+        del settings["model"]["grad_share_every"]  # looking changes nothing
+        return {**settings, "matching": {loss.tag: settings_of(loss) for loss in self.matching_losses}}
+
+    def meaning(self) -> Plain:
+        """Return what decides the meaning of the images: the data, and how stored images are decoded."""
+        return {**super().meaning(), "parametrization": self.parametrization.meaning}
+
+    def particulars(self) -> Plain:
+        """Return how the updates were computed, and how many were skipped where that may happen, for the card."""
+        found: Plain = {"skipped_updates": self.skipped} if self.non_finite == "skip" else {}
+        if self._engine is not None:
+            found["engine"] = {"route": self._engine.route, "seconds_compiling": round(self._compiling, 1)}
+        return found
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Add the settings and the inner network, so that a run can go on in the middle of a network's life."""
+        check_set(self.images, self.trainer.global_step)
+        checkpoint["lit_condense"] = {
+            "format": CHECKPOINT_FORMAT,
+            "settings": self.settings(),
+            "meaning": self.meaning(),
+            "arguments": settings_of(self),
+            "route": self.running.route,
+            "inner": self.inner_network.state_dict(),
+            "sampling": self.sampling.state_dict(),
+            "skipped": self.skipped,
+            "start": None if self.init.keyed else self._start,
+        }
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Insist on the settings that give the images of a checkpoint their meaning; where a fit resumes, on all."""
+        state, saved = own_part(checkpoint, CHECKPOINT_FORMAT), checkpoint["state_dict"]
+        if state["start"] is not None:
+            self._start = state["start"]
+        if self._trainer is None:
+            self._check_arguments(state["meaning"]["parametrization"], torch.bincount(saved["labels"]).tolist())
+            return
+        if self.trainer.state.fn == "fit":
+            insist_on_same_settings(state["settings"], self.settings())
+            self._resumed = state
+        check_fits(saved["images"], saved["labels"], self.data.real)
+        self.check_meaning(state["meaning"])
+
+    def _check_arguments(self, parametrization: Plain, counts: list[int]) -> None:
+        """Check what the set was made anew with, to be loaded without data."""
+        now = {"parametrization": self.parametrization.meaning}
+        meaning.insist_on_same({"parametrization": parametrization}, now, same_training_split=True)
+        if counts not in (self.ipc, [self.ipc] * len(counts)):  # the checkpoint says how many images there are
+            self.ipc = counts
+
+    def _load_from_state_dict(self, state_dict: Plain, *args: Any) -> None:
+        super()._load_from_state_dict(state_dict, *args)
+        self._hold(self.labels)
+
+    def _hold(self, labels: Tensor) -> None:
+        self.labels = labels.clone().to(self.labels.device)
+        self._counts = torch.bincount(labels).tolist()  # once: an update asks for them class by class

@@ -1,0 +1,212 @@
+"""The first update, tried on one class before it is taken: the losses and the network's two derivatives."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import cast, get_args
+
+import torch
+from torch import Tensor
+
+from lit_condense.data.store import RealImages
+from lit_condense.engine.engine import GRADIENTS, Block, RunningEngine, keys_of, needs_of
+from lit_condense.engine.first_order import FirstOrderLoss
+from lit_condense.engine.forward import Forward
+from lit_condense.engine.quantities import observe
+from lit_condense.engine.routes import Route
+from lit_condense.errors import SettingsError, first_line
+from lit_condense.functional.attention import plain_attention
+from lit_condense.inner import InnerLoop, InnerNetwork
+from lit_condense.matching import MatchingLoss, Quantities
+from lit_condense.matching.base import Need, Scope
+from lit_condense.matching.contract import START, loss_value
+from lit_condense.networks import FeaturesAndLogits
+from lit_condense.networks.factory import explained
+from lit_condense.sampling.contract import of_classes
+from lit_condense.synthetic.gather import Gatherer
+from lit_condense.trial.evaluations import extremes, learns
+
+FEW_REAL = 16
+"""Real images of a class that are enough for the trial."""
+
+
+def first_blocks(gatherer: Gatherer) -> list[Block]:
+    """Try what the first update gathers, and return the blocks of its smallest classes, with a few real images.
+
+    Args:
+        gatherer: Of the first update.
+
+    Raises:
+        SettingsError: Sampling, parametrization or augmentation do not do what they must.
+    """
+    of_classes(gatherer.sampling, gatherer.real, gatherer.key.fold("real", 0))
+    blocks = [_with_few(gatherer.block([c])) for c in _smallest(gatherer)]
+    for block in blocks:
+        block.views(block.stored)
+    return blocks
+
+
+def losses(
+    gatherer: Gatherer,
+    blocks: Sequence[Block],
+    inner: InnerNetwork,
+    matched: Sequence[MatchingLoss],
+    needs: frozenset[Need],
+    real_chunk: int | None,
+) -> None:
+    """Try each loss, eager.
+
+    Args:
+        gatherer: Makes the blocks of the first update.
+        blocks: Those of the smallest classes.
+        inner: A network of the trial's own, in the state in which images are matched.
+        matched: The losses whose weight is not 0.
+        needs: All quantities that the run reads.
+        real_chunk: The engine's.
+
+    Raises:
+        SettingsError: Something does not do what it must.
+    """
+    trial = _Trial(gatherer, inner, blocks, needs, real_chunk)
+    for scope in get_args(Scope):
+        trial.of_scope(scope, [loss for loss in matched if loss.scope == scope])
+
+
+def inner_training(inner: InnerNetwork, loop: InnerLoop, images: Tensor, labels: Tensor, real: RealImages) -> None:
+    """Train on a batch of the smallest size (and on a GPU of the largest) that the inner loop will meet.
+
+    Args:
+        inner: A network of the trial's own.
+        loop: The inner loop.
+        images: Of the set, as the network sees them.
+        labels: Theirs.
+        real: The real images.
+
+    Raises:
+        SettingsError: The network cannot be trained so.
+    """
+    loss = FirstOrderLoss(Forward(inner.network, "exact"), compiled=False)
+    inner.network.train()
+    sizes = extremes(loop.batch_sizes(len(labels), len(real)), images.device)
+    for size in sizes or [2]:
+        chosen = torch.arange(size, device=images.device) % len(labels)
+        purpose = f"the training of the inner network ({type(loop).__name__})" if sizes else "an update"
+        learns(inner.network, inner.name, images[chosen], labels[chosen], real.num_classes, purpose)
+        if sizes:
+            with explained(f"The optimizer of {type(loop).__name__} does not step"):
+                inner.train_step(loss, images[:2], labels[:2])
+
+
+class _Trial:
+    """Tries losses on the network.
+
+    Args:
+        gatherer: Makes the blocks of the first update.
+        inner: A network of its own.
+        blocks: Those of the smallest classes.
+        needs: All quantities that the run reads.
+        real_chunk: The engine's.
+    """
+
+    def __init__(
+        self,
+        gatherer: Gatherer,
+        inner: InnerNetwork,
+        blocks: Sequence[Block],
+        needs: frozenset[Need],
+        real_chunk: int | None,
+    ) -> None:
+        outputs = None if needs <= GRADIENTS else FeaturesAndLogits(inner.network)  # type: ignore[arg-type]
+        route = Route("exact", False, False, False, False, 1, real_chunk)
+        self.name = inner.name
+        self.gatherer, self.blocks = gatherer, blocks
+        self.engine = RunningEngine(inner.network, outputs, route, gatherer.stored[:1], 1)
+
+    def of_scope(self, scope: Scope, losses: Sequence[MatchingLoss]) -> None:
+        """Try the losses of a scope on what they will be called with; a class stands in for the mean over all."""
+        if not losses:
+            return
+        needs = needs_of(losses)
+        for block in [self.gatherer.whole()] if scope == "set" else self.blocks:
+            views = block.views(block.stored)
+            images = views.detach().requires_grad_()
+            with explained(f"{self.name} does not run on the batches that are matched, in training mode"):
+                real = self.engine.real_side(block, needs)
+                seen = self._observed(block, images, needs)
+            if scope == "mean":
+                real = Quantities(real.gradients, classes=self.gatherer.num_classes)
+            for loss in losses:
+                self._tried(loss, real, seen, images)
+            with explained("The way from stored images to views (parametrization, augmentation) has no derivative"):
+                torch.autograd.grad(views, block.stored, grad_outputs=torch.ones_like(views))
+
+    def _observed(self, block: Block, images: Tensor, needs: frozenset[Need]) -> Quantities:
+        with plain_attention():
+            seen = observe(self.engine.eager, images, block.synthetic_labels, needs, True, keys_of(block, "synthetic"))
+        return replace(seen, classes=block.classes)
+
+    def _tried(self, loss: MatchingLoss, real: Quantities, seen: Quantities, images: Tensor) -> None:
+        leaves = seen.detached(requires_grad=True)
+        of_means = Quantities(leaves.gradients, classes=self.gatherer.num_classes)
+        shown = of_means if loss.scope == "mean" else _copied(leaves)
+        loss.weight_at(START)  # as in an update, where it is asked first
+        value = loss_value(loss, loss.loss(real, shown), images)
+        with explained(f"The value of {type(loss).__name__}.loss has no derivative"):
+            slopes = torch.autograd.grad(value, leaves.tensors(), allow_unused=True)
+        found = [(leaf, slope) for leaf, slope in zip(seen.tensors(), slopes, strict=True) if slope is not None]
+        if not found:
+            raise SettingsError(
+                f"Expected the value of {type(loss).__name__}.loss to depend on the synthetic quantities that it "
+                f"needs ({', '.join(sorted(loss.needs)) or 'none'}), it does not. Use its second argument."
+            )
+        self._differentiated(found, images, "gradients" in loss.needs)
+
+    def _differentiated(self, found: Sequence[tuple[Tensor, Tensor]], images: Tensor, twice: bool) -> None:
+        """Carry the derivatives of a loss in the synthetic quantities back to the images."""
+        kept = [(leaf, slope) for leaf, slope in found if leaf.requires_grad]
+        images.grad = None
+        try:
+            with plain_attention():
+                # not autograd.grad, which passes over the node of a function that is marked once_differentiable
+                torch.autograd.backward([leaf for leaf, _ in kept], [slope for _, slope in kept], retain_graph=True)
+        except torch.OutOfMemoryError:
+            raise
+        except RuntimeError as error:
+            remedy = (
+                "Gradient matching differentiates the network's gradient again: write that layer with operations that "
+                "have a second derivative, or match features (FeatureMatching), which needs the first alone."
+                if twice
+                else "Write that layer with operations that have a derivative."
+            )
+            what = "second derivative" if twice else "derivative"
+            raise SettingsError(f"{self.name} has no {what} in the images ({first_line(error)}). {remedy}") from error
+        if images.grad is None:
+            raise SettingsError(
+                f"{self.name} cuts the way from what is matched back to the images: nothing would be learned. Leave "
+                "out detach(), no_grad and functions whose backward pass is not itself differentiable."
+            )
+
+
+def _with_few(block: Block) -> Block:
+    """Return a block with its first real images only: most of an update's time is spent on them."""
+    images, labels = cast(Tensor, block.real_images), cast(Tensor, block.real_labels)
+    return replace(block, real_images=images[:, :FEW_REAL], real_labels=labels[:, :FEW_REAL])
+
+
+def _copied(side: Quantities) -> Quantities:
+    """Return copies on the graph: a loss may write into its arguments, as long as they are no leaves."""
+
+    def copy(tensor: Tensor | None) -> Tensor | None:
+        return None if tensor is None else tensor.clone()
+
+    gradients = {name: gradient.clone() for name, gradient in side.gradients.items()}
+    return Quantities(gradients, copy(side.features), copy(side.logits), side.labels, side.classes)
+
+
+def _smallest(gatherer: Gatherer) -> list[int]:
+    """Return the class with the fewest synthetic and that with the fewest real images of an update."""
+    classes = range(gatherer.num_classes)
+    synthetic = [gatherer.parametrization.matched_count(count) for count in gatherer.counts]
+    real = [gatherer.sampling.size(gatherer.real, c) for c in classes]
+    return sorted({min(classes, key=synthetic.__getitem__), min(classes, key=real.__getitem__)})
