@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 import torch
 from torch import Tensor
-from typing_extensions import Self
 
 from lit_condense.data.normalization import Normalization
 from lit_condense.errors import SettingsError, check_choice
 from lit_condense.settings import Plain, settings_of
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 Clamp = Literal["never", "every_update", "every_network"]
 

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from itertools import pairwise
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
-from typing_extensions import Self
 
 from lit_condense.data.normalization import Normalization
 from lit_condense.errors import SettingsError, check_choice
 from lit_condense.parametrization.base import Clamp
 from lit_condense.parametrization.pixels import Pixels, Space
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 PADDING_VALUE = 0.5
 """Grey, in [0, 1] pixel space, where the size is no multiple of the factor."""
