@@ -9,8 +9,8 @@ git archive --prefix=source/ HEAD | tar -x -C "$work"   # no build folder of ear
 pip install --quiet 'build>=1.2'
 python -m build --outdir "$work/dist" "$work/source"
 pip install --quiet --no-deps --target "$work/installed" "$work"/dist/*.whl
-tar -tzf "$work"/dist/*.tar.gz | grep -q '/LICENSE$'
-unzip -l "$work"/dist/*.whl | grep -q 'licenses/LICENSE$'
+tar -tzf "$work"/dist/*.tar.gz | grep '/LICENSE$' > /dev/null
+unzip -l "$work"/dist/*.whl | grep 'licenses/LICENSE$' > /dev/null
 mkdir "$work/elsewhere" && cd "$work/elsewhere"
 export PYTHONPATH="$work/installed" OMP_WAIT_POLICY=passive
 python -c "import lit_condense; assert lit_condense.__file__.startswith('$work'), lit_condense.__file__"

@@ -50,7 +50,7 @@ class Dashboard(Callback):
         for logger in _tensorboards(trainer):
             settings = {name: _simple(value) for name, value in flat(module.settings())}
             # The public helper only declares the metric; writing a value for it would fake a point in its curve.
-            for summary in hparams(settings, {"val/acc": 0.0}):  # type: ignore[no-untyped-call]
+            for summary in hparams(settings, {"final/acc": 0.0}):  # type: ignore[no-untyped-call]
                 logger.experiment._get_file_writer().add_summary(summary)
 
     def on_train_batch_end(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-import time
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -12,18 +11,17 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_warn
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
-from lit_condense.callbacks.report import Report
 from lit_condense.callbacks.save_on_signal import ends_between_updates, hear_interrupts
 from lit_condense.errors import BetweenUpdates, ExportError, NonFiniteError
-from lit_condense.export import CondensedSet, load_condensed, save_condensed, write_grid
-from lit_condense.export.images import check_set_replaceable
+from lit_condense.export import CondensedSet, load_condensed
+from lit_condense.export.images import GRID_NAME, check_set_replaceable
 from lit_condense.runs.checkpointing import is_dry
 from lit_condense.runs.files import check_writable
 from lit_condense.runs.outputs import run_folder
+from lit_condense.runs.timing import Timer
 from lit_condense.sets.card import condensed_from
 from lit_condense.sets.evaluated_set import EvaluatedSet
 
-GRID_NAME = "grid.png"
 PENDING = "pending: fit --ckpt_path last does it where it was cut off"
 """What a card says between the end of a run and the end of the final evaluation."""
 
@@ -52,8 +50,7 @@ class FinalReport(Callback):
     def __init__(self, folder: str | None = None) -> None:
         self.folder = folder
         self._log_dir: str | None = None
-        self._seconds = 0.0
-        self._started: float | None = None
+        self._timer = Timer()
         self._evaluating = False
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
@@ -66,39 +63,36 @@ class FinalReport(Callback):
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Start the clock of a run without training steps: what it does, it does before the loop."""
-        self._started = time.perf_counter()
+        self._timer.start()
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Start the clock; preparations before the loop do not count."""
-        self._started = time.perf_counter()
+        self._timer.start()
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Stop the clock."""
-        self._seconds, self._started = self._spent(), None
+        self._timer.stop()
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Stop the clock: evaluating is not condensing."""
-        self._seconds, self._started = self._spent(), None
+        self._timer.stop()
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Log the seconds spent condensing so far beside the accuracy."""
         if trainer.state.fn == "fit":
-            pl_module.log("time/condensing", self._seconds)
+            pl_module.log("time/condensing", self._timer.seconds)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Start the clock again."""
-        self._started = time.perf_counter()
-
-    def _spent(self) -> float:
-        return self._seconds + (0.0 if self._started is None else time.perf_counter() - self._started)
+        self._timer.start()
 
     def state_dict(self) -> dict[str, Any]:
         """Return the seconds spent so far, so that a resumed run counts all of them."""
-        return {"seconds": self._spent()}
+        return {"seconds": self._timer.seconds}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Take over the seconds of the runs before."""
-        self._seconds = state_dict["seconds"]
+        self._timer.seconds = state_dict["seconds"]
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Write the set; evaluate it on every rank; complete its card and print on the first."""
@@ -109,27 +103,27 @@ class FinalReport(Callback):
         if pl_module.unfinished:
             rank_zero_warn(f"There is no report: {pl_module.unfinished}")
             return
-        self._seconds, self._started = self._spent(), None
-        seconds = {"seconds": {pl_module.words[1]: round(self._seconds, 1)}}
+        self._timer.stop()
+        seconds = {"seconds": {pl_module.words[1]: round(self._timer.seconds, 1)}}
         if trainer.is_global_zero:
-            self._write_unless_there(trainer, pl_module, {"evaluation": None, "final_evaluation": PENDING, **seconds})
+            self._write_unless_there(trainer, pl_module, {"final_evaluation": PENDING, **seconds})
         self._evaluating = True
-        report = Report.of(pl_module)
+        report = pl_module.evaluate()
         if not trainer.is_global_zero:
             return
         for logger in trainer.loggers:
             logger.log_metrics(report.metrics(), trainer.global_step)
-        paths = self._write(trainer, pl_module, {"evaluation": report.as_plain(), **seconds})
+        paths = pl_module.save(self._folder(trainer), report, seconds)
         self._evaluating = False
         if self._log_dir is not None and trainer.loggers:
             paths.append(Path(self._log_dir))
-        print(report.table(pl_module, self._seconds, paths))
+        print(report.table(self._timer.seconds, paths))
 
     def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Write the set without evaluating it; where it stands already, its card with the evaluation is kept."""
         assert isinstance(pl_module, EvaluatedSet)
         if trainer.is_global_zero and not is_dry(trainer):
-            self._write_unless_there(trainer, pl_module, {"evaluation": None})
+            self._write_unless_there(trainer, pl_module, {})
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         """Write the last good set where a fit is stopped or stops; say where it is if it was being evaluated."""
@@ -141,7 +135,7 @@ class FinalReport(Callback):
             hear_interrupts()
             print(CUT_OFF.format(folder=self._folder(trainer)), file=sys.stderr)
         elif isinstance(exception, NonFiniteError) or ends_between_updates(exception):
-            record = {"evaluation": None, "stopped": str(exception) or STOPPED[type(exception)]}
+            record = {"stopped": str(exception) or STOPPED[type(exception)]}
             self._write_unless_there(trainer, pl_module, record)
 
     def _folder(self, trainer: Trainer) -> Path:
@@ -150,13 +144,7 @@ class FinalReport(Callback):
     def _write_unless_there(self, trainer: Trainer, module: EvaluatedSet, record: dict[str, Any]) -> None:
         """Write a set that is not evaluated, but not over the card of the same one that is."""
         if not _stands_in(self._folder(trainer), condensed_from(module, {})):
-            self._write(trainer, module, record)
-
-    def _write(self, trainer: Trainer, module: EvaluatedSet, record: dict[str, Any]) -> list[Path]:
-        condensed = condensed_from(module, record)
-        folder = self._folder(trainer)
-        paths = list(save_condensed(folder, condensed).values())
-        return [*paths, write_grid(folder / GRID_NAME, condensed.images, condensed.labels)]
+            module.save(self._folder(trainer), record=record)
 
 
 def _stands_in(folder: Path, condensed: CondensedSet) -> bool:

@@ -1,4 +1,4 @@
-"""Where the time of an image update goes."""
+"""Where time goes: that of an image update, and that of a run."""
 
 from __future__ import annotations
 
@@ -23,3 +23,28 @@ class Stopwatch:
         started = time.perf_counter()
         yield
         self.seconds[name] += time.perf_counter() - started
+
+
+class Timer:
+    """Adds up wall-clock seconds between starts and stops."""
+
+    def __init__(self) -> None:
+        self._before = 0.0
+        self._started: float | None = None
+
+    @property
+    def seconds(self) -> float:
+        """The seconds so far, also while it runs."""
+        return self._before + (0.0 if self._started is None else time.perf_counter() - self._started)
+
+    @seconds.setter
+    def seconds(self, value: float) -> None:
+        self._before, self._started = value, None
+
+    def start(self) -> None:
+        """Start it; what ran since an earlier start without a stop is not counted."""
+        self._started = time.perf_counter()
+
+    def stop(self) -> None:
+        """Stop it."""
+        self.seconds = self.seconds

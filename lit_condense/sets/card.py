@@ -6,15 +6,15 @@ from typing import Any
 
 from lit_condense.export.condensed_set import CondensedSet
 from lit_condense.export.versions import versions
-from lit_condense.sets.evaluated_set import EvaluatedSet
+from lit_condense.sets.base import SmallTrainingSet
 from lit_condense.settings import settings_of
 
 
-def condensed_from(module: EvaluatedSet, record: dict[str, Any]) -> CondensedSet:
+def condensed_from(module: SmallTrainingSet, record: dict[str, Any]) -> CondensedSet:
     """Return the set that a module holds now, in [0, 1] pixel space, with its card.
 
     Args:
-        module: Attached to a trainer.
+        module: With its data.
         record: What was measured: evaluation, seconds, why the run ended.
     """
     current, images = module.training_set(), module.pixels().cpu()
@@ -23,7 +23,7 @@ def condensed_from(module: EvaluatedSet, record: dict[str, Any]) -> CondensedSet
         "data": module.data.describe(),
         "ipc": module.counts,
         "update": module.updates_done,
-        "max_updates": module.trainer.max_steps,
+        "max_updates": module.most_updates,
         "seed": settings["model"]["seed"],
         "method": {name: part for name, part in settings.items() if name != "data"},
         **module.particulars(),
@@ -36,7 +36,7 @@ def condensed_from(module: EvaluatedSet, record: dict[str, Any]) -> CondensedSet
         },
         "versions": versions(),
         # not the module's own, which Lightning takes back to the CPU at the end of a run
-        "device": module.trainer.strategy.root_device.type,
+        "device": module.data.real.device.type,
         **record,
     }
     return CondensedSet(images, current.labels.cpu(), card, weights=module.weights_of_images(), stored=module.stored())

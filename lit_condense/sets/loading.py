@@ -12,9 +12,9 @@ from lit_condense.sets.rebuilding import arguments_of
 from lit_condense.settings import Plain
 
 if TYPE_CHECKING:
-    from lit_condense.sets.evaluated_set import EvaluatedSet
+    from lit_condense.sets.base import SmallTrainingSet
 
-Kind = TypeVar("Kind", bound="EvaluatedSet")
+Kind = TypeVar("Kind", bound="SmallTrainingSet")
 
 
 def load(cls: type[Kind], path: Any, device: Any, strict: bool, given: Plain) -> Kind:

@@ -261,7 +261,14 @@ class SyntheticSet(EvaluatedSet):
 
     def start_set(self) -> SmallSet | None:
         """Return the set before its first update, also where a checkpoint brought the images."""
+        if self._start is None and self.init.keyed:
+            self._start = self._made_start(self.counts)
         return None if self._start is None else self._small(self._start.to(self.images))
+
+    @property
+    def unfinished(self) -> str:
+        """Why there is nothing to evaluate yet."""
+        return "" if self.images.numel() else "no fit has made its images, and no checkpoint brought them."
 
     @property
     def storage(self) -> Parametrization:

@@ -31,6 +31,8 @@ SCALARS = {
     "loss/total",
     "val/acc",
     "val/acc_std",
+    "final/acc",
+    "final/acc_std",
     "baseline/random_acc",
     "start/acc",
     "start/acc_std",
@@ -141,7 +143,9 @@ def test_the_table_says_what_the_card_says(fitted):
     assert "Images kept: 10 of 100 (10.00%)" in process.stdout
 
 
-def test_with_a_progress_bar_standard_output_holds_the_bar_and_the_table_only(tmp_path, capsys):
+def test_with_a_progress_bar_standard_output_holds_the_bar_and_the_table_only(tmp_path, capsys, monkeypatch):
+    # Lightning shows another bar where rich happens to be installed
+    monkeypatch.setattr("lightning.pytorch.trainer.connectors.callback_connector._RICH_AVAILABLE", False)
     cli("fit", *write_config(tmp_path), "--trainer.enable_progress_bar", "true")
     before, after = capsys.readouterr().out.split("\nTest accuracy on", 1)
     bars = [part.strip() for part in re.split(r"[\r\n]|\x1b\[A", before)]
@@ -173,8 +177,8 @@ def test_the_logged_values_are_those_of_the_run(fitted):
     assert last["lr/images"] == pytest.approx(0.1)
     assert last["lr/inner"] == pytest.approx(0.01)
     assert last["loss/total"] == pytest.approx(last["loss/GradientMatching"])
-    assert last["val/acc"] == pytest.approx(card["evaluation"]["condensed"][0]["accuracy_mean"])
-    assert last["val/acc_std"] == pytest.approx(card["evaluation"]["condensed"][0]["accuracy_std"])
+    assert last["final/acc"] == pytest.approx(card["evaluation"]["condensed"][0]["accuracy_mean"])
+    assert last["final/acc_std"] == pytest.approx(card["evaluation"]["condensed"][0]["accuracy_std"])
     assert last["baseline/random_acc"] == pytest.approx(card["evaluation"]["baselines"]["random"]["accuracy_mean"])
     assert last["start/acc"] == pytest.approx(card["evaluation"]["start"]["accuracy_mean"])
     images = load_condensed(folder).images
@@ -245,8 +249,8 @@ def test_several_networks_give_an_accuracy_each(tmp_path, capsys):
     names = [score["network"] for score in scores]
     assert names == ["ConvNet(depth=1,width=4)", "MLP(width=4)"]
     for name, score in zip(names, scores, strict=True):
-        assert log.Scalars(f"val/acc/{name}")[-1].value == pytest.approx(score["accuracy_mean"])
-    assert log.Scalars("val/acc")[-1].value == pytest.approx(scores[0]["accuracy_mean"])
+        assert log.Scalars(f"final/acc/{name}")[-1].value == pytest.approx(score["accuracy_mean"])
+    assert log.Scalars("final/acc")[-1].value == pytest.approx(scores[0]["accuracy_mean"])
     table = capsys.readouterr().out
     assert all(f"condensed, 10 images ({name})" in table for name in names)
     tested = cli("test", *args, "--ckpt_path", "last").trainer.callback_metrics
@@ -310,7 +314,7 @@ def test_what_the_shell_says_is_what_runs(tmp_path):
 
 def test_seconds_of_condensing_are_counted_once_and_without_evaluations(tmp_path, monkeypatch):
     now = [0.0]
-    monkeypatch.setattr("lit_condense.callbacks.final_report.time", SimpleNamespace(perf_counter=lambda: now[0]))
+    monkeypatch.setattr("lit_condense.runs.timing.time", SimpleNamespace(perf_counter=lambda: now[0]))
 
     def lasting(seconds, step):
         @functools.wraps(step)

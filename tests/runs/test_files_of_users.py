@@ -326,7 +326,7 @@ def test_plain_python_remarks_on_it_in_one_line(tmp_path, monkeypatch, report):
     monkeypatch.setattr("lit_condense.runs.outputs.rank_zero_info", said.append)
     fitted(GradientMatching(), *([FinalReport(str(tmp_path))] if report else []), max_steps=1)
     assert len(said) == (0 if report else 1)
-    assert report or "FinalReport" in said[0]
+    assert report or "evaluate() and save(folder)" in said[0]
 
 
 # ------------------------------------------------------------------ classes in the working folder

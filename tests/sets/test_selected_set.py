@@ -280,7 +280,7 @@ def test_the_loss_and_accuracy_of_the_scoring_network_are_logged_and_the_subset_
     events = EventAccumulator(str(runs[0] / "grand_straight"), size_guidance={"scalars": 0, "images": 0})
     events.Reload()
     tags = set(events.Tags()["scalars"])
-    assert {"train/loss", "train/acc", "val/acc", "baseline/random_acc", "set/pixel_mean"} <= tags
+    assert {"train/loss", "train/acc", "final/acc", "baseline/random_acc", "set/pixel_mean"} <= tags
     assert [event.step for event in events.Scalars("train/loss")] == list(range(2 * STEPS))
     assert all(0 <= event.value <= 1 for event in events.Scalars("train/acc"))
     assert [event.step for event in events.Images("selected/grid")] == [2 * STEPS]

@@ -1,4 +1,4 @@
-"""What ends a run: the scores of a set, of what it started from and of its baselines, as table, scalars and card."""
+"""How well a set does, beside what it started from and its baselines: as table, scalars and part of its card."""
 
 from __future__ import annotations
 
@@ -11,16 +11,30 @@ from lit_condense.evaluation import Score
 from lit_condense.evaluation.baselines import Budget
 from lit_condense.evaluation.comparing import Difference
 from lit_condense.evaluation.published import WHOLE_DATA_SET
-from lit_condense.sets.evaluated_set import EvaluatedSet
+from lit_condense.sets.base import SmallTrainingSet
 
 START = "start"
 """The set before its first update, among what a set is compared with."""
 
 
 @dataclass(frozen=True)
-class Report:
-    """The scores of a set, of its start and of its baselines."""
+class Judged:
+    """What was evaluated, in words and numbers for the table."""
 
+    dataset: str
+    images: int
+    """Of the set, as networks are trained on it."""
+    real_images: int
+    protocol: str
+    words: tuple[str, str, str]
+    """See :attr:`SmallTrainingSet.words`."""
+
+
+@dataclass(frozen=True)
+class Report:
+    """The scores of a set, of its start and of its baselines; printed, it is the table that ends a run."""
+
+    judged: Judged
     condensed: list[Score]
     """One an architecture."""
     start: Score | None
@@ -33,7 +47,7 @@ class Report:
     published: str
 
     @classmethod
-    def of(cls, module: EvaluatedSet) -> Report:
+    def of(cls, module: SmallTrainingSet) -> Report:
         """Evaluate the module's set, its start and its baselines; ranks share out the networks."""
         settings, judge, share = module.evaluation, module.judge(), module.share
         current, first, repeats = module.training_set(), module.evaluation_networks[0], settings.repeats
@@ -50,6 +64,7 @@ class Report:
             full = judge.score(first, lambda _: real, 1, share, max_steps=settings.full_data_steps)
         known = WHOLE_DATA_SET.get(module.data.dataset_name)
         return cls(
+            Judged(module.data.dataset_name, len(current.labels), len(real), settings.protocol, module.words),
             condensed,
             start,
             scores,
@@ -76,9 +91,9 @@ class Report:
 
     def metrics(self) -> dict[str, float]:
         """Return the scalars for the loggers."""
-        metrics = {"val/acc": self.condensed[0].mean, "val/acc_std": self.condensed[0].std}
+        metrics = {"final/acc": self.condensed[0].mean, "final/acc_std": self.condensed[0].std}
         if len(self.condensed) > 1:
-            metrics |= {f"val/acc/{score.network}": score.mean for score in self.condensed}
+            metrics |= {f"final/acc/{score.network}": score.mean for score in self.condensed}
         if self.start is not None:
             metrics |= {"start/acc": self.start.mean, "start/acc_std": self.start.std}
         for tag, score in self.baselines.items():
@@ -102,16 +117,13 @@ class Report:
             "not_better_than": self.not_better_than,
         }
 
-    def table(self, module: EvaluatedSet, seconds: float, paths: Sequence[Path]) -> str:
-        """Return the summary that ends a run."""
-        kept, all_images = len(module.training_set().labels), len(module.data.real)
-        rows = self._rows(module, kept)
+    def __str__(self) -> str:
+        rows = self._rows()
         width = max(len(label) for label, _ in rows)
         lines = [
-            "",
-            f"Test accuracy on {module.data.dataset_name}: mean +- sample standard deviation over "
+            f"Test accuracy on {self.judged.dataset}: mean +- sample standard deviation over "
             f"{len(self.condensed[0].accuracies)} fresh networks,",
-            f"protocol {module.evaluation.protocol}, last epoch.",
+            f"protocol {self.judged.protocol}, last epoch.",
             *(f"  {label:<{width}}  {_percent(score)}" for label, score in rows),
         ]
         if self.published:
@@ -122,24 +134,32 @@ class Report:
             f"Not better than {_named(name)} by more than the standard error: {self.differences[name]}."
             for name in self.not_better_than
         ]
+        return "\n".join(lines)
+
+    def table(self, seconds: float, paths: Sequence[Path]) -> str:
+        """Return the summary that ends a run: seconds of condensing or selecting, and what was written."""
         scores = [*self.condensed, self.start, *self.baselines.values(), self.full]
         evaluating = sum(score.seconds for score in scores if score is not None)
-        lines += [
+        kept, all_images = self.judged.images, self.judged.real_images
+        lines = [
+            "",
+            str(self),
             f"Images kept: {kept} of {all_images:,} ({kept / all_images:.2%}). "
-            f"Seconds: {seconds:.1f} {module.words[1]}, {evaluating:.1f} evaluating.",
+            f"Seconds: {seconds:.1f} {self.judged.words[1]}, {evaluating:.1f} evaluating.",
             "Wrote:",
             *(f"  {path}" for path in paths),
         ]
         return "\n".join(lines)
 
-    def _rows(self, module: EvaluatedSet, kept: int) -> list[tuple[str, Score]]:
-        rows = [(f"{module.words[0]}, {kept} images ({score.network})", score) for score in self.condensed]
+    def _rows(self) -> list[tuple[str, Score]]:
+        judged = self.judged
+        rows = [(f"{judged.words[0]}, {judged.images} images ({score.network})", score) for score in self.condensed]
         if self.start is not None:
             rows.append(("start, before its first update, same recipe", self.start))
         rows += [(f"{tag} real, {self.budget}, same recipe", score) for tag, score in self.baselines.items()]
         if self.full is not None:
             steps = self.full.recipe["steps"]
-            rows.append((f"all {len(module.data.real):,} real, 1 network, {steps} steps", self.full))
+            rows.append((f"all {judged.real_images:,} real, 1 network, {steps} steps", self.full))
         return rows
 
 
