@@ -32,6 +32,29 @@ TWISTER_WORDS = 624
 WORDS_AT = 24
 """Where they stand, as 64-bit numbers, in the bytes of a PyTorch CPU generator's state; checked before first use."""
 
+PURPOSES = {
+    "network": "weights of inner network i",
+    "init": "what the images start from",
+    "update": "foreign layers and code in image update u",
+    "sampling": "how a sampling looks at the inner network in update u",
+    "real": "real images of class c in update u",
+    "augment": "the one augmentation of both sides of class c in update u",
+    "decoded": "which decoded images of class c update u matches",
+    "layers": "layers that draw, in update u (and class c)",
+    "statistics": "real images behind the frozen batch norm of update u",
+    "inner": "training of network n after its match m",
+    "walk": "the order of batches that go through an epoch",
+    "share": "looks at the losses' shares in update u",
+    "shape": "an example batch, for its shape",
+    "selection": "which real images are kept",
+    "scoring": "weights and batches of scoring network i",
+    "evaluation": "evaluation network i of an architecture",
+    "baseline": "real images of a baseline",
+    "trial": "what is tried before the first update",
+}
+"""The first word of every draw's path below the run's key -> what is drawn. A closed list, held by a test: two purposes
+of one name would be one draw. Further words and numbers say which."""
+
 
 @dataclass(frozen=True)
 class RandomKey:

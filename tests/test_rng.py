@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+import ast
 import hashlib
 import random
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -168,3 +170,22 @@ def test_the_seed_is_the_given_one_else_that_of_seed_everything_else_zero(monkey
     assert run_seed(None) == 41
     monkeypatch.delenv("PL_GLOBAL_SEED")
     assert run_seed(None) == 0
+
+
+def first_words():
+    """The first word of every path that the library folds into a run's key, read from its source."""
+    for path in sorted((Path(rng.__file__).parent).rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if not (isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr == "fold"):
+                continue
+            receiver = node.func.value
+            of_run = isinstance(receiver, ast.Attribute) and receiver.attr in ("key", "_key")
+            made = isinstance(receiver, ast.Call) and getattr(receiver.func, "id", "") == "RandomKey"
+            if of_run or made:
+                assert isinstance(node.args[0], ast.Constant), ast.unparse(node)
+                yield node.args[0].value
+
+
+def test_the_purposes_of_draws_are_a_closed_list():
+    # the trial gets the run's key as an argument
+    assert {*first_words(), "trial"} == set(rng.PURPOSES)

@@ -61,7 +61,9 @@ def announce_missing(trainer: Trainer) -> None:
     reports = any(getattr(callback, "exports_the_set", False) for callback in callbacks)
     if not any(isinstance(callback, SaveConfigCallback) for callback in callbacks):  # plain Python
         if not reports:
-            rank_zero_info("No set, card or table will be written: call evaluate() and save(folder) on the set after it.")
+            rank_zero_info(
+                "No set, card or table will be written: call evaluate() and save(folder) on the set after it."
+            )
         return
     missing = []
     if not reports:

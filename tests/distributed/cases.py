@@ -9,7 +9,6 @@ from lightning.pytorch import Callback
 from torch import nn
 
 from lit_condense.augmentation import AlwaysOn, OneOf
-from lit_condense.callbacks.final_report import Report
 from lit_condense.engine import Engine
 from lit_condense.errors import NonFiniteError
 from lit_condense.evaluation import Evaluation
@@ -25,6 +24,7 @@ from lit_condense.matching import (
 )
 from lit_condense.parametrization import MultiFormation, Pixels
 from lit_condense.sampling import RandomSampling, Representative
+from lit_condense.sets.report import Report
 from tests.helpers import Poisoned, Recorder, TinyData, fitted, tiny_convnet
 
 BATCH_NORM = tiny_convnet("batch")

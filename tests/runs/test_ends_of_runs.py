@@ -24,8 +24,8 @@ from lit_condense.matching import GradientMatching
 from lit_condense.runs.checkpointing import DryRunIO
 from tests.cli_helpers import card_of, checkpoint_of, cli, refusal, tiny_config, untouched_process, write_config
 from tests.helpers import fitted
+from tests.sets.test_selected_set import selection_config
 from tests.test_resume import tensor_bytes
-from tests.test_selected_set import selection_config
 
 EIGHT = ["--trainer.max_steps", "8", "--trainer.val_check_interval", "100"]
 
