@@ -168,8 +168,11 @@ def test_a_config_condenses_renews_its_network_trains_it_and_is_evaluated(path, 
     assert bool(images.isfinite().all())
     assert images.shape == (kept, *shape_of(config["data"]))
     assert card_of(report["folder"])["update"] == UPDATES
-    accuracies = [card["evaluation"]["baselines"]["random"], card["evaluation"]["all_real_short"]]
-    assert all(0 <= score["accuracy_mean"] <= 1 for score in (*accuracies, *card["evaluation"]["condensed"]))
+    judged, tested = card["evaluation"], len(done.datamodule.test)
+    for score in (judged["baselines"]["random"], judged["all_real_short"], *judged["condensed"]):
+        (accuracy,) = score["accuracies"]
+        assert accuracy == score["accuracy_mean"]
+        assert accuracy * tested == pytest.approx(round(accuracy * tested))  # so many test images were right
     assert "Test accuracy on" in capsys.readouterr().out
     saving = next(c["init_args"] for c in config["trainer"]["callbacks"] if "ModelCheckpoint" in c["class_path"])
     assert (tmp_path / saving["dirpath"] / "last.ckpt").is_file()
