@@ -53,10 +53,11 @@ def condense(config: dict[str, Any], folder: Path) -> None:
     fit("--config", str(path))
 
 
-def keep(folder: Path, kept: Path) -> None:
+def keep(folder: Path, kept: Path, picture: bool = True) -> None:
     """Keep the set of a run, in half precision, with its card and its grid."""
     save_condensed(kept, load_condensed(folder), half=True)
-    shutil.copy(folder / "grid.png", kept / "grid.png")
+    if picture:
+        shutil.copy(folder / "grid.png", kept / "grid.png")
 
 
 def own_folder(config: dict[str, Any], folder: str) -> None:

@@ -1,6 +1,6 @@
 """Sweep what LCMat-C's paper leaves open, its rho, norm and start: records in results/lcmat_sweep/.
 
-The settings of LCMat-C's config for CIFAR-10 at 10 images a class, made small: width 32, networks that live for 20
+IDC-I's and LCMat-C's settings for CIFAR-10 at 10 images a class, made small: width 32, networks that live for 20
 updates and are trained on 500 images between two of them, 40 updates at ten times the published learning rate (which
 is for 200,000), protocol `dsa` shortened to 150 epochs, two networks a run. Three seeds. Everything is judged on a
 held-out tenth of the training images, because settings are chosen by it; the test split is not looked at. An arm with
@@ -127,7 +127,7 @@ def measure(data: CondenseDataModule, dataset: str, arm: Arm, seed: int) -> dict
     quiet_trainer(*arm.losses(), shares, FinalReport(str(folder)), max_steps=UPDATES).fit(module, datamodule=data)
     card: dict[str, Any] = json.loads((folder / "card.json").read_text())
     if seed == SEEDS[0]:
-        keep(folder, SWEEP / dataset / arm.name)
+        keep(folder, SWEEP / dataset / arm.name, picture=False)
     judged = card["evaluation"]
     return {
         "rho": arm.rho,
