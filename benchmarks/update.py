@@ -120,7 +120,7 @@ def agreement(module: SyntheticSet) -> dict[str, float]:
     module.inner_network.network = network.double()
     example = torch.zeros(8, *SHAPE, dtype=torch.float64, device=module.device)
     needs = needs_of(module.matching_losses) | module.sampling.needs
-    module._engine = Engine("exact", "never", 1, record=False).start(network, example, needs)
+    module._engine = Engine("exact", "never", classes_per_block=1, record=False).start(network, example, needs)
     module.images.data = module.images.data.double()
     exact = module._match(progress).gradient
     module.images.data, module.inner_network.network, module._engine = (

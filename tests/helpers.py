@@ -37,7 +37,7 @@ class TinyData(CondenseDataModule):
         train_limit_per_class=None,
     ):
         self.sizes, self.channels, self.image_size = sizes, channels, image_size
-        super().__init__(normalization, classes, train_limit_per_class)
+        super().__init__(normalization, classes, train_limit_per_class=train_limit_per_class)
 
     def load(self):
         names = tuple(f"stripe {c}" for c in range(len(self.sizes)))

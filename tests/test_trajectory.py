@@ -109,7 +109,7 @@ def test_unequal_classes_and_any_block_size_are_the_literal_loop(per_block):
         TrainOnSynthetic(3, 2, batch_size=5),
         6,
         network=factory,
-        engine=Engine("fast", "auto", per_block),
+        engine=Engine("fast", "auto", classes_per_block=per_block),
     )
     inner = {"updates": 3, "batch_size": 5}
     assert_same_run(found, literal(found[0], ROW_COSINE, ipc, factory, 6, inner=inner.items()), 6)

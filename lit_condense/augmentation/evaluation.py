@@ -61,6 +61,7 @@ class EvaluationAugmentation(Augmentation):
         self,
         operations: Sequence[str] = MNIST_OPERATIONS,
         crop: int = CROP,
+        *,
         scale: float = SCALE,
         rotate: int = ROTATE,
         noise: float = NOISE,

@@ -48,6 +48,7 @@ class ArrayFile(CondenseDataModule):
         self,
         path: str,
         layout: Layout = "auto",
+        *,
         label_names: list[str] | None = None,
         name: str | None = None,
         normalization: NormalizationChoice | Normalization = "measured",
@@ -61,7 +62,7 @@ class ArrayFile(CondenseDataModule):
         self.label_names = label_names
         self.name = name
         self.white_level = white_level
-        super().__init__(normalization, classes, train_limit_per_class, held_out)
+        super().__init__(normalization, classes, train_limit_per_class=train_limit_per_class, held_out=held_out)
         check_white_level(white_level)
         if Path(path).suffix not in (".npz", ".safetensors"):
             raise SettingsError(f"Expected `path` to end in .npz or .safetensors but got '{path}'.")

@@ -61,6 +61,7 @@ class ImageFolder(CondenseDataModule):
         self,
         root: str,
         image_size: int | tuple[int, int] | None = None,
+        *,
         channels: Channels = "auto",
         train_folder: str = "train",
         test_folder: str = "test",
@@ -78,7 +79,7 @@ class ImageFolder(CondenseDataModule):
         self.test_folder = test_folder
         self.name = name
         self.white_level = white_level
-        super().__init__(normalization, classes, train_limit_per_class, held_out)
+        super().__init__(normalization, classes, train_limit_per_class=train_limit_per_class, held_out=held_out)
         _check_image_size(image_size)
         check_white_level(white_level, DEEP_WHITE)
         check_choice("ImageFolder.channels", channels, Channels)

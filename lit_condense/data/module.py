@@ -76,6 +76,7 @@ class CondenseDataModule(LightningDataModule, ABC):
         self,
         normalization: NormalizationChoice | Normalization = "measured",
         classes: list[int] | None = None,
+        *,
         train_limit_per_class: int | None = None,
         held_out: float = 0.0,
     ) -> None:

@@ -43,12 +43,13 @@ class TorchvisionData(CondenseDataModule):
         self,
         root: str = "data",
         download: bool = False,
+        *,
         normalization: NormalizationChoice | Normalization = "dc",
         classes: list[int] | None = None,
         train_limit_per_class: int | None = None,
         held_out: float = 0.0,
     ) -> None:
-        super().__init__(normalization, classes, train_limit_per_class, held_out)
+        super().__init__(normalization, classes, train_limit_per_class=train_limit_per_class, held_out=held_out)
         self.root = root
         self.download = download
         if classes is not None and max(classes) >= self.class_count:

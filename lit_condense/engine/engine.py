@@ -85,6 +85,7 @@ class Engine:
         self,
         mode: Mode = "fast",
         compile: Compile = "auto",
+        *,
         classes_per_block: int | None = None,
         real_chunk: int | None = None,
         record: bool = True,

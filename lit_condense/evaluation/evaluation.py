@@ -93,6 +93,7 @@ class Evaluation:
         self,
         protocol: ProtocolName = "dc",
         networks: list[NetworkFactory] | None = None,
+        *,
         repeats: int = 10,
         quick_repeats: int = 2,
         epochs: int | None = None,

@@ -28,7 +28,7 @@ class Clustered(Initialization):
         seeding: Where k-means starts: ``kmeans++``, or ``random`` images as in DREAM's program.
     """
 
-    def __init__(self, chunk: int = 512, pixels: PixelRange = "normalized", seeding: Seeding = "kmeans++") -> None:
+    def __init__(self, chunk: int = 512, pixels: PixelRange = "normalized", *, seeding: Seeding = "kmeans++") -> None:
         if chunk < 1:
             raise SettingsError(f"Expected Clustered.chunk to be 1 or more, got {chunk}.")
         check_choice("Clustered.pixels", pixels, PixelRange)

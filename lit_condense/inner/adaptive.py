@@ -37,13 +37,22 @@ class DecreasingTraining(TrainOnSynthetic):
         self,
         updates: int | None = None,
         batch_size: int = 256,
+        *,
         lr: float = 0.01,
         momentum: float = 0.5,
         weight_decay: float = 0.0,
         batch_norm: BatchNormStatistics = "real_batch",
         opening: Sequence[int] = OPENING,
     ) -> None:
-        super().__init__(updates, None, batch_size, lr, momentum, weight_decay, batch_norm)
+        super().__init__(
+            updates,
+            None,
+            batch_size=batch_size,
+            lr=lr,
+            momentum=momentum,
+            weight_decay=weight_decay,
+            batch_norm=batch_norm,
+        )
         if any(epochs < 0 for epochs in opening):
             raise SettingsError(f"Expected DecreasingTraining.opening to hold 0 or more epochs, got {list(opening)}.")
         self.opening = opening
@@ -81,6 +90,7 @@ class TrainUntilOverfitting(TrainOnSynthetic):
         self,
         updates: int | None = None,
         most_epochs: int = 50,
+        *,
         held_out: int = 256,
         batch_size: int = 256,
         lr: float = 0.01,
@@ -88,7 +98,15 @@ class TrainUntilOverfitting(TrainOnSynthetic):
         weight_decay: float = 0.0,
         batch_norm: BatchNormStatistics = "real_batch",
     ) -> None:
-        super().__init__(updates, None, batch_size, lr, momentum, weight_decay, batch_norm)
+        super().__init__(
+            updates,
+            None,
+            batch_size=batch_size,
+            lr=lr,
+            momentum=momentum,
+            weight_decay=weight_decay,
+            batch_norm=batch_norm,
+        )
         for name, value in (("most_epochs", most_epochs), ("held_out", held_out)):
             if value < 1:
                 raise SettingsError(f"Expected TrainUntilOverfitting.{name} to be 1 or more, got {value}.")

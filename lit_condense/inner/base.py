@@ -52,6 +52,7 @@ class InnerLoop(ABC):
         self,
         lr: float = 0.01,
         momentum: float = 0.0,
+        *,
         weight_decay: float = 0.0,
         batch_norm: BatchNormStatistics = "real_batch",
     ) -> None:

@@ -47,6 +47,7 @@ class TrainOnReal(InnerLoop):
         self,
         updates: int = 100,
         images: int = 2000,
+        *,
         batch_size: int = 64,
         cutmix: float = 0.5,
         augmentation: Augmentation | None = None,
@@ -57,7 +58,7 @@ class TrainOnReal(InnerLoop):
         early: int = 0,
         batches: Batches = "anew",
     ) -> None:
-        super().__init__(lr, momentum, weight_decay, batch_norm)
+        super().__init__(lr, momentum, weight_decay=weight_decay, batch_norm=batch_norm)
         numbers = (("updates", updates, 1), ("images", images, 0), ("batch_size", batch_size, 1), ("early", early, 0))
         for name, value, least in numbers:
             if value < least:

@@ -50,13 +50,14 @@ class TrainOnSynthetic(InnerLoop):
         self,
         updates: int | None = None,
         epochs: int | None = None,
+        *,
         batch_size: int = 256,
         lr: float = 0.01,
         momentum: float = 0.0,
         weight_decay: float = 0.0,
         batch_norm: BatchNormStatistics = "real_batch",
     ) -> None:
-        super().__init__(lr, momentum, weight_decay, batch_norm)
+        super().__init__(lr, momentum, weight_decay=weight_decay, batch_norm=batch_norm)
         for name, value, least in (("updates", updates, 1), ("epochs", epochs, 0), ("batch_size", batch_size, 1)):
             if value is not None and value < least:
                 raise SettingsError(f"Expected TrainOnSynthetic.{name} to be {least} or more, got {value}.")

@@ -43,12 +43,13 @@ class ContrastiveGradientMatching(ClassMeanGradientMatching):
         self,
         warm_up_networks: int = WARM_UP_NETWORKS,
         warm_up_matches: int = WARM_UP_MATCHES,
+        *,
         distance: DistanceName = "row_cosine",
         weight: float = 1.0,
         name: str | None = None,
         layers: Layers = "all",
     ) -> None:
-        super().__init__(distance, weight, name, layers, times_classes=False)
+        super().__init__(distance, weight, name=name, layers=layers, times_classes=False)
         self.warm_up_networks, self.warm_up_matches = _checked(warm_up_networks, warm_up_matches)
 
     def weight_at(self, progress: Progress) -> float:
@@ -81,12 +82,13 @@ class WarmUpGradientMatching(GradientMatching):
         self,
         warm_up_networks: int = WARM_UP_NETWORKS,
         warm_up_matches: int = WARM_UP_MATCHES,
+        *,
         distance: DistanceName = "row_cosine",
         weight: float = 1.0,
         name: str | None = None,
         layers: Layers = "all",
     ) -> None:
-        super().__init__(distance, weight, name, layers)
+        super().__init__(distance, weight, name=name, layers=layers)
         self.warm_up_networks, self.warm_up_matches = _checked(warm_up_networks, warm_up_matches)
 
     def weight_at(self, progress: Progress) -> float:

@@ -29,7 +29,7 @@ class CurvatureMatching(MatchingLoss):
     needs = frozenset({"features", "logits"})
     least_images = 2
 
-    def __init__(self, rho: float = 0.05, norm: Norm = "l1", name: str | None = None) -> None:
+    def __init__(self, rho: float = 0.05, norm: Norm = "l1", *, name: str | None = None) -> None:
         super().__init__(rho / 2, name)
         check_choice("CurvatureMatching.norm", norm, Norm)
         self.rho = rho

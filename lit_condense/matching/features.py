@@ -32,6 +32,7 @@ class FeatureMatching(MatchingLoss):
         self,
         joint: bool = False,
         weight: float = 1.0,
+        *,
         name: str | None = None,
         distance: FeatureDistance = "squared_l2",
     ) -> None:

@@ -55,6 +55,7 @@ class GradientMatching(MatchingLoss):
         self,
         distance: DistanceName = "row_cosine",
         weight: float = 1.0,
+        *,
         name: str | None = None,
         layers: Layers = "all",
     ) -> None:
@@ -101,11 +102,12 @@ class ClassMeanGradientMatching(GradientMatching):
         self,
         distance: DistanceName = "row_cosine",
         weight: float = 1.0,
+        *,
         name: str | None = None,
         layers: Layers = "all",
         times_classes: bool = True,
     ) -> None:
-        super().__init__(distance, weight, name, layers)
+        super().__init__(distance, weight, name=name, layers=layers)
         self.times_classes = times_classes
 
     def loss(self, real: Quantities, synthetic: Quantities) -> Tensor:

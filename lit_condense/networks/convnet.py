@@ -54,6 +54,7 @@ class ConvNet(ImageNetwork):
         in_channels: int,
         image_size: int | tuple[int, int],
         num_classes: int,
+        *,
         width: int = 128,
         depth: int = 3,
         norm: Norm = "instance",

@@ -23,7 +23,9 @@ class MLP(ImageNetwork):
         SettingsError: A number is not a whole number of at least 1.
     """
 
-    def __init__(self, in_channels: int, image_size: int | tuple[int, int], num_classes: int, width: int = 128) -> None:
+    def __init__(
+        self, in_channels: int, image_size: int | tuple[int, int], num_classes: int, *, width: int = 128
+    ) -> None:
         super().__init__(in_channels, image_size, num_classes)
         self.check_count("width", width)
         self.width = width

@@ -42,6 +42,7 @@ class ResNet18(ImageNetwork):
         in_channels: int,
         image_size: int | tuple[int, int],
         num_classes: int,
+        *,
         norm: Norm = "instance",
         average_pool: bool = False,
     ) -> None:

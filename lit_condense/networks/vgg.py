@@ -30,7 +30,7 @@ class VGG11(ImageNetwork):
     """
 
     def __init__(
-        self, in_channels: int, image_size: int | tuple[int, int], num_classes: int, norm: Norm = "instance"
+        self, in_channels: int, image_size: int | tuple[int, int], num_classes: int, *, norm: Norm = "instance"
     ) -> None:
         super().__init__(in_channels, image_size, num_classes)
         check_choice(f"{type(self).__name__}.norm", norm, Norm)

@@ -50,12 +50,13 @@ class MultiFormation(Pixels):
         self,
         factor: int = 2,
         space: Space = "pixel",
+        *,
         clamp: Clamp = "every_network",
         most_matched: int | None = None,
         decoding: Decoding = "uniform",
         bound: int = BOUND,
     ) -> None:
-        super().__init__(space, clamp, most_matched)
+        super().__init__(space, clamp, most_matched=most_matched)
         for name, value in (("factor", factor), ("bound", bound)):
             if value < 1:
                 raise SettingsError(f"Expected MultiFormation.{name} to be 1 or more, got {value}.")
@@ -67,7 +68,9 @@ class MultiFormation(Pixels):
     @property
     def for_training(self) -> Self:
         """Itself, but with ``uniform`` decoding in place of ``bound``, as IDC evaluates."""
-        return type(self)(self.factor, self.space, self.clamp) if self.decoding == "bound" else self
+        if self.decoding != "bound":
+            return self
+        return type(self)(self.factor, self.space, clamp=self.clamp)
 
     def check_size(self, image_size: tuple[int, int]) -> None:
         """Refuse images with fewer pixels a side than cells."""

@@ -23,7 +23,7 @@ class Pixels(Parametrization):
         most_matched: See :class:`Parametrization`.
     """
 
-    def __init__(self, space: Space = "normalized", clamp: Clamp = "never", most_matched: int | None = None) -> None:
+    def __init__(self, space: Space = "normalized", clamp: Clamp = "never", *, most_matched: int | None = None) -> None:
         super().__init__(clamp, most_matched)
         check_choice(f"{type(self).__name__}.space", space, Space)
         self.space = space

@@ -44,6 +44,7 @@ class Representative(Sampling):
         self,
         batch_size: int = 128,
         interval: int = 10,
+        *,
         per_cluster: int = 1,
         subset: int | None = None,
         chunk: int = 512,

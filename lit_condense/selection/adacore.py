@@ -51,6 +51,7 @@ class AdaCore(NearestCover):
         self,
         damping: float = DEFAULT_DAMPING,
         weighted: bool = False,
+        *,
         hessian: Hessian = "sample",
         variant: LCMatVariant = "definition",
     ) -> None:

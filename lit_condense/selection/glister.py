@@ -46,6 +46,7 @@ class Glister(GradientSelection):
         self,
         step: float = DEFAULT_STEP,
         validation: ValidationClasses = "all",
+        *,
         variant: GlisterVariant = "definition",
     ) -> None:
         if not (step > 0 and math.isfinite(step)):

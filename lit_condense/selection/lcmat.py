@@ -47,6 +47,7 @@ class LCMatS(NearestCover):
         self,
         rho: float = DEFAULT_RHO,
         coordinates: int = DEFAULT_COORDINATES,
+        *,
         weighted: bool = False,
         variant: LCMatVariant = "definition",
     ) -> None:

@@ -51,6 +51,7 @@ class Scoring:
         self,
         epochs: int = 10,
         lr: float = 0.1,
+        *,
         momentum: float = 0.9,
         nesterov: bool = True,
         weight_decay: float = 5e-4,

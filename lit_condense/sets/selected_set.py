@@ -58,6 +58,7 @@ class SelectedSet(EvaluatedSet):
         self,
         selection: Selection,
         ipc: int | list[int] | None = None,
+        *,
         fraction: float | None = None,
         balanced: bool = True,
         weighted: bool = False,

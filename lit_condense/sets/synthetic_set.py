@@ -89,6 +89,7 @@ class SyntheticSet(EvaluatedSet):
         self,
         ipc: int | list[int] = 1,
         network: NetworkFactory = ConvNet,
+        *,
         inner: InnerLoop | None = None,
         sampling: Sampling | None = None,
         parametrization: Parametrization | None = None,

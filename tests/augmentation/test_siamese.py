@@ -145,7 +145,9 @@ def test_scale_rotate_flip_and_color_keep_to_the_published_ranges():
 
 def test_strengths_reach_the_operations():
     images = images_of(3)
-    calm = AlwaysOn(["color", "flip", "crop", "cutout"], 0.0, 0.0, 1.0, crop=0.0, cutout=0.0, flip=0.0)
+    calm = AlwaysOn(
+        ["color", "flip", "crop", "cutout"], 0.0, saturation=0.0, contrast=1.0, crop=0.0, cutout=0.0, flip=0.0
+    )
     result = calm.apply(images, calm.draw(KEYS[0], (6, 5), 3))
     assert float((result - result.mean(dim=1, keepdim=True)).abs().max()) < 1e-12, "saturation 0 gives grey"
     assert torch.all(drawn(OneOf(["flip"], flip=1.0), "flip"))

@@ -68,7 +68,13 @@ def test_a_run_that_goes_on_from_a_checkpoint_compares_with_the_same_start(tmp_p
     kept = torch.load(tmp_path / "middle.ckpt", weights_only=True)["lit_condense"]["start"]
     assert (kept is None) == (name in ("noise", "random", "first"))
     again = SyntheticSet(
-        2, first.network, first.inner, first.sampling, init=STARTS[name], evaluation=first.evaluation, seed=3
+        2,
+        first.network,
+        inner=first.inner,
+        sampling=first.sampling,
+        init=STARTS[name],
+        evaluation=first.evaluation,
+        seed=3,
     )
     trainer = quiet_trainer(GradientMatching(), FinalReport(str(tmp_path)), max_steps=4)
     trainer.fit(again, datamodule=TinyData((20,) * 5), ckpt_path=tmp_path / "middle.ckpt")
@@ -85,7 +91,7 @@ def test_a_file_that_was_written_over_since_is_not_taken_for_the_start(tmp_path)
     start = first.start_set().images
     first.trainer.save_checkpoint(tmp_path / "middle.ckpt")
     save_condensed(tmp_path / "start", condensed_from(first, {}))
-    again = SyntheticSet(2, first.network, first.inner, first.sampling, init=first.init, seed=3)
+    again = SyntheticSet(2, first.network, inner=first.inner, sampling=first.sampling, init=first.init, seed=3)
     again.evaluation = first.evaluation
     trainer = quiet_trainer(GradientMatching(), max_steps=2)
     trainer.fit(again, datamodule=TinyData(), ckpt_path=tmp_path / "middle.ckpt")

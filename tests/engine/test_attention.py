@@ -38,7 +38,9 @@ def network_of(kind):
 def computed(network, dtype, classes_per_block, compile="never"):
     """The image gradient of three classes, and the loss."""
     real = DATA.real.at(torch.stack([DATA.real.indices_of(c) for c in range(3)])).to(dtype)
-    engine = Engine("exact", compile, classes_per_block).start(network, real[0], frozenset({"gradients"}), 2)
+    engine = Engine("exact", compile, classes_per_block=classes_per_block).start(
+        network, real[0], frozenset({"gradients"}), 2
+    )
     assert engine.image_gradient.together == (classes_per_block > 1)
     gradients, total = [], 0.0
     for classes in torch.split(LABELS, classes_per_block):

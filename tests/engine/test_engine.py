@@ -156,7 +156,9 @@ def test_a_chunk_of_no_images_is_refused():
 def test_fast_without_compiling_is_the_same_arithmetic():
     # bfloat16 is only used where it pays, and never on float64
     _, exact = update(network_of("instance"), [GradientMatching()], 1)
-    _, fast = update(network_of("instance"), [GradientMatching()], 1, engine=Engine("fast", "never", 1))
+    _, fast = update(
+        network_of("instance"), [GradientMatching()], 1, engine=Engine("fast", "never", classes_per_block=1)
+    )
     assert torch.equal(exact, fast)
 
 

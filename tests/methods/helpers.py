@@ -127,7 +127,7 @@ def matched(
     real, stored = NormalisedImages(real_of(counts)), stored_of(ipc)
     draws = (WholeClasses(), storage or Pixels(), NoAugmentation(), RandomKey(0), progress.update)
     gatherer = Gatherer(real, stored, labels_of(ipc), ipc, *draws)
-    engine = engine or Engine("exact", "never", per_block)
+    engine = engine or Engine("exact", "never", classes_per_block=per_block)
     running = engine.start(network, real_of(counts)[0], needs_of(losses))
     results = Parts(ranks).run(lambda share: match(running, gatherer, share, losses, progress))
     values = {loss.tag: sum(float(result.losses[loss.tag]) for result in results) for loss in losses}

@@ -70,7 +70,9 @@ def test_the_image_gradient_is_the_literal_one(case):
     gather, network = gathered(case)
     real = [gather.block([c]).real_images[0] for c in range(len(case.ipc))]
     largest = max(real, key=len)
-    running = Engine("exact", "never", case.per_block, case.chunk).start(network, largest, synthetic_images=case.ipc[0])
+    running = Engine("exact", "never", classes_per_block=case.per_block, real_chunk=case.chunk).start(
+        network, largest, synthetic_images=case.ipc[0]
+    )
 
     def update(share):
         return match(running, gather, share, LOSSES, Progress(2, 1, 0))

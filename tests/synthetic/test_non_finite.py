@@ -159,8 +159,8 @@ def test_the_count_goes_on_after_a_break(tmp_path):
     again = SyntheticSet(
         2,
         straight.network,
-        straight.inner,
-        straight.sampling,
+        inner=straight.inner,
+        sampling=straight.sampling,
         evaluation=straight.evaluation,
         seed=3,
         non_finite="skip",
