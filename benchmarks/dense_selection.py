@@ -14,11 +14,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from lit_condense.selection.adacore import DEFAULT_DAMPING
-from lit_condense.selection.cal import NEIGHBOURS
-from lit_condense.selection.glister import DEFAULT_STEP
-from lit_condense.selection.grad_match import DEFAULT_REGULARIZATION
-from lit_condense.selection.lcmat import DEFAULT_COORDINATES, DEFAULT_RHO
+from lit_condense.selection.methods.adacore import DEFAULT_DAMPING
+from lit_condense.selection.methods.cal import NEIGHBOURS
+from lit_condense.selection.methods.glister import DEFAULT_STEP
+from lit_condense.selection.methods.grad_match import DEFAULT_REGULARIZATION
+from lit_condense.selection.methods.lcmat import DEFAULT_COORDINATES, DEFAULT_RHO
 
 GLISTER_STEP = 0.1 * DEFAULT_STEP / 128
 """In units of learning rate over batch size of the scoring network's training."""

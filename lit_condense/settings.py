@@ -7,8 +7,10 @@ convention), so its settings can be read from the outside.
 from __future__ import annotations
 
 import functools
+import importlib
 import inspect
 import math
+import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import fields, is_dataclass
 from pathlib import Path
@@ -20,6 +22,10 @@ Plain = dict[str, Any]
 
 ROUNDING = 1e-12
 """Relative difference of two numbers that are taken to be the same."""
+
+
+PUBLIC = ("lit_condense.", "torch.optim.")
+"""Names that are written as short as they can be imported, so that they stay when a file moves."""
 
 
 def settings_of(thing: Any) -> Any:
@@ -57,8 +63,43 @@ def differences(before: Plain, now: Plain) -> list[str]:
     return [
         f"{name}: {old.get(name, missing)!r} then, {new.get(name, missing)!r} now"
         for name in sorted(old.keys() | new.keys())
-        if not _same(old.get(name, missing), new.get(name, missing))
+        if not _same(*(_comparable(name, side.get(name, missing)) for side in (old, new)))
     ]
+
+
+def public_path(target: Callable[..., Any]) -> str:
+    """Return the shortest name under which a class or function of this library can be imported, or its full one."""
+    full = f"{target.__module__}.{target.__qualname__}"
+    if not full.startswith(PUBLIC):
+        return full
+    packages = target.__module__.split(".")
+    for end in range(1, len(packages)):
+        name = ".".join(packages[:end])
+        if getattr(importlib.import_module(name), target.__qualname__, None) is target:
+            return f"{name}.{target.__qualname__}"
+    return full
+
+
+def canonical(path: str) -> str:
+    """Return the public path of what a path of any version names; the path itself where that is gone."""
+    parts = path.split(".")
+    if not path.startswith(PUBLIC):
+        return path
+    for end in range(len(parts) - 1, 0, -1):
+        try:
+            module = importlib.import_module(".".join(parts[:end]))
+        except ImportError:  # the file has moved: its package may still know the name
+            continue
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)
+            found = getattr(module, parts[-1], None)
+        if callable(found):
+            return public_path(found)
+    return path
+
+
+def _comparable(name: str, value: Any) -> Any:
+    return canonical(value) if name.rpartition(".")[2] == "class_path" and isinstance(value, str) else value
 
 
 def _same(one: Any, other: Any) -> bool:
@@ -72,7 +113,7 @@ def _same(one: Any, other: Any) -> bool:
 
 def _named(target: Callable[..., Any], arguments: Plain) -> Plain:
     return {
-        "class_path": f"{target.__module__}.{target.__qualname__}",
+        "class_path": public_path(target),
         "init_args": {name: settings_of(value) for name, value in arguments.items()},
     }
 

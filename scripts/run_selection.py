@@ -35,7 +35,7 @@ from lit_condense.selection import (
     Selection,
 )
 from lit_condense.sets.selected_set import SelectedSet
-from lit_condense.settings import Plain, settings_of
+from lit_condense.settings import Plain, differences, settings_of
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "results" / "selection"
@@ -149,7 +149,7 @@ def write(path: Path, records: list[Plain]) -> None:
 
 def is_same(record: Plain, identity: Plain) -> bool:
     """Return whether a record is of these settings; those without indices are from before sets were kept."""
-    return "indices" in record and all(record[name] == value for name, value in identity.items())
+    return "indices" in record and not differences({name: record[name] for name in identity}, identity)
 
 
 if __name__ == "__main__":

@@ -1,8 +1,10 @@
 from __future__ import annotations
 
 import functools
+import importlib
 import inspect
 import json
+import sys
 from pathlib import Path
 
 import pytest
@@ -20,7 +22,7 @@ from lit_condense.matching import GradientMatching
 from lit_condense.networks import MLP, ConvNet
 from lit_condense.parametrization import Pixels
 from lit_condense.sampling import RandomSampling
-from lit_condense.settings import differences, flat, settings_of
+from lit_condense.settings import canonical, differences, flat, settings_of
 
 CONFIGURABLE = [
     AlwaysOn,
@@ -54,7 +56,9 @@ def test_every_constructor_argument_can_be_read_back(factory):
     cls = class_of(factory)
     settings = settings_of(factory())
     names = [] if cls.__init__ is object.__init__ else list(inspect.signature(cls).parameters)
-    assert settings["class_path"] == f"{cls.__module__}.{cls.__qualname__}"
+    module, _, name = settings["class_path"].rpartition(".")
+    assert getattr(importlib.import_module(module), name) is cls
+    assert module.count(".") <= 1, "a class of the library is named as its room exports it"
     assert sorted(settings["init_args"]) == sorted(names)
     assert json.loads(json.dumps(settings)) == settings
 
@@ -74,7 +78,7 @@ def test_data_classes_become_their_fields():
 
 def test_arguments_are_read_from_the_object():
     settings = settings_of(TrainOnSynthetic(updates=3, lr=0.5))
-    assert settings["class_path"] == "lit_condense.inner.synthetic.TrainOnSynthetic"
+    assert settings["class_path"] == "lit_condense.inner.TrainOnSynthetic"
     assert settings["init_args"]["updates"] == 3
     assert settings["init_args"]["lr"] == 0.5
     assert settings["init_args"]["epochs"] is None
@@ -91,8 +95,8 @@ def test_a_default_written_out_is_no_difference():
 def test_nested_objects_are_read_through():
     settings = settings_of(Evaluation(networks=[MLP, functools.partial(ConvNet, norm="batch")]))
     assert [n["class_path"] for n in settings["init_args"]["networks"]] == [
-        "lit_condense.networks.mlp.MLP",
-        "lit_condense.networks.convnet.ConvNet",
+        "lit_condense.networks.MLP",
+        "lit_condense.networks.ConvNet",
     ]
 
 
@@ -113,3 +117,26 @@ def test_each_difference_names_the_setting_and_both_values():
     assert "model.ipc: 1 then, 10 now" in lines
     assert any(line.startswith("gone: True then") and "absent" in line for line in lines)
     assert any(line.startswith("model.new:") and "'x' now" in line for line in lines)
+
+
+@pytest.mark.parametrize(
+    ("written", "path"),
+    [
+        ("lit_condense.parametrization.initial.RandomReal", "lit_condense.init.RandomReal"),  # before its room moved
+        ("lit_condense.selection.adacore.AdaCore", "lit_condense.selection.AdaCore"),
+        ("lit_condense.parametrization.pixels.Pixels", "lit_condense.parametrization.Pixels"),
+        ("torch.optim.sgd.SGD", "torch.optim.SGD"),
+        ("lit_condense.nothing.Nothing", "lit_condense.nothing.Nothing"),
+        ("os.system", "os.system"),
+    ],
+)
+def test_a_name_that_an_earlier_version_wrote_is_the_present_one(written, path):
+    assert canonical(written) == path
+    before, now = ({"init": {"class_path": name, "init_args": {}}} for name in (written, path))
+    assert differences(before, now) == []
+    assert differences(before, {"init": {"class_path": "lit_condense.init.Noise", "init_args": {}}})
+
+
+def test_comparing_imports_nothing_that_a_file_names():
+    assert canonical("this.Zen") == "this.Zen"
+    assert "this" not in sys.modules

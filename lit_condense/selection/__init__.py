@@ -1,25 +1,27 @@
 """Selections of real images (coresets): what is kept, scored by which network."""
 
-from lit_condense.selection.adacore import AdaCore
 from lit_condense.selection.base import Candidates, Choice, ScoringView, Selection, Validation
 from lit_condense.selection.budget import Budget
-from lit_condense.selection.cal import CAL
-from lit_condense.selection.contextual_diversity import ContextualDiversity
-from lit_condense.selection.craig import CRAIG
-from lit_condense.selection.deepfool import DeepFool
-from lit_condense.selection.glister import Glister
-from lit_condense.selection.grad_match import GradMatch
 from lit_condense.selection.gradients import GradientSelection
-from lit_condense.selection.herding import Herding
-from lit_condense.selection.k_center import KCenterGreedy
-from lit_condense.selection.kmeans import KMeansNearest
-from lit_condense.selection.lcmat import LCMatS
-from lit_condense.selection.random import RandomSubset
-from lit_condense.selection.scores import EL2N, Forgetting, GraNd, ScoreSelection
+from lit_condense.selection.methods.adacore import AdaCore
+from lit_condense.selection.methods.cal import CAL
+from lit_condense.selection.methods.contextual_diversity import ContextualDiversity
+from lit_condense.selection.methods.craig import CRAIG
+from lit_condense.selection.methods.deepfool import DeepFool
+from lit_condense.selection.methods.errors import EL2N, GraNd
+from lit_condense.selection.methods.forgetting import Forgetting
+from lit_condense.selection.methods.glister import Glister
+from lit_condense.selection.methods.grad_match import GradMatch
+from lit_condense.selection.methods.herding import Herding
+from lit_condense.selection.methods.k_center import KCenterGreedy
+from lit_condense.selection.methods.kmeans import KMeansNearest
+from lit_condense.selection.methods.lcmat import LCMatS
+from lit_condense.selection.methods.random import RandomSubset
+from lit_condense.selection.methods.submodular import FacilityLocation, GraphCut, LogDeterminant
+from lit_condense.selection.methods.uncertainty import Entropy, LeastConfidence, Margin
+from lit_condense.selection.scored import ScoreSelection
 from lit_condense.selection.scoring import Scoring
 from lit_condense.selection.select import Subset, select, select_now
-from lit_condense.selection.submodular import FacilityLocation, GraphCut, LogDeterminant
-from lit_condense.selection.uncertainty import Entropy, LeastConfidence, Margin
 
 __all__ = [
     "CAL",

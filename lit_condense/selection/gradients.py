@@ -16,7 +16,7 @@ from lit_condense.functional import greedy
 from lit_condense.functional.last_layer_geometry import pairs
 from lit_condense.rng import RandomKey
 from lit_condense.selection.base import Candidates, Choice, ScoringView, Selection
-from lit_condense.selection.scores import in_index_order, require_finite
+from lit_condense.selection.candidates import in_index_order, require_finite
 
 MOST_PAIRED = 16_384
 """Candidates of which every pair can be compared: their float32 matrix takes 1 GiB."""

@@ -109,8 +109,11 @@ def _resolved(path: str) -> type:
         found: Any = _module(".".join(parts[:cut]))
         if found is None:
             continue
+        package = found
         for name in parts[cut:]:
             found = getattr(found, name, None)
+        if not isinstance(found, type):  # the file has moved since: its package may still know the name
+            found = getattr(package, parts[-1], None)
         if isinstance(found, type):
             return found
         raise UnmakeableError(f"{path} is not the name of a class")

@@ -9,6 +9,7 @@ from torch import nn
 
 from lit_condense.data import Normalization, RealImages
 from lit_condense.errors import DataError, SettingsError
+from lit_condense.functional.geometry import symmetric_divergence
 from lit_condense.rng import RandomKey
 from lit_condense.selection import (
     CAL,
@@ -19,7 +20,6 @@ from lit_condense.selection import (
     KMeansNearest,
     ScoringView,
 )
-from lit_condense.selection.contextual_diversity import symmetric_divergence
 from lit_condense.settings import settings_of
 
 KEY = RandomKey(5).fold("selection")

@@ -23,7 +23,7 @@ from lit_condense.selection import (
     Validation,
     gradients,
 )
-from lit_condense.selection.grad_match import matching_pursuit, non_negative_least_squares
+from lit_condense.selection.methods.grad_match import matching_pursuit, non_negative_least_squares
 from lit_condense.settings import settings_of
 from tests.oracles import selection as oracle
 

@@ -8,6 +8,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from lit_condense.errors import DataError, SettingsError
+from lit_condense.functional import geometry
 from lit_condense.networks import ConvNet
 from lit_condense.rng import RandomKey
 from lit_condense.selection import (
@@ -19,9 +20,8 @@ from lit_condense.selection import (
     GraNd,
     LeastConfidence,
     Margin,
-    cal,
-    uncertainty,
 )
+from lit_condense.selection.methods import uncertainty
 from lit_condense.settings import settings_of
 from tests.selection.test_geometric_selections import (
     KEY,
@@ -226,7 +226,7 @@ def literal_cal(features, logits, neighbours):
 @pytest.mark.parametrize("neighbours", [1, 4, 10, 30])
 @pytest.mark.parametrize("block", [1, 40, 2**23])
 def test_cal_is_the_mean_divergence_from_the_nearest_neighbours(neighbours, block, monkeypatch):
-    monkeypatch.setattr(cal, "BLOCK_ENTRIES", block)
+    monkeypatch.setattr(geometry, "BLOCK_ENTRIES", block)
     features, logits = 5 + normal(12, 3, seed=1), 2 * normal(12, 4, seed=2)
     candidates, wanted = candidates_of(features, logits), literal_cal(features, logits, neighbours)
     assert CAL(neighbours).priorities(candidates).tolist() == pytest.approx(wanted, rel=1e-4)

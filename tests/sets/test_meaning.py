@@ -40,7 +40,7 @@ def last(folder):
 def test_a_config_without_the_parametrization_is_refused(packed, capsys, stage):
     folder, _, plain = packed
     message = refusal(capsys, stage, *plain, *last(folder))
-    assert "MultiFormation' then, 'lit_condense.parametrization.pixels.Pixels' now" in message
+    assert "MultiFormation' then, 'lit_condense.parametrization.Pixels' now" in message
     assert "parametrization.init_args.factor: 2 then, '(absent)' now" in message
     assert not (folder.parent / "plain" / "condensed.safetensors").exists()
 

@@ -25,7 +25,7 @@ from lit_condense.networks import MLP, ConvNet
 from lit_condense.parametrization import MultiFormation, Pixels
 from lit_condense.sampling import Representative
 from lit_condense.selection import GraNd, Herding, RandomSubset, Scoring
-from lit_condense.sets.rebuilding import arguments_of
+from lit_condense.sets.rebuilding import arguments_of, rebuilt
 from lit_condense.settings import settings_of
 from tests.cli_helpers import REPOSITORY, cli
 from tests.helpers import TinyData, fitted, quiet_trainer, tiny_convnet
@@ -229,3 +229,9 @@ def test_arguments_without_annotations_are_told_apart_by_their_class():
     assert type(made["selection"]) is RandomSubset
     assert made["number"] == 2
     assert yaml.safe_load(yaml.safe_dump(plain)) == plain
+
+
+def test_a_class_whose_file_has_moved_is_found_by_the_name_it_was_saved_under():
+    with pytest.warns(FutureWarning, match=r"lit_condense\.init\.RandomReal"):
+        start = rebuilt({"class_path": "lit_condense.parametrization.initial.RandomReal", "init_args": {}}, RandomReal)
+    assert type(start) is RandomReal

@@ -12,8 +12,10 @@ import torch
 from torch import Tensor
 
 from lit_condense.errors import check_choice
+from lit_condense.functional.geometry import ROWS
 from lit_condense.selection.base import Candidates
-from lit_condense.selection.scores import ROWS, ScoreSelection, Variant
+from lit_condense.selection.candidates import Variant
+from lit_condense.selection.scored import ScoreSelection
 
 DEEPCORE_EPSILON = 1e-6
 """Inside the logarithm of DeepCore's entropy."""

@@ -12,9 +12,9 @@ from lit_condense.errors import SettingsError, check_choice
 from lit_condense.functional.last_layer_geometry import preconditioned_gradient_products
 from lit_condense.functional.preconditioning import mean_preconditioned_distances, program_preconditioned_distances
 from lit_condense.selection.base import ScoringView
+from lit_condense.selection.candidates import LCMatVariant
 from lit_condense.selection.gradients import NearestCover
 from lit_condense.selection.program import PROGRAM_OFFSET
-from lit_condense.selection.scores import LCMatVariant
 
 Hessian = Literal["mean", "sample"]
 

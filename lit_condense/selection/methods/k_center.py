@@ -5,17 +5,13 @@ Letters: n candidates, d features, k images to keep.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Literal
 
-import torch
-from torch import Tensor
-
 from lit_condense.errors import check_choice
+from lit_condense.functional.geometry import euclidean, farthest_first, mean_feature
 from lit_condense.rng import RandomKey
 from lit_condense.selection.base import Candidates, Choice, Selection
-from lit_condense.selection.herding import euclidean, finite_features, mean_feature
-from lit_condense.selection.scores import in_index_order
+from lit_condense.selection.candidates import finite_features, in_index_order, random_row
 
 Start = Literal["random", "medoid"]
 
@@ -51,30 +47,3 @@ class KCenterGreedy(Selection):
         else:
             first = random_row(len(features), key)
         return Choice(order[farthest_first(lambda index: euclidean(features, features[index]), first, count)])
-
-
-def random_row(n: int, key: RandomKey) -> int:
-    """Draw a number from 0 to ``n - 1``."""
-    return int(torch.randint(n, (1,), generator=key.generator()))
-
-
-def farthest_first(distances_to: Callable[[int], Tensor], first: int, count: int) -> Tensor:
-    """Return rows that each are the farthest from the nearest row before them.
-
-    Args:
-        distances_to: Gives the distances ``(n,)`` of all rows to one row, 0 or more.
-        first: The first row.
-        count: Rows to return, at most n.
-
-    Returns:
-        ``(count,)`` different rows, on the CPU; of equally far ones, the first.
-    """
-    chosen = [first]
-    nearest = distances_to(first)
-    nearest[first] = -1  # below every distance: never again, not even among duplicates
-    while len(chosen) < count:
-        index = int(nearest.argmax())
-        chosen.append(index)
-        nearest = torch.minimum(nearest, distances_to(index))
-        nearest[index] = -1
-    return torch.tensor(chosen)

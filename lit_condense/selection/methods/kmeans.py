@@ -10,7 +10,7 @@ from lit_condense.errors import check_choice
 from lit_condense.functional.kmeans import kmeans, nearest_distinct
 from lit_condense.rng import RandomKey
 from lit_condense.selection.base import Candidates, Choice, Selection
-from lit_condense.selection.scores import in_index_order, require_finite
+from lit_condense.selection.candidates import in_index_order, require_finite
 
 Space = Literal["pixels", "features"]
 

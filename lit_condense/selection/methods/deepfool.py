@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from lit_condense.data.batching import batches
 from lit_condense.errors import SettingsError
 from lit_condense.selection.base import Candidates
-from lit_condense.selection.scores import ScoreSelection
+from lit_condense.selection.scored import ScoreSelection
 
 ITERATIONS = 50
 """Moosavi-Dezfooli et al., CVPR 2016."""

@@ -9,9 +9,9 @@ from torch import Tensor
 from lit_condense.errors import check_choice
 from lit_condense.functional.last_layer_geometry import gradient_products
 from lit_condense.selection.base import Candidates, Choice, ScoringView
+from lit_condense.selection.candidates import Variant
 from lit_condense.selection.gradients import NearestCover
 from lit_condense.selection.program import program_scales
-from lit_condense.selection.scores import Variant
 
 
 class CRAIG(NearestCover):

@@ -10,9 +10,9 @@ from torch import Tensor
 from lit_condense.errors import SettingsError, check_choice
 from lit_condense.functional.last_layer_geometry import OuterProducts, gradient_products
 from lit_condense.selection.base import Candidates, Choice
+from lit_condense.selection.candidates import Variant, require_finite
 from lit_condense.selection.gradients import GradientSelection
 from lit_condense.selection.program import program_scales
-from lit_condense.selection.scores import Variant, require_finite
 
 DEFAULT_REGULARIZATION = 1.0
 """DeepCore's lambda."""

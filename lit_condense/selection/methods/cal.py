@@ -9,16 +9,13 @@ import torch
 from torch import Tensor
 
 from lit_condense.errors import SettingsError, check_choice
+from lit_condense.functional.geometry import nearest_others, rows_at_once, symmetric_divergence
 from lit_condense.selection.base import Candidates
-from lit_condense.selection.contextual_diversity import log_predictions, symmetric_divergence
-from lit_condense.selection.herding import finite_features, mean_feature
-from lit_condense.selection.scores import ScoreSelection, Variant
+from lit_condense.selection.candidates import Variant, finite_features, log_predictions
+from lit_condense.selection.scored import ScoreSelection
 
 NEIGHBOURS = 10
 """Margatina et al., EMNLP 2021."""
-
-BLOCK_ENTRIES = 2**22
-"""Distances (or probabilities) held at a time: 16 MiB in float32, and some times that to rank them."""
 
 
 class CAL(ScoreSelection):
@@ -49,34 +46,7 @@ class CAL(ScoreSelection):
         if len(features) == 1:
             return torch.zeros(1)
         neighbours = nearest_others(features, min(self.neighbours, len(features) - 1))
-        rows = _rows_at_once(neighbours.shape[1] * predicted.shape[1])
+        rows = rows_at_once(neighbours.shape[1] * predicted.shape[1])
         parts = zip(torch.split(predicted, rows), torch.split(neighbours, rows), strict=True)
         scores = torch.cat([symmetric_divergence(own.unsqueeze(1), predicted[near]).mean(1) for own, near in parts])
         return scores if self.variant == "definition" else -scores
-
-
-def nearest_others(features: Tensor, count: int) -> Tensor:
-    """Return the ``count`` nearest other rows of each row of ``(n, d)`` features: ``(n, count)``, ascending."""
-    centred = features - mean_feature(features).to(features.dtype)  # small norms: products round less
-    norms = torch.linalg.vector_norm(centred, dim=1).square()
-    found = []
-    for rows in torch.split(torch.arange(len(features), device=features.device), _rows_at_once(len(features))):
-        # squared distances less the row's own squared norm, which changes no order
-        distances = torch.addmm(norms, centred[rows], centred.T, alpha=-2)
-        distances[torch.arange(len(rows), device=rows.device), rows] = torch.inf
-        found.append(_smallest(distances, count))
-    return torch.cat(found)
-
-
-def _smallest(values: Tensor, count: int) -> Tensor:
-    """Return the columns of the ``count`` smallest values of each row, ascending; of equal values, the first ones."""
-    # topk alone takes any of the equal ones, and sorting takes longer than the distances
-    largest = values.topk(count, dim=1, largest=False).values[:, -1:]
-    below, equal = values < largest, values == largest
-    free = count - below.sum(1, keepdim=True)
-    kept = below | (equal & (equal.cumsum(1, dtype=torch.int32) <= free))
-    return kept.nonzero()[:, 1].view(-1, count)
-
-
-def _rows_at_once(entries: int) -> int:
-    return max(1, BLOCK_ENTRIES // entries)

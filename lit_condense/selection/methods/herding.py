@@ -1,4 +1,4 @@
-"""Herding, and the feature geometry it shares with the other geometric selections.
+"""Herding.
 
 Letters: n candidates, d features, k images to keep.
 """
@@ -9,9 +9,10 @@ import torch
 from torch import Tensor
 
 from lit_condense.errors import check_choice
+from lit_condense.functional.geometry import euclidean, mean_feature
 from lit_condense.rng import RandomKey
 from lit_condense.selection.base import Candidates, Choice, Selection
-from lit_condense.selection.scores import ROWS, Variant, in_index_order, require_finite
+from lit_condense.selection.candidates import Variant, finite_features, in_index_order
 
 
 class Herding(Selection):
@@ -38,33 +39,6 @@ class Herding(Selection):
         ordered, order = in_index_order(candidates)
         features = finite_features(ordered, "Herding")
         return Choice(order[_herd(features, count, farthest=self.variant == "deepcore")])
-
-
-def finite_features(candidates: Candidates, method: str) -> Tensor:
-    """Return the first network's features ``(n, d)``.
-
-    Raises:
-        DataError: Some are NaN, infinite or too large to square.
-    """
-    features = candidates.view.features
-    # four times: then the squared distance of any two is finite too
-    require_finite(torch.linalg.vector_norm(features, dim=1).mul(4).square().isfinite(), "features", method)
-    return features
-
-
-def mean_feature(features: Tensor) -> Tensor:
-    """Return the mean of ``(n, d)`` features, ``(d,)`` float64."""
-    # block by block: converting all of them at once would take twice their memory
-    return torch.stack([part.double().sum(0) for part in torch.split(features, ROWS)]).sum(0) / len(features)
-
-
-def euclidean(features: Tensor, point: Tensor) -> Tensor:
-    """Return the distances ``(n,)`` of ``(n, d)`` features to a point ``(d,)``.
-
-    From the differences themselves, not from products: equal features get equal distances, 0 where they are the point.
-    """
-    wanted = point.to(features.dtype).unsqueeze(0)
-    return torch.cdist(features, wanted, compute_mode="donot_use_mm_for_euclid_dist").squeeze(1)
 
 
 def _herd(features: Tensor, count: int, farthest: bool) -> Tensor:

@@ -12,8 +12,8 @@ from lit_condense.errors import SettingsError, check_choice
 from lit_condense.functional import greedy
 from lit_condense.functional.last_layer_geometry import gradient_products
 from lit_condense.selection.base import Candidates, Choice, ScoringView
+from lit_condense.selection.candidates import Variant
 from lit_condense.selection.gradients import PairwiseSelection
-from lit_condense.selection.scores import Variant
 
 
 class _CosineKernel(PairwiseSelection):

@@ -1,16 +1,11 @@
-"""Contextual diversity, and the divergence between predictions that it shares with CAL.
-
-Letters: n candidates, K classes, k images to keep.
-"""
+"""Contextual diversity."""
 
 from __future__ import annotations
 
-from torch import Tensor
-
+from lit_condense.functional.geometry import farthest_first, symmetric_divergence
 from lit_condense.rng import RandomKey
 from lit_condense.selection.base import Candidates, Choice, Selection
-from lit_condense.selection.k_center import farthest_first, random_row
-from lit_condense.selection.scores import in_index_order, require_finite
+from lit_condense.selection.candidates import in_index_order, log_predictions, random_row
 
 
 class ContextualDiversity(Selection):
@@ -31,22 +26,3 @@ class ContextualDiversity(Selection):
         first = random_row(len(predicted), key)
         chosen = farthest_first(lambda index: symmetric_divergence(predicted, predicted[index]), first, count)
         return Choice(order[chosen])
-
-
-def log_predictions(candidates: Candidates, method: str) -> Tensor:
-    """Return the logarithms of the first network's softmax outputs, ``(n, K)``.
-
-    Raises:
-        DataError: Logits are NaN or infinite.
-    """
-    logits = candidates.view.logits
-    require_finite(logits.isfinite().all(1), "logits", method)
-    return logits.log_softmax(1)
-
-
-def symmetric_divergence(log_p: Tensor, log_q: Tensor) -> Tensor:
-    """Return ``(KL(p || q) + KL(q || p)) / 2``, 0 or more, of log-probabilities ``(*, K)`` that broadcast.
-
-    Summed as ``(p - q) (log p - log q) / 2``, finite even where a probability rounds to 0.
-    """
-    return ((log_p.exp() - log_q.exp()) * (log_p - log_q)).sum(-1).div(2).clamp(min=0)

@@ -11,9 +11,9 @@ from torch import Tensor
 from lit_condense.errors import DataError, SettingsError, check_choice
 from lit_condense.functional.last_layer_geometry import OuterProducts, gradient_products, precise_softmax_error
 from lit_condense.selection.base import Candidates, Choice, Validation
+from lit_condense.selection.candidates import require_finite
 from lit_condense.selection.gradients import GradientSelection
 from lit_condense.selection.program import program_scales
-from lit_condense.selection.scores import require_finite
 
 ValidationClasses = Literal["all", "class"]
 

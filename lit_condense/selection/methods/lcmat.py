@@ -15,9 +15,9 @@ from lit_condense.functional.last_layer_geometry import (
     widest_coordinates,
 )
 from lit_condense.selection.base import ScoringView
+from lit_condense.selection.candidates import LCMatVariant
 from lit_condense.selection.gradients import NearestCover
 from lit_condense.selection.program import PROGRAM_OFFSET, program_scales
-from lit_condense.selection.scores import LCMatVariant
 
 DEFAULT_RHO = 0.05
 """The program's default; the paper tunes rho in {0.01, 0.05, 0.1, 0.5}."""
