@@ -20,7 +20,7 @@ from jsonargparse import auto_cli
 from benchmarks.common import RESULTS, RandomImages, child, machine, now, spread, write
 from benchmarks.straightforward import evaluate
 from lit_condense.data import CondenseDataModule, Digits
-from lit_condense.evaluation import Evaluation, Judge, SmallSet
+from lit_condense.evaluation import Evaluation, Evaluator, SmallSet
 from lit_condense.networks import ConvNet
 from lit_condense.rng import RandomKey
 from lit_condense.runs.memory import keep_freed_memory
@@ -115,7 +115,7 @@ def judged_by(
         ]
 
     def judge(epochs: int) -> list[float]:
-        judge = Judge(Evaluation(epochs=epochs), test, images, RandomKey(0), test.device)
+        judge = Evaluator(Evaluation(epochs=epochs), test, images, RandomKey(0), test.device)
         return list(judge.score(factory, lambda _: small, networks, Share()).accuracies)
 
     run = {"straightforward": straightforward, "judge": judge}[who]

@@ -116,14 +116,14 @@ def agreement(module: SyntheticSet) -> dict[str, float]:
     progress = Progress(0, 0, 0)
     module._renew(0)
     quick = module._match(progress).gradient.double()
-    engine, network = module._engine, module.inner_network.network
+    engine, network = module._running, module.inner_network.network
     module.inner_network.network = network.double()
     example = torch.zeros(8, *SHAPE, dtype=torch.float64, device=module.device)
     needs = needs_of(module.matching_losses) | module.sampling.needs
-    module._engine = Engine("exact", "never", classes_per_block=1, record=False).start(network, example, needs)
+    module._running = Engine("exact", "never", classes_per_block=1, record=False).start(network, example, needs)
     module.images.data = module.images.data.double()
     exact = module._match(progress).gradient
-    module.images.data, module.inner_network.network, module._engine = (
+    module.images.data, module.inner_network.network, module._running = (
         module.images.data.float(),
         network.float(),
         engine,

@@ -287,10 +287,10 @@ class OwnLoop(TrainOnSynthetic):
     def updates_per_network(self, ipc):
         return self.given
 
-    def begin(self, inner, material, key):
+    def begin(self, inner, context, key):
         return self.function(inner)
 
-    def advance(self, inner, material, progress, key):
+    def advance(self, inner, context, progress, key):
         return self.function(inner)
 
 

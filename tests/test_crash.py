@@ -25,7 +25,7 @@ from tests.test_resume import same, tensor_bytes
 MOMENTS = {
     SyntheticSet.training_step.__name__: 3000,  # an update
     TrainOnSynthetic._train_epoch.__name__: 400,  # training of the inner network
-    SyntheticSet._judge.__name__: 1500,  # an evaluation
+    SyntheticSet._evaluate.__name__: 1500,  # an evaluation
     write_atomically.__name__: 60,  # a checkpoint, until it is renamed
     # the checkpoints of one update: one is written, one removed, last is written
     ModelCheckpoint._save_topk_checkpoint.__name__: 900,

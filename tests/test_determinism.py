@@ -58,7 +58,7 @@ def test_a_fit_leaves_the_global_generators_as_they_were(trainer):
 
 def assert_quick_evaluation_is_of_the_set(module):
     """What the last validation logged is what the networks that it names say of the set as it is now."""
-    judge, current = module.judge(), module.training_set()
+    judge, current = module.evaluator(), module.training_set()
     found = [judge.accuracy(module.network, i, current)[0] for i in range(module.evaluation.quick_repeats)]
     assert float(module.trainer.callback_metrics["val/acc"]) == pytest.approx(sum(found) / len(found))
 

@@ -11,7 +11,7 @@ from torch.nn.functional import cosine_similarity
 
 from lit_condense.data import Digits
 from lit_condense.engine import Block, Engine
-from lit_condense.evaluation import Evaluation, Judge, SmallSet
+from lit_condense.evaluation import Evaluation, Evaluator, SmallSet
 from lit_condense.matching import CurvatureMatching, FeatureMatching, GradientMatching, Progress
 from lit_condense.networks import ConvNet, build_network
 from lit_condense.rng import RandomKey
@@ -125,7 +125,7 @@ def test_networks_are_judged_on_a_gpu_as_on_a_cpu():
     def accuracies(device):
         real, test = data.real.to(device), data.test.to(device)
         judged = SmallSet(real.at(chosen), real.labels_at(chosen))
-        judge = Judge(Evaluation(epochs=60), test, "digits", RandomKey(0), test.device)
+        judge = Evaluator(Evaluation(epochs=60), test, "digits", RandomKey(0), test.device)
         return judge.score(functools.partial(ConvNet, width=32, depth=2), lambda _: judged, 3, Share()).accuracies
 
     assert list(accuracies("cuda")) == pytest.approx(list(accuracies("cpu")), abs=0.03)

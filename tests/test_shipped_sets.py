@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from lit_condense.data import Digits
-from lit_condense.evaluation import Evaluation, Judge, SmallSet
+from lit_condense.evaluation import Evaluation, Evaluator, SmallSet
 from lit_condense.export import load_condensed
 from lit_condense.export.condensed_set import FILE_NAME, SHIPPED, shipped
 from lit_condense.networks import ConvNet
@@ -62,7 +62,7 @@ def judged_again(condensed, data):
     images, labels, card = condensed
     protocol = card["evaluation"]["condensed"][0]["recipe"]["protocol"]
     cpu = torch.device("cpu")
-    judge = Judge(Evaluation(protocol), data.test, data.dataset_name, RandomKey(card["seed"]), cpu)
+    judge = Evaluator(Evaluation(protocol), data.test, data.dataset_name, RandomKey(card["seed"]), cpu)
     # the name of a network is part of the key that its initial weights are drawn by
     changed = card["method"]["model"]["network"]["init_args"]
     network = functools.partial(ConvNet, width=changed["width"], depth=changed["depth"])

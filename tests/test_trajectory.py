@@ -164,9 +164,9 @@ class Counting(TrainOnSynthetic):
         super().__init__(updates=3, epochs=1)
         self.trained_after = []
 
-    def advance(self, inner, material, progress, key):
+    def advance(self, inner, context, progress, key):
         self.trained_after.append(progress.update)
-        super().advance(inner, material, progress, key)
+        super().advance(inner, context, progress, key)
 
 
 def test_a_network_is_not_trained_after_its_last_update():

@@ -46,7 +46,7 @@ class Clock:
         return seconds
 
 
-class Region(Generic[Arguments, Result]):
+class CompiledFunction(Generic[Arguments, Result]):
     """A function that is compiled at its first call, once for each shape of its arguments.
 
     Where the platform or the code cannot be compiled, it goes on without, with one warning a run.
@@ -55,7 +55,7 @@ class Region(Generic[Arguments, Result]):
         function: Pure tensor code.
         compiled: False leaves it as it is.
         clock: Counts what compiling takes, and remembers where it failed.
-        whole: Whether it must become one graph, because both derivatives are taken inside. Otherwise what cannot be
+        fullgraph: Whether it must become one graph, because both derivatives are taken inside. Otherwise what cannot be
             traced runs between two graphs.
         otherwise: What is called where compiling fails, or is not wanted: by default the function itself.
     """
@@ -65,14 +65,14 @@ class Region(Generic[Arguments, Result]):
         function: Callable[Arguments, Result],
         compiled: bool,
         clock: Clock,
-        whole: bool = False,
+        fullgraph: bool = False,
         otherwise: Callable[Arguments, Result] | None = None,
     ) -> None:
         self.compiled = compiled and not clock.failed
         self._otherwise = otherwise or function
         self._clock = clock
         self._callable: Callable[Arguments, Result] = (
-            torch.compile(function, dynamic=False, fullgraph=whole) if self.compiled else self._otherwise
+            torch.compile(function, dynamic=False, fullgraph=fullgraph) if self.compiled else self._otherwise
         )
 
     def __call__(self, *args: Arguments.args, **kwargs: Arguments.kwargs) -> Result:

@@ -1,7 +1,7 @@
 """The engine: from class blocks of real and synthetic images to the gradient of the matching losses in the images.
 
 It alone differentiates. For each block it forms the quantities the losses need on both sides, asks the losses for their
-values, and carries their derivative back through the network and the views to the stored images. Real gradients, which
+values, and carries their derivative back through the network and its input to the stored images. Real gradients, which
 are differentiated no further, are in :mod:`lit_condense.engine.first_order`, the synthetic side in
 :mod:`lit_condense.engine.image_gradient`; which of them run how says :mod:`lit_condense.engine.routes`.
 """
@@ -30,7 +30,7 @@ from lit_condense.rng import RandomKey
 
 GRADIENTS: frozenset[Need] = frozenset({"gradients"})
 
-Views = Callable[[Tensor], Tensor]
+ToNetworkInput = Callable[[Tensor], Tensor]
 """From stored images of a block to what the network sees, ``(k, m, C, H, W)``: decode, normalise, augment."""
 
 
@@ -44,7 +44,7 @@ class Block:
     """``(k, n)``."""
     stored: Tensor
     """The block's stored synthetic images, a differentiable leaf."""
-    views: Views
+    to_network_input: ToNetworkInput
     synthetic_labels: Tensor
     """``(k, m)``."""
     keys: tuple[RandomKey, ...] | None = None
@@ -77,8 +77,8 @@ class Engine:
             does not fit. By default all; where a run is compiled on a CPU, as many as fit the cache, unless layers draw
             (dropout) or use the statistics of their batch, which chunks would change. Else the result is the same to
             rounding.
-        record: Whether a GPU replays its work (:mod:`lit_condense.engine.recording`) where layers neither draw nor use
-            the statistics of their batch. The result is the same.
+        record: Whether a GPU replays its work (:mod:`lit_condense.engine.cuda_graphs`) where layers neither draw nor
+            use the statistics of their batch. The result is the same.
     """
 
     def __init__(
@@ -217,19 +217,19 @@ class RunningEngine:
         """
         if real is None:
             real = self.real_side(block, needs_of(losses)) if losses else Quantities()
-        views = block.views(block.stored)
+        seen = block.to_network_input(block.stored)
         gradient, values = self.image_gradient(
             losses,
-            self._weights_at(weights_at(losses, progress, only), views),
-            views,
+            self._weights_at(weights_at(losses, progress, only), seen),
+            seen,
             block.synthetic_labels,
             real,
             vectors or {},
             keys_of(block, "synthetic"),
         )
-        # the views (decoding, normalisation, augmentation) stay eager: their draws change with every update
-        stored = torch.autograd.grad(views, block.stored, grad_outputs=gradient)[0]
-        return BlockResult(stored, {loss.tag: value for loss, value in zip(losses, values, strict=True)})
+        # decoding, normalisation and augmentation stay eager: their draws change with every update
+        of_stored = torch.autograd.grad(seen, block.stored, grad_outputs=gradient)[0]
+        return BlockResult(of_stored, {loss.tag: value for loss, value in zip(losses, values, strict=True)})
 
     def real_side(self, block: Block, needs: frozenset[Need]) -> Quantities:
         """Return what the losses need of the real images, off the graph."""
@@ -247,7 +247,7 @@ class RunningEngine:
 
     def synthetic_side(self, block: Block, needs: frozenset[Need]) -> Quantities:
         """Return what the losses need of the synthetic images, off the graph."""
-        images, labels = block.views(block.stored.detach()), block.synthetic_labels
+        images, labels = block.to_network_input(block.stored.detach()), block.synthetic_labels
         return self._first_order(images, labels, needs, keys_of(block, "synthetic"), self.synthetic_batch)
 
     def _features(self, images: Tensor) -> Tensor:

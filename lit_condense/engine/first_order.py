@@ -10,10 +10,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from lit_condense.engine.compilation import Clock, Region
+from lit_condense.engine.compilation import Clock, CompiledFunction
+from lit_condense.engine.cuda_graphs import CudaGraphed, Outputs, kept
 from lit_condense.engine.forward import Forward
 from lit_condense.engine.quantities import one_block
-from lit_condense.engine.recording import Outputs, Recorded, kept
 from lit_condense.functional.gradients import trainable_parameters
 from lit_condense.matching.base import Need, Quantities
 from lit_condense.networks import evaluating
@@ -31,19 +31,21 @@ class FirstOrderLoss:
         compiled: Compile with ``torch.compile``; where the platform cannot, fall back to eager, in the network's own
             precision, with one warning.
         clock: Counts what compiling takes.
-        recorded: Replay gradients and outputs as recordings of the GPU (:mod:`lit_condense.engine.recording`), for a
+        recorded: Replay gradients and outputs as recordings of the GPU (:mod:`lit_condense.engine.cuda_graphs`), for a
             network whose layers neither draw nor keep statistics.
     """
 
     def __init__(self, forward: Forward, compiled: bool, clock: Clock | None = None, recorded: bool = False) -> None:
         self.forward = forward
         eager = Forward(forward.network, "exact", forward.outputs)
-        self._region = Region(partial(_loss, forward), compiled, clock or Clock(), otherwise=partial(_loss, eager))
+        self._region = CompiledFunction(
+            partial(_loss, forward), compiled, clock or Clock(), otherwise=partial(_loss, eager)
+        )
         self._parameters = trainable_parameters(forward.network)
         read = [*forward.network.parameters(), *forward.network.buffers()]
         slopes = partial(_slopes, self._region, list(self._parameters.values()), recorded)
-        self._slopes = Recorded(slopes, read, recorded)
-        self._outputs = Recorded(partial(_outputs, self._region), read, recorded)
+        self._slopes = CudaGraphed(slopes, read, recorded)
+        self._outputs = CudaGraphed(partial(_outputs, self._region), read, recorded)
 
     @property
     def compiled(self) -> bool:
@@ -88,7 +90,7 @@ class FirstOrderLoss:
             labels = torch.zeros(len(images), dtype=torch.int64, device=images.device)
             return cast(Tensor, self._lasting(self._outputs, images, labels)[0])
 
-    def _lasting(self, of: Recorded, images: Tensor, labels: Tensor) -> Sequence[Tensor | None]:
+    def _lasting(self, of: CudaGraphed, images: Tensor, labels: Tensor) -> Sequence[Tensor | None]:
         found = of(images, labels)
         return kept(found) if of.recorded else found  # the next call overwrites what was replayed
 
@@ -99,7 +101,7 @@ def _loss(forward: Forward, images: Tensor, labels: Tensor) -> LossAndOutputs:
 
 
 def _slopes(
-    loss_of: Region[[Tensor, Tensor], LossAndOutputs],
+    loss_of: CompiledFunction[[Tensor, Tensor], LossAndOutputs],
     parameters: Sequence[Tensor],
     lay_out: bool,
     images: Tensor,
@@ -113,7 +115,7 @@ def _slopes(
     return (_off(features), logits.detach(), *slopes)
 
 
-def _outputs(loss_of: Region[[Tensor, Tensor], LossAndOutputs], images: Tensor, labels: Tensor) -> Outputs:
+def _outputs(loss_of: CompiledFunction[[Tensor, Tensor], LossAndOutputs], images: Tensor, labels: Tensor) -> Outputs:
     with torch.no_grad():
         return loss_of(images, labels)[1:]
 

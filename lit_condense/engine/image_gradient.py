@@ -10,10 +10,10 @@ import torch
 from torch import Tensor
 
 from lit_condense.engine.class_batched import observe_together
-from lit_condense.engine.compilation import Clock, Region
+from lit_condense.engine.compilation import Clock, CompiledFunction
+from lit_condense.engine.cuda_graphs import CudaGraphed, Outputs, kept
 from lit_condense.engine.forward import Forward
 from lit_condense.engine.quantities import isolation, observe
-from lit_condense.engine.recording import Outputs, Recorded, kept
 from lit_condense.functional.attention import plain_attention
 from lit_condense.matching.base import MatchingLoss, Need, Quantities
 from lit_condense.rng import RandomKey
@@ -36,7 +36,7 @@ class ImageGradient:
         together: Whether eager blocks go through the network at once (:mod:`lit_condense.engine.class_batched`).
         clock: Counts what compiling takes.
         recorded: Whether blocks of ``shape`` are replayed, class by class, as recordings of the GPU
-            (:mod:`lit_condense.engine.recording`); for a network whose layers neither draw nor keep statistics.
+            (:mod:`lit_condense.engine.cuda_graphs`); for a network whose layers neither draw nor keep statistics.
     """
 
     def __init__(
@@ -57,8 +57,8 @@ class ImageGradient:
         self._record = recorded
         self._clock = clock
         self._read = [*forward.network.parameters(), *forward.network.buffers()]
-        self._regions: dict[tuple[str, ...], Region[..., Found]] = {}
-        self._recordings: dict[tuple[object, ...], Recorded] = {}
+        self._regions: dict[tuple[str, ...], CompiledFunction[..., Found]] = {}
+        self._recordings: dict[tuple[object, ...], CudaGraphed] = {}
 
     @property
     def compiled(self) -> bool:
@@ -122,7 +122,7 @@ class ImageGradient:
         gradients, values = zip(*found, strict=True)
         return torch.cat(gradients), torch.stack(values).sum(0)
 
-    def _region(self, losses: Sequence[MatchingLoss]) -> Region[..., Found]:
+    def _region(self, losses: Sequence[MatchingLoss]) -> CompiledFunction[..., Found]:
         """Return the compiled region of these losses: which are on may change in a run, and then changes back."""
         tags = tuple(loss.tag for loss in losses)
         if tags not in self._regions:
@@ -138,16 +138,16 @@ class ImageGradient:
                 observed = partial(observe, forward, create_graph=True, keys=[None])
                 return matched(observed, losses, weights, images, labels, real, vectors)
 
-            self._regions[tags] = Region(
+            self._regions[tags] = CompiledFunction(
                 partial(through, self.forward),
                 self._compile,
                 self._clock,
-                whole=True,
+                fullgraph=True,
                 otherwise=partial(through, self.eager),
             )
         return self._regions[tags]
 
-    def _replayed(self, losses: Sequence[MatchingLoss], region: Region[..., Found], one: OneClass) -> Found:
+    def _replayed(self, losses: Sequence[MatchingLoss], region: CompiledFunction[..., Found], one: OneClass) -> Found:
         """Call the region through a recording, which takes and returns nothing but tensors."""
         weights, images, labels, real, vectors = one
         optional = {"features": real.features, "logits": real.logits, "labels": real.labels}
@@ -162,13 +162,13 @@ class ImageGradient:
                 side = Quantities(gradients, **{name: next(left) for name in others}, classes=real.classes)
                 return _on_leaf(region, (weights, images, labels, side, {name: next(left) for name in pulled}))
 
-            self._recordings[kind] = Recorded(call, self._read, True)
+            self._recordings[kind] = CudaGraphed(call, self._read, True)
         recording = self._recordings[kind]
         found = recording(weights, images, labels, *real.gradients.values(), *rest.values(), *vectors.values())
         return cast(Found, tuple(kept(found) if recording.recorded else found))
 
 
-def _on_leaf(region: Region[..., Found], one: OneClass) -> Found:
+def _on_leaf(region: CompiledFunction[..., Found], one: OneClass) -> Found:
     """Call a region with its images as a leaf, made outside of it: torch 2.11 cannot trace that."""
     weights, images, *others = one
     return region(weights, images.detach().requires_grad_(), *others)

@@ -77,7 +77,7 @@ class Evaluation:
         quick_repeats: Fresh networks (of the first architecture) in each validation during ``fit`` and in ``validate``.
         epochs: Another number of epochs than the protocol's; the card says so.
         cutmix: Another probability of mixing a batch by CutMix than the protocol's (IDC on packed MNIST: 0).
-        start: Judge what a synthetic set started from too, under the identical recipe, in the final report.
+        start: Evaluate what a synthetic set started from too, under the identical recipe, in the final report.
         full_data_steps: SGD steps of the one network trained on all real images, at most 1,000; 0 leaves it out.
         baselines: Selections of real images that networks are trained on too, under the identical recipe, in the final
             report; default: random ones. They take as much storage as the set: where its stored images hold several
@@ -142,7 +142,7 @@ class Evaluation:
 
 
 @dataclass(frozen=True)
-class Judge:
+class Evaluator:
     """An evaluation bound to its data: trains network ``k`` of an architecture on a set and tests it.
 
     The key of a network depends on its architecture and index only, so a condensed set and its baselines are judged by

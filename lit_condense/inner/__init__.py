@@ -1,7 +1,7 @@
 """Against which network: the inner network and the loops that train it between image updates."""
 
 from lit_condense.inner.adaptive import DecreasingTraining, TrainUntilOverfitting, decreasing_epochs
-from lit_condense.inner.base import InnerLoop, TrainingMaterial
+from lit_condense.inner.base import InnerContext, InnerLoop
 from lit_condense.inner.fresh import FreshNetwork
 from lit_condense.inner.network import InnerNetwork
 from lit_condense.inner.real import TrainOnReal
@@ -10,12 +10,12 @@ from lit_condense.inner.synthetic import TrainOnSynthetic, loops_for
 __all__ = [
     "DecreasingTraining",
     "FreshNetwork",
+    "InnerContext",
     "InnerLoop",
     "InnerNetwork",
     "TrainOnReal",
     "TrainOnSynthetic",
     "TrainUntilOverfitting",
-    "TrainingMaterial",
     "decreasing_epochs",
     "loops_for",
 ]

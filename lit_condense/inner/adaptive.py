@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 
 from lit_condense.errors import SettingsError
-from lit_condense.inner.base import TrainingMaterial
+from lit_condense.inner.base import InnerContext
 from lit_condense.inner.network import BatchNormStatistics, InnerNetwork
 from lit_condense.inner.synthetic import TrainOnSynthetic
 from lit_condense.matching.base import Progress
@@ -117,19 +117,19 @@ class TrainUntilOverfitting(TrainOnSynthetic):
         """Return how many images its batches hold, the measuring one among them."""
         return [*super().batch_sizes(images, real), min(self.held_out, real)]
 
-    def advance(self, inner: InnerNetwork, material: TrainingMaterial, progress: Progress, key: RandomKey) -> None:
+    def advance(self, inner: InnerNetwork, context: InnerContext, progress: Progress, key: RandomKey) -> None:
         """Train epoch by epoch until the loss on the measuring batch rises."""
-        real = material.real
+        real = context.real
         chosen = real.mixed(self.held_out, key.fold("held_out"))
-        images, labels = real.at(chosen).to(material.images.dtype), real.labels_at(chosen)
+        images, labels = real.at(chosen).to(context.images.dtype), real.labels_at(chosen)
 
         def measure() -> float:
             with torch.no_grad():
-                return float(material.loss(images, labels))
+                return float(context.loss(images, labels))
 
         before = measure()
         for epoch in range(self.most_epochs):
-            self._train_epoch(inner, material, key, epoch)
+            self._train_epoch(inner, context, key, epoch)
             after = measure()
             if after > before:
                 return

@@ -20,7 +20,7 @@ from lit_condense.rng import RandomKey
 
 
 @dataclass(frozen=True)
-class TrainingMaterial:
+class InnerContext:
     """What an inner network may be trained on between two image updates."""
 
     images: Tensor
@@ -87,9 +87,9 @@ class InnerLoop(ABC):
         """Whether ``begin`` trains a new network before its first update."""
         return False
 
-    def begin(self, inner: InnerNetwork, material: TrainingMaterial, key: RandomKey) -> None:  # noqa: B027
+    def begin(self, inner: InnerNetwork, context: InnerContext, key: RandomKey) -> None:  # noqa: B027
         """Train a new network before its first update; called only where ``trains_new`` says so."""
 
     @abstractmethod
-    def advance(self, inner: InnerNetwork, material: TrainingMaterial, progress: Progress, key: RandomKey) -> None:
+    def advance(self, inner: InnerNetwork, context: InnerContext, progress: Progress, key: RandomKey) -> None:
         """Train the network after update ``progress``; not called after a network's last update."""

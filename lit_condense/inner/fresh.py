@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from lit_condense.inner.base import InnerLoop, TrainingMaterial
+from lit_condense.inner.base import InnerContext, InnerLoop
 from lit_condense.inner.network import BatchNormStatistics, InnerNetwork
 from lit_condense.matching.base import Progress
 from lit_condense.rng import RandomKey
@@ -24,5 +24,5 @@ class FreshNetwork(InnerLoop):
         """Return 1."""
         return 1
 
-    def advance(self, inner: InnerNetwork, material: TrainingMaterial, progress: Progress, key: RandomKey) -> None:
+    def advance(self, inner: InnerNetwork, context: InnerContext, progress: Progress, key: RandomKey) -> None:
         """Leave the network as it is."""

@@ -14,7 +14,7 @@ from lit_condense.data.batching import batch_sizes, batches
 from lit_condense.data.store import RealImages
 from lit_condense.data.walk import Batches, check_batches, walked
 from lit_condense.errors import SettingsError
-from lit_condense.inner.base import InnerLoop, TrainingMaterial
+from lit_condense.inner.base import InnerContext, InnerLoop
 from lit_condense.inner.network import BatchNormStatistics, InnerNetwork
 from lit_condense.matching.base import Progress
 from lit_condense.rng import RandomKey
@@ -88,21 +88,21 @@ class TrainOnReal(InnerLoop):
         drawn = [min(self.batch_size, real)] * (self.images > 0)
         return drawn + (batch_sizes(real, self.batch_size) if self.early or self.batches == "epochs" else [])
 
-    def begin(self, inner: InnerNetwork, material: TrainingMaterial, key: RandomKey) -> None:
+    def begin(self, inner: InnerNetwork, context: InnerContext, key: RandomKey) -> None:
         """Train for the early epochs, each over all real images in a new order."""
         for epoch in range(self.early):
             here = key.fold("early", epoch)
-            order = torch.randperm(len(material.real), generator=here.generator())
+            order = torch.randperm(len(context.real), generator=here.generator())
             for step, chosen in enumerate(batches(order, self.batch_size)):
-                self._train_batch(inner, material, chosen, here.fold(step))
+                self._train_batch(inner, context, chosen, here.fold(step))
 
-    def advance(self, inner: InnerNetwork, material: TrainingMaterial, progress: Progress, key: RandomKey) -> None:
+    def advance(self, inner: InnerNetwork, context: InnerContext, progress: Progress, key: RandomKey) -> None:
         """Train on random real batches, augmented per sample (without cutout where CutMix cuts already)."""
         steps = -(-self.images // self.batch_size)
         for step in range(steps):
             here = key.fold("real", step)
-            chosen = self._chosen(material.real, progress.update * steps + step, here)
-            self._train_batch(inner, material, chosen, here)
+            chosen = self._chosen(context.real, progress.update * steps + step, here)
+            self._train_batch(inner, context, chosen, here)
 
     def _chosen(self, real: RealImages, number: int, key: RandomKey) -> Tensor:
         """Return the images of a step, the run's step ``number`` counted from 0."""
@@ -110,9 +110,9 @@ class TrainOnReal(InnerLoop):
             return real.mixed(self.batch_size, key)
         return walked(len(real), self.batch_size, number, RandomKey(key.seed).fold("walk", "inner"))
 
-    def _train_batch(self, inner: InnerNetwork, material: TrainingMaterial, chosen: Tensor, key: RandomKey) -> None:
-        real = material.real
-        images, labels = real.at(chosen).to(material.images.dtype), real.labels_at(chosen)
+    def _train_batch(self, inner: InnerNetwork, context: InnerContext, chosen: Tensor, key: RandomKey) -> None:
+        real = context.real
+        images, labels = real.at(chosen).to(context.images.dtype), real.labels_at(chosen)
         draw = self.augmentation.draw(key.fold("augment"), (images.shape[-2], images.shape[-1]), samples=len(images))
         images = applied(self.augmentation, images, draw)
-        inner.train_step(material.loss, *mixed(images, labels, self.cutmix, real.num_classes, key.fold("cutmix")))
+        inner.train_step(context.loss, *mixed(images, labels, self.cutmix, real.num_classes, key.fold("cutmix")))

@@ -9,7 +9,7 @@ import torch
 from lit_condense.augmentation.contract import applied
 from lit_condense.data.batching import batch_sizes, batches
 from lit_condense.errors import SettingsError
-from lit_condense.inner.base import InnerLoop, TrainingMaterial
+from lit_condense.inner.base import InnerContext, InnerLoop
 from lit_condense.inner.network import BatchNormStatistics, InnerNetwork
 from lit_condense.matching.base import Progress
 from lit_condense.rng import RandomKey
@@ -77,24 +77,24 @@ class TrainOnSynthetic(InnerLoop):
         """Return how many synthetic images its batches hold."""
         return batch_sizes(images, self.batch_size)
 
-    def advance(self, inner: InnerNetwork, material: TrainingMaterial, progress: Progress, key: RandomKey) -> None:
+    def advance(self, inner: InnerNetwork, context: InnerContext, progress: Progress, key: RandomKey) -> None:
         """Train for some epochs on shuffled batches, augmented per sample if the method augments."""
-        for epoch in range(self.epochs_after(progress, material.ipc)):
-            self._train_epoch(inner, material, key, epoch)
+        for epoch in range(self.epochs_after(progress, context.ipc)):
+            self._train_epoch(inner, context, key, epoch)
 
     def epochs_after(self, progress: Progress, ipc: Sequence[int]) -> int:
         """Return the epochs that follow update ``progress``."""
         return self.epochs_between(ipc)
 
-    def _train_epoch(self, inner: InnerNetwork, material: TrainingMaterial, key: RandomKey, epoch: int) -> None:
-        order = torch.randperm(len(material.labels), generator=key.fold("order", epoch).generator())
+    def _train_epoch(self, inner: InnerNetwork, context: InnerContext, key: RandomKey, epoch: int) -> None:
+        order = torch.randperm(len(context.labels), generator=key.fold("order", epoch).generator())
         for step, chosen in enumerate(batches(order, self.batch_size)):
-            images = material.images[sent(chosen, material.images.device)]
-            labels = material.labels[sent(chosen, material.labels.device)]
-            draw = material.augmentation.draw(
+            images = context.images[sent(chosen, context.images.device)]
+            labels = context.labels[sent(chosen, context.labels.device)]
+            draw = context.augmentation.draw(
                 key.fold("augment", epoch, step), (images.shape[-2], images.shape[-1]), samples=len(images)
             )
-            inner.train_step(material.loss, applied(material.augmentation, images, draw), labels)
+            inner.train_step(context.loss, applied(context.augmentation, images, draw), labels)
 
 
 def _typical(ipc: Sequence[int]) -> int:

@@ -12,7 +12,7 @@ from torch import Tensor
 from lit_condense.data import CondenseDataModule
 from lit_condense.data.module import datamodule_of
 from lit_condense.errors import SettingsError
-from lit_condense.evaluation import Evaluation, Judge, SmallSet
+from lit_condense.evaluation import Evaluation, Evaluator, SmallSet
 from lit_condense.evaluation.baselines import Baselines
 from lit_condense.networks import NetworkFactory
 from lit_condense.parametrization import Parametrization, Pixels
@@ -145,9 +145,9 @@ class SmallTrainingSet(LightningModule):
         """Updates after which the run ends; without a run, those behind the set."""
         return self._updates if self._trainer is None else self.trainer.max_steps
 
-    def judge(self) -> Judge:
+    def evaluator(self) -> Evaluator:
         """Return the evaluation bound to this run's data and seed."""
-        return Judge(self.evaluation, self.data.test, self.data.dataset_name, self.key, self.data.test.device)
+        return Evaluator(self.evaluation, self.data.test, self.data.dataset_name, self.key, self.data.test.device)
 
     @property
     def baselines(self) -> Baselines:

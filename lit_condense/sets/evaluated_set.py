@@ -125,7 +125,7 @@ class EvaluatedSet(SmallTrainingSet):
             SettingsError: A network does not fit.
         """
         baselines = self.baselines
-        trial.evaluations(self.judge(), self.evaluation_networks, baselines, counts, self.key)
+        trial.evaluations(self.evaluator(), self.evaluation_networks, baselines, counts, self.key)
         self._try_scorings(baselines.scoring, self.evaluation.compared_with, "evaluation.scoring")
 
     def _try_scorings(self, scoring: Scoring, selections: Sequence[Selection], setting: str) -> None:
@@ -149,16 +149,16 @@ class EvaluatedSet(SmallTrainingSet):
         self.on_validation_start()
         if len(self.evaluation_networks) > 1:
             images = len(self.training_set().labels)
-            trial.tested(self.judge(), self.evaluation_networks, self.data.test, images, self.key)
+            trial.tested(self.evaluator(), self.evaluation_networks, self.data.test, images, self.key)
 
     def validation_step(self, batch: int, batch_idx: int) -> None:
         """Train a fresh network of the first architecture on the set and test it."""
         if not self.trainer.sanity_checking:
-            self._judge(int(batch), self.evaluation.quick_repeats, self.trainer.num_val_batches[0] - batch_idx)
+            self._evaluate(int(batch), self.evaluation.quick_repeats, self.trainer.num_val_batches[0] - batch_idx)
 
     def test_step(self, batch: int, batch_idx: int) -> None:
         """Train a fresh network on the set and test it; indices run through the architectures one by one."""
-        self._judge(int(batch), self.evaluation.repeats, self.trainer.num_test_batches[0] - batch_idx)
+        self._evaluate(int(batch), self.evaluation.repeats, self.trainer.num_test_batches[0] - batch_idx)
 
     def on_validation_epoch_end(self) -> None:
         """Log the mean accuracy over the fresh networks and its spread."""
@@ -173,7 +173,7 @@ class EvaluatedSet(SmallTrainingSet):
         """Return the decoded set: images in [0, 1] pixel space ``(n, C, H, W)`` and labels ``(n,)``."""
         return {"images": self.pixels(), "labels": self.training_set().labels}
 
-    def _judge(self, index: int, repeats: int, batches_left: float) -> None:
+    def _evaluate(self, index: int, repeats: int, batches_left: float) -> None:
         """Train and test network ``index``, together with those that this rank is asked for next."""
         if index in self._accuracies:  # with an earlier one
             return
@@ -181,7 +181,7 @@ class EvaluatedSet(SmallTrainingSet):
         architecture, first = divmod(index, repeats)
         current, factory = self.training_set(), self.evaluation_networks[architecture]
         mine = range(first, repeats, self.share.world_size)[: int(min(batches_left, repeats))]
-        found = self.judge().first_accuracies(factory, mine, current, repeats)
+        found = self.evaluator().first_accuracies(factory, mine, current, repeats)
         self._accuracies |= {architecture * repeats + i: value for i, value in zip(mine, found, strict=False)}
         self._seconds += time.perf_counter() - started
 

@@ -18,7 +18,7 @@ START = "start"
 
 
 @dataclass(frozen=True)
-class Judged:
+class Evaluated:
     """What was evaluated, in words and numbers for the table."""
 
     dataset: str
@@ -34,7 +34,7 @@ class Judged:
 class Report:
     """The scores of a set, of its start and of its baselines; printed, it is the table that ends a run."""
 
-    judged: Judged
+    evaluated: Evaluated
     condensed: list[Score]
     """One an architecture."""
     start: Score | None
@@ -49,22 +49,24 @@ class Report:
     @classmethod
     def of(cls, module: SmallTrainingSet) -> Report:
         """Evaluate the module's set, its start and its baselines; ranks share out the networks."""
-        settings, judge, share = module.evaluation, module.judge(), module.share
+        settings, evaluator, share = module.evaluation, module.evaluator(), module.share
         current, first, repeats = module.training_set(), module.evaluation_networks[0], settings.repeats
         baselines, real = module.baselines, module.data.real
-        condensed = [judge.score(factory, lambda _: current, repeats, share) for factory in module.evaluation_networks]
+        condensed = [
+            evaluator.score(factory, lambda _: current, repeats, share) for factory in module.evaluation_networks
+        ]
         before = module.start_set() if settings.start else None
-        start = None if before is None else judge.score(first, lambda _: before, repeats, share)
+        start = None if before is None else evaluator.score(first, lambda _: before, repeats, share)
         scores = {
-            selection.tag: judge.score(first, baselines.drawn(selection), repeats, share)
+            selection.tag: evaluator.score(first, baselines.drawn(selection), repeats, share)
             for selection in settings.compared_with
         }
         full = None
         if settings.full_data_steps:
-            full = judge.score(first, lambda _: real, 1, share, max_steps=settings.full_data_steps)
+            full = evaluator.score(first, lambda _: real, 1, share, max_steps=settings.full_data_steps)
         known = WHOLE_DATA_SET.get(module.data.dataset_name)
         return cls(
-            Judged(module.data.dataset_name, len(current.labels), len(real), settings.protocol, module.words),
+            Evaluated(module.data.dataset_name, len(current.labels), len(real), settings.protocol, module.words),
             condensed,
             start,
             scores,
@@ -121,9 +123,9 @@ class Report:
         rows = self._rows()
         width = max(len(label) for label, _ in rows)
         lines = [
-            f"Test accuracy on {self.judged.dataset}: mean +- sample standard deviation over "
+            f"Test accuracy on {self.evaluated.dataset}: mean +- sample standard deviation over "
             f"{len(self.condensed[0].accuracies)} fresh networks,",
-            f"protocol {self.judged.protocol}, last epoch.",
+            f"protocol {self.evaluated.protocol}, last epoch.",
             *(f"  {label:<{width}}  {_percent(score)}" for label, score in rows),
         ]
         if self.published:
@@ -140,26 +142,28 @@ class Report:
         """Return the summary that ends a run: seconds of condensing or selecting, and what was written."""
         scores = [*self.condensed, self.start, *self.baselines.values(), self.full]
         evaluating = sum(score.seconds for score in scores if score is not None)
-        kept, all_images = self.judged.images, self.judged.real_images
+        kept, all_images = self.evaluated.images, self.evaluated.real_images
         lines = [
             "",
             str(self),
             f"Images kept: {kept} of {all_images:,} ({kept / all_images:.2%}). "
-            f"Seconds: {seconds:.1f} {self.judged.words[1]}, {evaluating:.1f} evaluating.",
+            f"Seconds: {seconds:.1f} {self.evaluated.words[1]}, {evaluating:.1f} evaluating.",
             "Wrote:",
             *(f"  {path}" for path in paths),
         ]
         return "\n".join(lines)
 
     def _rows(self) -> list[tuple[str, Score]]:
-        judged = self.judged
-        rows = [(f"{judged.words[0]}, {judged.images} images ({score.network})", score) for score in self.condensed]
+        evaluated = self.evaluated
+        rows = [
+            (f"{evaluated.words[0]}, {evaluated.images} images ({score.network})", score) for score in self.condensed
+        ]
         if self.start is not None:
             rows.append(("start, before its first update, same recipe", self.start))
         rows += [(f"{tag} real, {self.budget}, same recipe", score) for tag, score in self.baselines.items()]
         if self.full is not None:
             steps = self.full.recipe["steps"]
-            rows.append((f"all {judged.real_images:,} real, 1 network, {steps} steps", self.full))
+            rows.append((f"all {evaluated.real_images:,} real, 1 network, {steps} steps", self.full))
         return rows
 
 

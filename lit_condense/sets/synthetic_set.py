@@ -20,7 +20,7 @@ from lit_condense.errors import check_choice
 from lit_condense.evaluation import Evaluation, SmallSet
 from lit_condense.init import Initialization, Noise
 from lit_condense.init.base import check_start
-from lit_condense.inner import InnerLoop, InnerNetwork, TrainingMaterial, TrainOnSynthetic
+from lit_condense.inner import InnerContext, InnerLoop, InnerNetwork, TrainOnSynthetic
 from lit_condense.inner.contract import trained_in_place, updates
 from lit_condense.matching import MatchingLoss, Progress
 from lit_condense.matching.base import Need
@@ -122,7 +122,7 @@ class SyntheticSet(EvaluatedSet):
         self._start: Tensor | None = None  # on the CPU
         self._resumed: dict[str, Any] | None = None
         self._step: ImageStep | None = None
-        self._engine: RunningEngine | None = None
+        self._running: RunningEngine | None = None
         self._compiling = 0.0
 
     # ---------------------------------------------------------------- life cycle
@@ -190,7 +190,7 @@ class SyntheticSet(EvaluatedSet):
         usual = sizes.index(Counter(sizes).most_common(1)[0][0])
         batch = real.at(self.sampling.select(real, usual, self.key.fold("shape"))).to(self.images.dtype)
         shown = Counter(map(self.parametrization.matched_count, self.counts)).most_common(1)[0][0]
-        self._engine = self.engine.start(self.inner_network.network, batch, needs, shown)
+        self._running = self.engine.start(self.inner_network.network, batch, needs, shown)
         self._step = self._new_step(self.skipped)
         if self._resumed is not None:
             self._go_on(self._resumed)
@@ -239,8 +239,8 @@ class SyntheticSet(EvaluatedSet):
     @property
     def running(self) -> RunningEngine:
         """The engine, bound to the inner network of this fit."""
-        assert self._engine is not None  # since on_fit_start
-        return self._engine
+        assert self._running is not None  # since on_fit_start
+        return self._running
 
     def _go_on(self, state: dict[str, Any]) -> None:
         self.inner_network.load_state_dict(state["inner"])
@@ -327,7 +327,7 @@ class SyntheticSet(EvaluatedSet):
         self.inner_network.renew(network_index)
         if self.inner.trains_new:
             network, key = self.inner_network.network, self.key.fold("inner", network_index, "begin")
-            done: object = self.inner.begin(self.inner_network, self._material(), key)  # type: ignore[func-returns-value]
+            done: object = self.inner.begin(self.inner_network, self._context(), key)  # type: ignore[func-returns-value]
             trained_in_place(self.inner, "begin", done, network, self.inner_network.network)
             self.share.broadcast(self.inner_network.tensors())
 
@@ -391,13 +391,13 @@ class SyntheticSet(EvaluatedSet):
         """Train the inner network until the next update; rank 0's weights count."""
         key = self.key.fold("inner", progress.network_index, progress.match_index)
         network = self.inner_network.network
-        done: object = self.inner.advance(self.inner_network, self._material(), progress, key)
+        done: object = self.inner.advance(self.inner_network, self._context(), progress, key)
         trained_in_place(self.inner, "advance", done, network, self.inner_network.network)
         self.share.broadcast(self.inner_network.tensors())
 
-    def _material(self) -> TrainingMaterial:
+    def _context(self) -> InnerContext:
         loss = self.running.first_order
-        return TrainingMaterial(*self._decoded(), self.counts, self.augmentation, self.data.real, loss)
+        return InnerContext(*self._decoded(), self.counts, self.augmentation, self.data.real, loss)
 
     def _log_update(self, progress: Progress, losses: dict[str, Tensor], grad_norm: Tensor, watch: Stopwatch) -> None:
         # Tensors, not numbers: Lightning reads them when it writes a line, and an update waits for no logger.
@@ -435,8 +435,8 @@ class SyntheticSet(EvaluatedSet):
     def particulars(self) -> Plain:
         """Return how the updates were computed, and how many were skipped where that may happen, for the card."""
         found: Plain = {"skipped_updates": self.skipped} if self.non_finite == "skip" else {}
-        if self._engine is not None:
-            found["engine"] = {"route": self._engine.route, "seconds_compiling": round(self._compiling, 1)}
+        if self._running is not None:
+            found["engine"] = {"route": self._running.route, "seconds_compiling": round(self._compiling, 1)}
         return found
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:

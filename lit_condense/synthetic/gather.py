@@ -69,7 +69,7 @@ class Gatherer:
             pairs = zip(images, draws, strict=True)
             return torch.stack([applied(self.augmentation, x, draw) for x, draw in pairs])
 
-        def views(stored: Tensor) -> Tensor:
+        def to_network_input(stored: Tensor) -> Tensor:
             per_class = zip(classes, torch.split(stored, counts), strict=True)
             return augmented([self._decoded(c, images) for c, images in per_class])
 
@@ -83,7 +83,7 @@ class Gatherer:
             real_images=real_images,
             real_labels=real_labels,
             stored=torch.cat([self.stored[self.rows_of(c)] for c in classes]).requires_grad_(),
-            views=views,
+            to_network_input=to_network_input,
             synthetic_labels=torch.stack([self._decoded_labels(c) for c in classes]),
             keys=tuple(self.key.fold("layers", self.update, c) for c in classes),
         )
@@ -97,15 +97,15 @@ class Gatherer:
         """Gather one block of all images of all classes, for losses that see the whole set at once."""
         blocks = [self.block([c]) for c in range(self.num_classes)]
 
-        def views(stored: Tensor) -> Tensor:
+        def to_network_input(stored: Tensor) -> Tensor:
             parts = zip(blocks, torch.split(stored, list(self.counts)), strict=True)
-            return torch.cat([block.views(part) for block, part in parts], dim=1)
+            return torch.cat([block.to_network_input(part) for block, part in parts], dim=1)
 
         return Block(
             real_images=torch.cat([block.real_images for block in blocks if block.real_images is not None], dim=1),
             real_labels=torch.cat([block.real_labels for block in blocks if block.real_labels is not None], dim=1),
             stored=torch.cat([block.stored.detach() for block in blocks]).requires_grad_(),
-            views=views,
+            to_network_input=to_network_input,
             synthetic_labels=torch.cat([block.synthetic_labels for block in blocks], dim=1),
             keys=(self.key.fold("layers", self.update),),
             classes=len(blocks),

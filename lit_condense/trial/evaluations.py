@@ -18,7 +18,7 @@ from lit_condense.data.batching import batch_sizes
 from lit_condense.data.store import RealImages
 from lit_condense.errors import SettingsError
 from lit_condense.evaluation.baselines import Baselines
-from lit_condense.evaluation.evaluation import Judge
+from lit_condense.evaluation.evaluation import Evaluator
 from lit_condense.evaluation.training import TEST_BATCH, SmallSet, training_batch
 from lit_condense.networks import FeaturesAndLogits, NetworkFactory, build_network, evaluating, network_name
 from lit_condense.networks.factory import explained
@@ -32,28 +32,34 @@ FEW = 8
 """Candidates that a selection of one's own is tried on."""
 
 
-def tested(judge: Judge, factories: Sequence[NetworkFactory], real: RealImages, images: int, key: RandomKey) -> None:
+def tested(
+    evaluator: Evaluator, factories: Sequence[NetworkFactory], real: RealImages, images: int, key: RandomKey
+) -> None:
     """Try every network that a finished set is tested on, before the first one is trained.
 
     Args:
-        judge: The evaluation.
+        evaluator: The evaluation.
         factories: The architectures.
         real: Images to try them on.
         images: Those of the set.
         key: The run's.
     """
-    with plain_arithmetic(judge.device), key.fold("trial").isolated():
+    with plain_arithmetic(evaluator.device), key.fold("trial").isolated():
         for factory in factories:
-            judged(judge, factory, real, [images], False)
+            try_network(evaluator, factory, real, [images], False)
 
 
 def evaluations(
-    judge: Judge, factories: Sequence[NetworkFactory], baselines: Baselines, counts: Sequence[int], key: RandomKey
+    evaluator: Evaluator,
+    factories: Sequence[NetworkFactory],
+    baselines: Baselines,
+    counts: Sequence[int],
+    key: RandomKey,
 ) -> None:
     """Try every network that a set and its baselines will be judged by.
 
     Args:
-        judge: The evaluation.
+        evaluator: The evaluation.
         factories: The architectures; baselines are judged by the first.
         baselines: What the set is compared with; their real images are tried.
         counts: Images of each class that networks are trained on; or of all classes, where all of them are real.
@@ -68,9 +74,9 @@ def evaluations(
         whole.append(sum(min(pair) for pair in zip(counts, real.class_sizes, strict=True)))
     if storage.factor > 1:  # and a class may fill its last stored image in part
         whole.append(sum(map(storage.for_training.decoded_count, baselines.budget.stored)))
-    with plain_arithmetic(judge.device), key.fold("trial").isolated():
+    with plain_arithmetic(evaluator.device), key.fold("trial").isolated():
         for factory in factories:
-            judged(judge, factory, real, whole, factory is factories[0])
+            try_network(evaluator, factory, real, whole, factory is factories[0])
 
 
 def scorings(
@@ -148,11 +154,13 @@ def extremes(sizes: Iterable[int], device: torch.device) -> list[int]:
     return known if len(known) < 2 else [known[0]] if device.type == "cpu" else [known[0], known[-1]]
 
 
-def judged(judge: Judge, factory: NetworkFactory, real: RealImages, whole: Sequence[int], short: bool) -> None:
+def try_network(
+    evaluator: Evaluator, factory: NetworkFactory, real: RealImages, whole: Sequence[int], short: bool
+) -> None:
     """Try an evaluation network.
 
     Args:
-        judge: The evaluation.
+        evaluator: The evaluation.
         factory: The architecture.
         real: Images to try it on.
         whole: Images of the sets that it is trained on.
@@ -160,15 +168,17 @@ def judged(judge: Judge, factory: NetworkFactory, real: RealImages, whole: Seque
     """
     channels, height, width = real.image_shape
     key, name = RandomKey(0, ("trial",)), network_name(factory)
-    network = build_network(factory, channels, (height, width), judge.test.num_classes, key).to(judge.device).train()
-    recipe, steps = judge.recipe(network), judge.evaluation.full_data_steps
+    network = (
+        build_network(factory, channels, (height, width), evaluator.test.num_classes, key).to(evaluator.device).train()
+    )
+    recipe, steps = evaluator.recipe(network), evaluator.evaluation.full_data_steps
     sizes = [size for images in whole for size in batch_sizes(images, recipe.batch_size)]
     sizes += batch_sizes(len(real), recipe.batch_size)[:steps] if short else []
     like = next(network.parameters())
-    for size in extremes(sizes, judge.device):
+    for size in extremes(sizes, evaluator.device):
         batch = training_batch(SmallSet(*_images(real, size, like)), recipe, 0, real.num_classes, key)
-        learns(network, name, *batch, real.num_classes, f"the evaluation by protocol {judge.evaluation.protocol}")
-    looks(network, name, judge.test, batch_sizes(len(judge.test), TEST_BATCH), "an evaluation")
+        learns(network, name, *batch, real.num_classes, f"the evaluation by protocol {evaluator.evaluation.protocol}")
+    looks(network, name, evaluator.test, batch_sizes(len(evaluator.test), TEST_BATCH), "an evaluation")
 
 
 def _chooses(

@@ -43,7 +43,7 @@ def first_blocks(gatherer: Gatherer) -> list[Block]:
     of_classes(gatherer.sampling, gatherer.real, gatherer.key.fold("real", 0))
     blocks = [_with_few(gatherer.block([c])) for c in _smallest(gatherer)]
     for block in blocks:
-        block.views(block.stored)
+        block.to_network_input(block.stored)
     return blocks
 
 
@@ -129,8 +129,8 @@ class _Trial:
             return
         needs = needs_of(losses)
         for block in [self.gatherer.whole()] if scope == "set" else self.blocks:
-            views = block.views(block.stored)
-            images = views.detach().requires_grad_()
+            seen_by_network = block.to_network_input(block.stored)
+            images = seen_by_network.detach().requires_grad_()
             with explained(f"{self.name} does not run on the batches that are matched, in training mode"):
                 real = self.engine.real_side(block, needs)
                 seen = self._observed(block, images, needs)
@@ -138,8 +138,10 @@ class _Trial:
                 real = Quantities(real.gradients, classes=self.gatherer.num_classes)
             for loss in losses:
                 self._tried(loss, real, seen, images)
-            with explained("The way from stored images to views (parametrization, augmentation) has no derivative"):
-                torch.autograd.grad(views, block.stored, grad_outputs=torch.ones_like(views))
+            what = "The way from stored images to the network's input (parametrization, augmentation)"
+            with explained(f"{what} has no derivative"):
+                ones = torch.ones_like(seen_by_network)
+                torch.autograd.grad(seen_by_network, block.stored, grad_outputs=ones)
 
     def _observed(self, block: Block, images: Tensor, needs: frozenset[Need]) -> Quantities:
         with plain_attention():

@@ -46,7 +46,7 @@ def test_the_start_is_the_set_before_its_first_update_judged_as_the_set_is(tmp_p
     before = storage.decode(recorder.images[0], module.data.real.normalization)
     assert torch.equal(module.start_set().images, before)
     assert not torch.equal(module.training_set().images, before)
-    accuracies = [module.judge().accuracy(module.network, i, module.start_set())[0] for i in range(2)]
+    accuracies = [module.evaluator().accuracy(module.network, i, module.start_set())[0] for i in range(2)]
     assert evaluation["start"]["accuracies"] == pytest.approx(accuracies)
     assert evaluation["start"]["recipe"] == evaluation["condensed"][0]["recipe"]
     gained = 100 * (evaluation["condensed"][0]["accuracy_mean"] - evaluation["start"]["accuracy_mean"])
@@ -79,7 +79,7 @@ def test_a_run_that_goes_on_from_a_checkpoint_compares_with_the_same_start(tmp_p
     trainer = quiet_trainer(GradientMatching(), FinalReport(str(tmp_path)), max_steps=4)
     trainer.fit(again, datamodule=TinyData((20,) * 5), ckpt_path=tmp_path / "middle.ckpt")
     assert torch.equal(again.start_set().images, start)
-    alone = again.judge().accuracy(again.network, 0, first.start_set())[0]
+    alone = again.evaluator().accuracy(again.network, 0, first.start_set())[0]
     assert card_of(tmp_path)["evaluation"]["start"]["accuracies"][0] == pytest.approx(alone)
 
 

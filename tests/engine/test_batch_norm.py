@@ -83,7 +83,7 @@ def test_both_sides_of_the_match_use_the_frozen_statistics(statistics):
         real_images=batch[None],
         real_labels=torch.full((1, len(batch)), 3),
         stored=stored.clone().requires_grad_(),
-        views=lambda images: images[None],
+        to_network_input=lambda images: images[None],
         synthetic_labels=torch.full((1, 2), 3),
     )
     with inner.frozen_batch_norm(statistics, STATISTICS):

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from lit_condense.errors import SettingsError
-from lit_condense.evaluation import Evaluation, Judge, Score, SmallSet
+from lit_condense.evaluation import Evaluation, Evaluator, Score, SmallSet
 from lit_condense.evaluation.protocols import recipe_for
 from lit_condense.networks import MLP
 from lit_condense.rng import RandomKey
@@ -22,7 +22,7 @@ CPU = torch.device("cpu")
 
 
 def judge(seed=0, **settings):
-    return Judge(Evaluation(**{"epochs": 3, **settings}), DATA.test, "tiny", RandomKey(seed), CPU)
+    return Evaluator(Evaluation(**{"epochs": 3, **settings}), DATA.test, "tiny", RandomKey(seed), CPU)
 
 
 def small_set(seed=0):

@@ -7,7 +7,7 @@ import pytest
 from lit_condense.augmentation import AlwaysOn, CropFlip, EvaluationAugmentation, NoAugmentation, OneOf
 from lit_condense.data import CIFAR10, MNIST, SVHN, Digits, FashionMNIST
 from lit_condense.errors import SettingsError
-from lit_condense.evaluation import Evaluation, Judge
+from lit_condense.evaluation import Evaluation, Evaluator
 from lit_condense.evaluation.protocols import PROTOCOLS, describe, is_convnet_bn, recipe_for
 from lit_condense.networks import VGG11, AlexNet, ConvNet, ResNet18
 from lit_condense.rng import RandomKey
@@ -72,7 +72,7 @@ def test_of_networks_with_batch_norm_dc_augments_the_convnet_only(network, augme
     assert is_convnet_bn(network) == augmented
     found = {}
     for dataset in ("cifar10", "mnist"):
-        recipe = Judge(Evaluation(), TinyData().test, dataset, RandomKey(0), device="cpu").recipe(network)
+        recipe = Evaluator(Evaluation(), TinyData().test, dataset, RandomKey(0), device="cpu").recipe(network)
         found[dataset] = (describe(recipe)["operations"], recipe.passes)
     if augmented:
         assert found == dict.fromkeys(("cifar10", "mnist"), (["crop", "noise"], 1001))
@@ -165,7 +165,7 @@ def test_a_recipe_describes_itself_as_plain_data(protocol, dataset, convnet_bn):
 
 @pytest.mark.parametrize(("norm", "operations"), [("instance", []), ("batch", ["crop", "noise"])])
 def test_the_network_decides_about_the_augmentation_of_dc(norm, operations):
-    judge = Judge(Evaluation(), TinyData().test, "cifar10", RandomKey(0), device="cpu")
+    judge = Evaluator(Evaluation(), TinyData().test, "cifar10", RandomKey(0), device="cpu")
     network = tiny_convnet(norm)(in_channels=1, image_size=(8, 8), num_classes=5)
     assert describe(judge.recipe(network))["operations"] == operations
 
@@ -179,7 +179,7 @@ def test_an_unknown_protocol_is_refused():
 
 
 def recipe_of(dataset="cifar10", **settings):
-    judge = Judge(Evaluation(**settings), TinyData().test, dataset, RandomKey(0), device="cpu")
+    judge = Evaluator(Evaluation(**settings), TinyData().test, dataset, RandomKey(0), device="cpu")
     return judge.recipe(tiny_convnet()(in_channels=1, image_size=(8, 8), num_classes=5))
 
 

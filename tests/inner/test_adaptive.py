@@ -10,7 +10,7 @@ from lit_condense.augmentation import NoAugmentation
 from lit_condense.errors import SettingsError
 from lit_condense.inner import (
     DecreasingTraining,
-    TrainingMaterial,
+    InnerContext,
     TrainOnSynthetic,
     TrainUntilOverfitting,
     decreasing_epochs,
@@ -29,13 +29,13 @@ def at(match):
     return Progress(match, 0, match)
 
 
-def material(inner, ipc=2, epochs_seen=None, real=REAL):
+def context(inner, ipc=2, epochs_seen=None, real=REAL):
     """Random images, so that learning them soon helps no real image."""
     labels = torch.arange(5).repeat_interleave(ipc)
     images = torch.randn(len(labels), 1, 8, 8, generator=torch.Generator().manual_seed(5), dtype=torch.float64)
     watch = None if epochs_seen is None else lambda batch, _: epochs_seen.append(len(batch))
     loss = WatchedLoss(inner.network, watch)
-    return TrainingMaterial(images, labels, (ipc,) * 5, NoAugmentation(), real, loss)
+    return InnerContext(images, labels, (ipc,) * 5, NoAugmentation(), real, loss)
 
 
 def assert_same_weights(network, other, **tolerance):
@@ -83,7 +83,7 @@ def test_the_published_totals_of_epochs(ipc, total):
 def test_advance_really_trains_for_these_epochs():
     loop = DecreasingTraining()
     inner, seen = fresh_inner_network(loop, REAL), []
-    given = material(inner, epochs_seen=seen)
+    given = context(inner, epochs_seen=seen)
     counts = []
     for match in (0, 3, 4, 9, 10, 40):
         seen.clear()
@@ -95,7 +95,7 @@ def test_advance_really_trains_for_these_epochs():
 def test_it_is_the_literal_loop_with_momentum_kept_between_updates():
     loop = DecreasingTraining(updates=12, batch_size=4)
     inner = fresh_inner_network(loop, REAL)
-    wanted, sgd, given = copy.deepcopy(inner.network), Sgd(0.01, 0.5), material(inner)
+    wanted, sgd, given = copy.deepcopy(inner.network), Sgd(0.01, 0.5), context(inner)
     for match in (9, 10):
         key = KEY.fold(match)
         loop.advance(inner, given, at(match), key)
@@ -147,7 +147,7 @@ def literal(network, loop, sgd, given, key):
 def test_it_is_the_literal_loop(settings):
     loop = TrainUntilOverfitting(**settings)
     inner, seen = fresh_inner_network(loop, REAL), []
-    given = material(inner, epochs_seen=seen)
+    given = context(inner, epochs_seen=seen)
     wanted, sgd = copy.deepcopy(inner.network), Sgd(loop.lr, loop.momentum, loop.weight_decay)
     for match in range(2):  # the optimizer's momentum lives on, the measuring batch is a new one
         seen.clear()
@@ -160,7 +160,7 @@ def test_it_is_the_literal_loop(settings):
 
 def epochs_done(loop, key=KEY, real=REAL):
     inner, seen = fresh_inner_network(loop, real), []
-    loop.advance(inner, material(inner, epochs_seen=seen, real=real), at(0), key)
+    loop.advance(inner, context(inner, epochs_seen=seen, real=real), at(0), key)
     return len(seen)
 
 
@@ -211,7 +211,7 @@ def test_it_stops_with_the_first_epoch_after_which_the_loss_is_above_its_previou
     loop = TrainUntilOverfitting()
     inner = fresh_inner_network(loop, REAL)
     losses = Losses(inner, measured)
-    loop.advance(inner, replace(material(inner), loss=losses), at(0), KEY)
+    loop.advance(inner, replace(context(inner), loss=losses), at(0), KEY)
     assert losses.steps == epochs
     assert len(losses.asked) == epochs + 1  # once before, and after every epoch
 
@@ -222,7 +222,7 @@ def test_the_measuring_batch_is_mixed_real_images_the_same_for_an_update_and_new
     for key in (KEY, KEY.fold(1)):
         inner = fresh_inner_network(loop, REAL)
         losses = Losses(inner, [4.0, 3.0, 2.0, 3.0])
-        loop.advance(inner, replace(material(inner), loss=losses), at(0), key)
+        loop.advance(inner, replace(context(inner), loss=losses), at(0), key)
         images, labels = losses.asked[0]
         assert all(torch.equal(images, again) for again, _ in losses.asked)
         wanted, wanted_labels = held_out(key, 12)
@@ -238,7 +238,7 @@ def test_the_published_measuring_batch_is_256_images():
     loop = TrainUntilOverfitting(most_epochs=1)
     inner = fresh_inner_network(loop, real)
     losses = Losses(inner, [1.0, 1.0])
-    loop.advance(inner, replace(material(inner, real=real), loss=losses), at(0), KEY)
+    loop.advance(inner, replace(context(inner, real=real), loss=losses), at(0), KEY)
     assert [len(images) for images, _ in losses.asked] == [256, 256]
 
 
@@ -248,7 +248,7 @@ def test_the_network_measures_in_training_mode_and_stays_in_it(norm):
     inner = fresh_inner_network(loop, REAL, tiny_convnet(norm))
     modes = []
     inner.network.register_forward_pre_hook(lambda module, _: modes.append(module.training))
-    loop.advance(inner, material(inner), at(0), KEY)
+    loop.advance(inner, context(inner), at(0), KEY)
     assert all(modes)
     assert all(m.training for m in inner.network.modules())
 

@@ -10,7 +10,7 @@ from torch.nn import functional as F
 from lit_condense.augmentation import AlwaysOn, Augmentation, NoAugmentation
 from lit_condense.augmentation.cutmix import CutMix, mixed
 from lit_condense.errors import SettingsError
-from lit_condense.inner import TrainingMaterial, TrainOnReal
+from lit_condense.inner import InnerContext, TrainOnReal
 from lit_condense.matching import GradientMatching, Progress
 from lit_condense.rng import RandomKey
 from tests.helpers import TinyData, WatchedLoss, fitted, fresh_inner_network
@@ -22,11 +22,11 @@ NOW = Progress(0, 0, 0)
 KEY = RandomKey(3).fold("inner", 0, 0)
 
 
-def material(inner, seen=None):
+def context(inner, seen=None):
     """Synthetic images that must not be looked at."""
     loss = WatchedLoss(inner.network, None if seen is None else lambda *batch: seen.append(batch))
     images = torch.full((10, 1, 8, 8), torch.nan, dtype=torch.float64)
-    return TrainingMaterial(images, torch.zeros(10, dtype=torch.int64), (2,) * 5, NoAugmentation(), REAL, loss)
+    return InnerContext(images, torch.zeros(10, dtype=torch.int64), (2,) * 5, NoAugmentation(), REAL, loss)
 
 
 def literal(network, loop, sgd, key, steps):
@@ -74,7 +74,7 @@ def test_advance_is_the_literal_loop(settings):
     mixes, steps = 0, -(-loop.images // loop.batch_size)
     for match in range(2):  # the optimizer's momentum lives on
         key = KEY.fold(match)
-        loop.advance(inner, material(inner), NOW, key)
+        loop.advance(inner, context(inner), NOW, key)
         mixes += literal(wanted, loop, sgd, key, steps)
     for found, expected in zip(inner.network.parameters(), wanted.parameters(), strict=True):
         torch.testing.assert_close(found, expected, rtol=1e-10, atol=1e-12)
@@ -87,7 +87,7 @@ def test_early_epochs_are_the_literal_loop_over_all_real_images(cutmix):
     inner = fresh_inner_network(loop, REAL)
     wanted, sgd = copy.deepcopy(inner.network), Sgd(loop.lr, loop.momentum, loop.weight_decay)
     assert loop.trains_new
-    loop.begin(inner, material(inner), KEY)
+    loop.begin(inner, context(inner), KEY)
     for epoch in range(2):
         here = KEY.fold("early", epoch)
         order = torch.randperm(len(REAL), generator=here.generator())
@@ -102,8 +102,8 @@ def test_a_new_network_is_trained_early_before_it_is_matched():
     seen = []
 
     class Loop(TrainOnReal):
-        def begin(self, inner, material, key):
-            super().begin(inner, material, key)
+        def begin(self, inner, context, key):
+            super().begin(inner, context, key)
             seen.append(("begin", inner.index, key.path, weights_of(inner.network)))
 
     class Loss(GradientMatching):
@@ -137,15 +137,15 @@ def test_real_images_are_rounded_up_to_whole_batches(images, batch_size, steps, 
     loop, seen = TrainOnReal(images=images, batch_size=batch_size, cutmix=0), []
     inner = fresh_inner_network(loop, REAL)
     monkeypatch.setattr(inner, "train_step", lambda loss, batch, labels: seen.append(len(batch)))
-    loop.advance(inner, material(inner), NOW, KEY)
+    loop.advance(inner, context(inner), NOW, KEY)
     assert seen == [min(batch_size, len(REAL))] * steps
 
 
 def test_every_step_has_a_fresh_batch_without_an_image_twice():
     loop, seen = TrainOnReal(images=60, batch_size=12, cutmix=0, augmentation=NoAugmentation()), []
     inner = fresh_inner_network(loop, REAL)
-    loop.advance(inner, material(inner, seen), NOW, KEY)
-    loop.advance(inner, material(inner, seen), NOW, KEY.fold(1))
+    loop.advance(inner, context(inner, seen), NOW, KEY)
+    loop.advance(inner, context(inner, seen), NOW, KEY.fold(1))
     store = REAL.at(torch.arange(len(REAL))).double()
     batches = []
     for images, labels in seen:
@@ -166,7 +166,7 @@ def test_batches_can_go_through_all_images_in_epochs_from_network_to_network(per
         seen, (network, match) = [], divmod(update, per_network)
         inner = fresh_inner_network(loop, REAL)
         key = RandomKey(3).fold("inner", network, match)
-        loop.advance(inner, material(inner, seen), Progress(update, network, match), key)
+        loop.advance(inner, context(inner, seen), Progress(update, network, match), key)
         drawn += [(images[:, None] - store).abs().amax((2, 3, 4)).argmin(1).tolist() for images, _ in seen]
     assert [len(batch) for batch in drawn] == ([12] * 6 + [8]) * 2 + [12] * 4
     orders = [torch.randperm(80, generator=RandomKey(3).fold("walk", "inner", "pass", p).generator()) for p in range(3)]
@@ -178,7 +178,7 @@ def test_batches_can_go_through_all_images_in_epochs_from_network_to_network(per
 def test_soft_labels_are_the_share_of_each_image_and_half_of_the_batches_are_mixed():
     loop, seen = TrainOnReal(images=4 * 60, batch_size=4, augmentation=NoAugmentation()), []
     inner = fresh_inner_network(loop, REAL)
-    loop.advance(inner, material(inner, seen), NOW, KEY)
+    loop.advance(inner, context(inner, seen), NOW, KEY)
     count = 0
     for images, labels in seen:
         assert labels.shape == (4, 5)
@@ -221,7 +221,7 @@ def test_each_image_of_a_batch_is_augmented_by_its_own_draw():
     augmentation = Counting()
     loop = TrainOnReal(images=20, batch_size=8, augmentation=augmentation)
     inner = fresh_inner_network(loop, REAL)
-    loop.advance(inner, material(inner), NOW, KEY)
+    loop.advance(inner, context(inner), NOW, KEY)
     assert [samples for _, _, samples in augmentation.draws] == [8, 8, 8]
     assert all(size == (8, 8) for _, size, _ in augmentation.draws)
     assert len({path for path, _, _ in augmentation.draws}) == 3
@@ -233,7 +233,7 @@ def test_the_key_alone_decides_and_the_global_generators_are_left_alone():
         loop = TrainOnReal(images=16, batch_size=8)
         inner = fresh_inner_network(loop, REAL)
         before = torch.get_rng_state()
-        loop.advance(inner, material(inner), NOW, key)
+        loop.advance(inner, context(inner), NOW, key)
         assert torch.equal(torch.get_rng_state(), before)
         weights.append(torch.cat([p.detach().flatten() for p in inner.network.parameters()]))
     assert torch.equal(weights[0], weights[1])

@@ -8,7 +8,7 @@ import torch
 
 from lit_condense.augmentation import Augmentation, NoAugmentation
 from lit_condense.errors import SettingsError
-from lit_condense.inner import TrainingMaterial, TrainOnSynthetic, loops_for
+from lit_condense.inner import InnerContext, TrainOnSynthetic, loops_for
 from lit_condense.matching import Progress
 from lit_condense.networks import MLP, build_network
 from lit_condense.rng import RandomKey
@@ -24,11 +24,11 @@ def inner_network(loop, factory=None):
     return fresh_inner_network(loop, REAL, factory)
 
 
-def material(inner, seen=None, augmentation=None, ipc=(2,) * 5):
+def context(inner, seen=None, augmentation=None, ipc=(2,) * 5):
     images = torch.randn(sum(ipc), 1, 8, 8, generator=torch.Generator().manual_seed(5), dtype=torch.float64)
     labels = torch.repeat_interleave(torch.arange(5), torch.tensor(ipc))
     loss = WatchedLoss(inner.network, None if seen is None else lambda *batch: seen.append(batch))
-    return TrainingMaterial(images, labels, ipc, augmentation or NoAugmentation(), REAL, loss)
+    return InnerContext(images, labels, ipc, augmentation or NoAugmentation(), REAL, loss)
 
 
 def positions(images, batch):
@@ -80,7 +80,7 @@ def test_advance_is_the_literal_training_loop(settings):
     loop = TrainOnSynthetic(updates=9, epochs=3, **settings)
     inner, seen = inner_network(loop), []
     wanted = copy.deepcopy(inner.network)
-    given = material(inner, seen)
+    given = context(inner, seen)
     loop.advance(inner, given, NOW, KEY)
 
     size = settings.get("batch_size", 256)
@@ -108,7 +108,7 @@ def test_the_order_follows_from_the_key_and_not_from_the_global_generators():
         loop = TrainOnSynthetic(epochs=2)
         inner, seen = inner_network(loop), []
         before = torch.get_rng_state()
-        loop.advance(inner, material(inner, seen), NOW, key)
+        loop.advance(inner, context(inner, seen), NOW, key)
         assert torch.equal(torch.get_rng_state(), before)
         orders.append(torch.stack([images for images, _ in seen]))
     assert torch.equal(orders[0], orders[1])
@@ -133,7 +133,7 @@ def test_each_batch_is_augmented_by_its_own_draw_for_every_sample():
     augmentation, seen = Counting(), []
     loop = TrainOnSynthetic(epochs=2, batch_size=7)
     inner = inner_network(loop)
-    given = material(inner, seen, augmentation)
+    given = context(inner, seen, augmentation)
     loop.advance(inner, given, NOW, KEY)
     assert [samples for _, _, samples in augmentation.draws] == [7, 3, 7, 3]
     assert all(size == (8, 8) for _, size, _ in augmentation.draws)
@@ -145,7 +145,7 @@ def test_each_batch_is_augmented_by_its_own_draw_for_every_sample():
 def test_a_restored_network_trains_on_as_if_nothing_had_happened(momentum):
     loop = TrainOnSynthetic(epochs=2, momentum=momentum)
     first = inner_network(loop, tiny_convnet("batch"))
-    loop.advance(first, material(first), NOW, KEY)
+    loop.advance(first, context(first), NOW, KEY)
     saved = copy.deepcopy(first.state_dict())
 
     other = inner_network(loop, tiny_convnet("batch"))
@@ -153,7 +153,7 @@ def test_a_restored_network_trains_on_as_if_nothing_had_happened(momentum):
     other.load_state_dict(saved)
     assert other.index == first.index == 0
     for inner in (first, other):
-        loop.advance(inner, material(inner), NOW, KEY.fold(1))
+        loop.advance(inner, context(inner), NOW, KEY.fold(1))
     for name, value in first.network.state_dict().items():
         assert torch.equal(value, other.network.state_dict()[name]), name
 
@@ -161,7 +161,7 @@ def test_a_restored_network_trains_on_as_if_nothing_had_happened(momentum):
 def test_the_state_can_be_saved_without_pickled_code(tmp_path):
     loop = TrainOnSynthetic(epochs=1, momentum=0.9)
     inner = inner_network(loop)
-    loop.advance(inner, material(inner), NOW, KEY)
+    loop.advance(inner, context(inner), NOW, KEY)
     torch.save(inner.state_dict(), tmp_path / "state.pt")
     restored = torch.load(tmp_path / "state.pt", weights_only=True)
     other = inner_network(loop)
@@ -174,7 +174,7 @@ def test_renewing_gives_fresh_keyed_weights_in_the_same_module():
     inner = inner_network(loop)
     module = inner.network
     start = [p.detach().clone() for p in module.parameters()]
-    loop.advance(inner, material(inner), NOW, KEY)
+    loop.advance(inner, context(inner), NOW, KEY)
     inner.renew(1)
     assert inner.network is module
     assert inner.index == 1
@@ -188,7 +188,7 @@ def test_training_touches_everything_that_is_listed_for_broadcasting():
     loop = TrainOnSynthetic(epochs=1, momentum=0.9)
     inner = inner_network(loop, MLP)
     before = [t.clone() for t in inner.tensors()]
-    loop.advance(inner, material(inner), NOW, KEY)
+    loop.advance(inner, context(inner), NOW, KEY)
     after = inner.tensors()
     assert len(after) == len(before) + len(list(inner.network.parameters()))  # the momentum buffers
     assert not any(torch.equal(a, b) for a, b in zip(after, before, strict=False))
@@ -197,7 +197,7 @@ def test_training_touches_everything_that_is_listed_for_broadcasting():
 def test_the_images_are_not_trained_with_the_network():
     loop = TrainOnSynthetic(epochs=1)
     inner = inner_network(loop)
-    given = material(inner)
+    given = context(inner)
     images = given.images.clone().requires_grad_()
     loop.advance(inner, replace(given, images=images), NOW, KEY)
     assert images.grad is None

@@ -229,8 +229,8 @@ def test_between_two_networks_the_real_batches_and_trainings_are_new():
     seen = []
 
     class Spy(TrainOnReal):
-        def advance(self, inner, material, progress, key):
-            super().advance(inner, material, progress, key)
+        def advance(self, inner, context, progress, key):
+            super().advance(inner, context, progress, key)
             seen.append((key.path, torch.cat([p.detach().flatten() for p in inner.network.parameters()])))
 
     fitted(inner=Spy(updates=2, images=8, batch_size=8), max_steps=4)

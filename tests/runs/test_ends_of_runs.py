@@ -19,7 +19,7 @@ from lit_condense.callbacks import FinalReport, SaveOnSignal, SaveOnSigterm
 from lit_condense.cli import main
 from lit_condense.data import Digits
 from lit_condense.errors import BetweenUpdates, SettingsError
-from lit_condense.evaluation import Judge
+from lit_condense.evaluation import Evaluator
 from lit_condense.matching import GradientMatching
 from lit_condense.runs.checkpointing import DryRunIO
 from tests.cli_helpers import card_of, checkpoint_of, cli, refusal, tiny_config, untouched_process, write_config
@@ -265,7 +265,7 @@ def test_whatever_ends_the_final_evaluation_the_set_is_there_and_a_second_fit_co
         raise error("in the final evaluation")
 
     with monkeypatch.context() as patch:
-        patch.setattr(Judge, "score", failing)
+        patch.setattr(Evaluator, "score", failing)
         if error is KeyboardInterrupt:
             said = stopped_by_ctrl_c(capsys, *args)
         else:
@@ -293,7 +293,7 @@ def test_an_evaluated_card_is_not_replaced_by_a_pending_one_of_the_same_set(tmp_
     def failing(*_, **__):
         raise RuntimeError("in the final evaluation")
 
-    monkeypatch.setattr(Judge, "score", failing)
+    monkeypatch.setattr(Evaluator, "score", failing)
     with pytest.raises(RuntimeError):
         cli("fit", *args, "--ckpt_path", "last")
     assert card_of(tmp_path / "tiny") == before

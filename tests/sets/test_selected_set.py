@@ -156,7 +156,7 @@ def test_weights_reach_every_batch_that_an_evaluation_network_is_trained_on(monk
     seen = []
     weighted = training.weighted
     monkeypatch.setattr(training, "weighted", lambda labels, w, n: seen.append(w) or weighted(labels, w, n))
-    module.judge().accuracy(module.network, 0, module.training_set())
+    module.evaluator().accuracy(module.network, 0, module.training_set())
     assert [sorted(w.tolist()) for w in seen] == [sorted(weights.tolist())] * 2  # two epochs of one batch
 
 

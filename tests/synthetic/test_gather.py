@@ -26,8 +26,8 @@ def gatherer(parametrization=None, update=4):
     return Gatherer(REAL, stored, labels, COUNTS, RandomSampling(4), storage, OneOf(), key, update)
 
 
-def views(block):
-    return block.views(block.stored).detach()
+def seen(block):
+    return block.to_network_input(block.stored).detach()
 
 
 @pytest.mark.parametrize("storage", [Pixels(), MultiFormation(2, most_matched=3)], ids=["pixels", "cells"])
@@ -36,10 +36,10 @@ def test_a_block_of_classes_is_their_own_blocks_side_by_side(storage):
     both, alone = gather.block([0, 4]), [gather.block([c]) for c in (0, 4)]
     for name in ("real_images", "real_labels", "stored", "synthetic_labels"):
         assert torch.equal(getattr(both, name), torch.cat([getattr(block, name) for block in alone])), name
-    assert torch.equal(views(both), torch.cat([views(block) for block in alone]))
+    assert torch.equal(seen(both), torch.cat([seen(block) for block in alone]))
     assert both.keys == alone[0].keys + alone[1].keys
     assert both.real_labels.tolist() == [[0] * 4, [4] * 4]
-    assert both.synthetic_labels.tolist() == [[0] * len(views(both)[0]), [4] * len(views(both)[1])]
+    assert both.synthetic_labels.tolist() == [[0] * len(seen(both)[0]), [4] * len(seen(both)[1])]
 
 
 @pytest.mark.parametrize("storage", [Pixels(), MultiFormation(2, most_matched=3)], ids=["pixels", "cells"])
@@ -48,7 +48,7 @@ def test_without_its_real_images_a_block_is_the_same(storage):
     full, half = gather.block([3]), gather.block([3], with_real=False)
     assert half.real_images is None
     assert half.real_labels is None
-    assert torch.equal(views(half), views(full))
+    assert torch.equal(seen(half), seen(full))
     assert half.keys == full.keys
 
 
@@ -56,8 +56,8 @@ def test_the_update_names_the_draws():
     one, again, other = (gatherer(MultiFormation(2, most_matched=3), update) for update in (4, 4, 5))
     assert torch.equal(one.block([2]).real_images, again.block([2]).real_images)
     assert not torch.equal(one.block([2]).real_images, other.block([2]).real_images)
-    assert torch.equal(views(one.block([2])), views(again.block([2])))
-    assert not torch.equal(views(one.block([2])), views(other.block([2])))
+    assert torch.equal(seen(one.block([2])), seen(again.block([2])))
+    assert not torch.equal(seen(one.block([2])), seen(other.block([2])))
 
 
 def test_the_whole_is_one_block_of_all_classes():
@@ -65,7 +65,7 @@ def test_the_whole_is_one_block_of_all_classes():
     whole, alone = gather.whole(), [gather.block([c]) for c in range(5)]
     assert torch.equal(whole.stored, gather.stored)
     assert torch.equal(whole.real_images[0], torch.cat([block.real_images[0] for block in alone]))
-    assert torch.equal(views(whole)[0], torch.cat([views(block)[0] for block in alone]))
+    assert torch.equal(seen(whole)[0], torch.cat([seen(block)[0] for block in alone]))
     assert torch.equal(whole.synthetic_labels[0], gather.labels)
     assert len(whole.keys) == 1
 

@@ -117,7 +117,9 @@ def test_so_does_the_network_of_the_run(wrong, run):
 def test_a_test_tries_every_architecture_before_it_trains_the_first(monkeypatch):
     module = fitted()
     module.evaluation = judged(tiny_convnet(), Auxiliary)
-    monkeypatch.setattr("lit_condense.sets.evaluated_set.EvaluatedSet._judge", lambda *_: pytest.fail("it was trained"))
+    monkeypatch.setattr(
+        "lit_condense.sets.evaluated_set.EvaluatedSet._evaluate", lambda *_: pytest.fail("it was trained")
+    )
     with pytest.raises(SettingsError, match=r"Auxiliary.*in training mode"):
         module.trainer.test(module, datamodule=TinyData(), verbose=False)
 

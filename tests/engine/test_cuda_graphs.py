@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from lit_condense.engine import recording
-from lit_condense.engine.recording import MOST_RECORDINGS, WARM_UPS, Recorded, kept
+from lit_condense.engine import cuda_graphs
+from lit_condense.engine.cuda_graphs import MOST_RECORDINGS, WARM_UPS, CudaGraphed, kept
 from tests.distributed.cases import run
 
 RECORDED = ("class", "mean", "contrastive", "curvature", "features", "everything", "momentum", "real", "dream")
@@ -36,7 +36,7 @@ def replayed(monkeypatch):
         recordings.append(call)
         return stand_in(call)
 
-    monkeypatch.setattr(recording, "cuda_graph", counted)
+    monkeypatch.setattr(cuda_graphs, "cuda_graph", counted)
     return recordings
 
 
@@ -46,7 +46,7 @@ def scaled(weight):
 
 def test_it_replays_with_other_arguments_and_weights_changed_in_place(replayed):
     weight = torch.tensor([2.0, 3.0])
-    function = Recorded(scaled(weight), [weight], recorded=True)
+    function = CudaGraphed(scaled(weight), [weight], recorded=True)
     first = function(torch.tensor([1.0, 1.0]))
     assert torch.equal(first[0], torch.tensor([2.0, 3.0]))
     lasting = kept(first)
@@ -60,7 +60,7 @@ def test_it_replays_with_other_arguments_and_weights_changed_in_place(replayed):
 
 def test_every_shape_has_a_recording_and_moved_weights_need_new_ones(replayed):
     weight = torch.nn.Parameter(torch.ones(1))
-    function = Recorded(lambda x: ((x * weight).detach(),), [weight], recorded=True)
+    function = CudaGraphed(lambda x: ((x * weight).detach(),), [weight], recorded=True)
     for length in (1, 2, 1, 2):
         function(torch.ones(length))
     assert len(replayed) == 2
@@ -76,8 +76,8 @@ def test_where_recording_fails_it_calls_and_says_so_once(monkeypatch, recwarn):
     def fails(call):
         raise RuntimeError("operation not permitted when stream is capturing\nmore")
 
-    monkeypatch.setattr(recording, "cuda_graph", fails)
-    function = Recorded(lambda x: (2 * x,), [], recorded=True)
+    monkeypatch.setattr(cuda_graphs, "cuda_graph", fails)
+    function = CudaGraphed(lambda x: (2 * x,), [], recorded=True)
     assert [function(torch.ones(1))[0].item() for _ in range(3)] == [2.0] * 3
     assert not function.recorded
     told = [str(w.message) for w in recwarn if "CUDA graph" in str(w.message)]

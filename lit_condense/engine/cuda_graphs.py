@@ -23,7 +23,7 @@ MOST_RECORDINGS = 16
 """Of one function; further shapes are launched from Python. Each holds the memory of its intermediate results."""
 
 
-class Recorded:
+class CudaGraphed:
     """A function of tensors that a GPU repeats by itself.
 
     An update of a small network is some thousand kernels of some microseconds: launching them takes longer than they
@@ -43,7 +43,7 @@ class Recorded:
         self._function = function
         self._fixed = fixed
         self._places: list[int] = []
-        self._recordings: dict[tuple[object, ...], Recording] = {}
+        self._recordings: dict[tuple[object, ...], CudaGraph] = {}
 
     def __call__(self, *arguments: Tensor) -> Outputs:
         """Return the function's outputs, which stay as they are until anything is replayed."""
@@ -59,7 +59,7 @@ class Recorded:
             if len(self._recordings) >= MOST_RECORDINGS:
                 return self._function(*arguments)
             try:
-                recording = self._recordings[signature] = Recording(self._function, arguments)
+                recording = self._recordings[signature] = CudaGraph(self._function, arguments)
             except RuntimeError as error:
                 self.recorded = False
                 warnings.warn(
@@ -71,7 +71,7 @@ class Recorded:
         return recording(arguments)
 
 
-class Recording:
+class CudaGraph:
     """One recorded call.
 
     Args:
