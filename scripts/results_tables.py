@@ -14,7 +14,7 @@ from run_selection import WEIGHTED
 from tables import RESULTS, cards, markdown, percent
 
 import lit_condense.selection
-from lit_condense.settings import settings_of
+from lit_condense.settings import differences, settings_of
 
 PUBLISHED = {  # row -> accuracy in the paper (configs say where), by its own protocol after all updates
     "dc_ipc1": "28.3 +- 0.5",
@@ -102,7 +102,7 @@ def _is_default(record: dict[str, Any] | None) -> bool:
         return False
     selection, weighted = record["settings"]["selection"], record["settings"]["weighted"]
     default = getattr(lit_condense.selection, record["method"])
-    return bool(selection == settings_of(default()) and weighted == (default in WEIGHTED))
+    return not differences(selection, settings_of(default())) and weighted == (default in WEIGHTED)
 
 
 def _method(columns: dict[str, dict[str, list[dict[str, Any]]]], method: str) -> str:

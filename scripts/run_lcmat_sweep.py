@@ -28,11 +28,13 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from run_selection import data_of
 from tables import RESULTS, ROOT
 
-from lit_condense import SyntheticSet
+from lit_condense import SyntheticSet, load_condensed
 from lit_condense.augmentation import AlwaysOn
 from lit_condense.callbacks import FinalReport
 from lit_condense.data import CondenseDataModule
-from lit_condense.evaluation import Evaluation
+from lit_condense.evaluation import Evaluation, Score
+from lit_condense.evaluation.comparing import Difference
+from lit_condense.export import save_condensed
 from lit_condense.init import Initialization, Noise, RandomReal
 from lit_condense.inner import TrainOnReal
 from lit_condense.matching import CurvatureMatching, GradientMatching, MatchingLoss
@@ -128,6 +130,7 @@ def measure(data: CondenseDataModule, dataset: str, arm: Arm, seed: int) -> dict
     card: dict[str, Any] = json.loads((folder / "card.json").read_text())
     if seed == SEEDS[0]:
         keep(folder, SWEEP / dataset / arm.name, picture=False)
+        share_start(dataset, arm)
     judged = card["evaluation"]
     return {
         "rho": arm.rho,
@@ -139,6 +142,23 @@ def measure(data: CondenseDataModule, dataset: str, arm: Arm, seed: int) -> dict
         "updates": card["update"],
         "versions": card["versions"],
     }
+
+
+def share_start(dataset: str, arm: Arm) -> None:
+    """Put the start into the card of a kept set that did not judge it: the score in the card of its arm of rho 0.
+
+    At one seed the arms begin with the same images, and the networks that judge them are the same.
+    """
+    kept = SWEEP / dataset / arm.name
+    found = load_condensed(kept)
+    judged = found.card["evaluation"]
+    if "start" in judged:
+        return
+    start = load_condensed(SWEEP / dataset / Arm(0, start=arm.start).name).card["evaluation"]["start"]
+    gained = Difference.of(*(Score("", tuple(score["accuracies"]), 0.0) for score in (judged["condensed"][0], start)))
+    judged |= {"start": start, "learned": gained.as_plain()}
+    judged["not_better_than"] += [] if gained.is_gain else ["start"]
+    save_condensed(kept, found, half=True)
 
 
 if __name__ == "__main__":
