@@ -131,7 +131,7 @@ def test_last_without_a_checkpoint_is_an_error(tmp_path, capsys):
     ("changes", "name", "before", "now"),
     [
         (["--model.optimizer.lr", "0.2"], "lr", "0.1", "0.2"),
-        (["--model.optimizer", "torch.optim.Adam"], "class_path", "torch.optim.sgd.SGD", "torch.optim.adam.Adam"),
+        (["--model.optimizer", "torch.optim.Adam"], "class_path", "torch.optim.SGD", "torch.optim.Adam"),
         (["--model.ipc", "2"], "ipc", "1", "2"),
         (["--model.network.init_args.width", "6"], "width", "4", "6"),
         (["--model.inner.updates", "2"], "updates", "4", "2"),
