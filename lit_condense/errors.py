@@ -1,4 +1,4 @@
-"""The errors a user can cause, each worded as: what was expected, what came, what to do."""
+"""The errors a user can cause, each worded as: what was expected, what came, what to do; and checks that word them."""
 
 from __future__ import annotations
 
