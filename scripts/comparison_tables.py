@@ -68,6 +68,7 @@ def _row(name: str, card: dict[str, Any], group: dict[str, Any]) -> list[str]:
     baselines = group[STORAGES[storage]]["evaluation"]["baselines"] if STORAGES[storage] in group else {}
     references = {"its start": evaluation["start"], **{tag: baselines[tag] for tag in baselines}}
     beaten_by = [tag for tag, other in references.items() if not _better(score, other)]
+    beaten_by += [] if baselines else ["(real images stored so are not measured yet)"]
     cell = percent(score)
     return [
         name,
