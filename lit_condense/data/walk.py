@@ -8,7 +8,6 @@ import torch
 from torch import Tensor
 
 from lit_condense.data.batching import batch_at, batch_count
-from lit_condense.errors import check_choice
 from lit_condense.rng import RandomKey
 
 Batches = Literal["anew", "epochs"]
@@ -36,12 +35,3 @@ def walked(images: int, batch_size: int, number: int, key: RandomKey, keep_short
     passed, position = divmod(number, per_pass)
     order = torch.randperm(images, generator=key.fold("pass", passed).generator())
     return batch_at(order, size, position) if keep_short else order[position * size : (position + 1) * size]
-
-
-def check_batches(owner: str, batches: str) -> None:
-    """Refuse an unknown way to draw batches.
-
-    Raises:
-        SettingsError: It is unknown.
-    """
-    check_choice(f"{owner}.batches", batches, Batches)

@@ -43,6 +43,30 @@ class Initialization(ABC):
         """
 
 
+class RealStart(Initialization):
+    """Starts from some real images of each class, as many as the storage holds."""
+
+    def start(
+        self,
+        parametrization: Parametrization,
+        real: RealImages,
+        ipc: Sequence[int],
+        network: NetworkFactory,
+        key: RandomKey,
+    ) -> Tensor:
+        """Return encoded real images.
+
+        Raises:
+            SettingsError: A class holds fewer images than it has to start.
+        """
+        counts = real_images_to_start(parametrization, real, ipc)
+        return encode_classes(parametrization, real, self.chosen(real, counts, network, key))
+
+    @abstractmethod
+    def chosen(self, real: RealImages, counts: list[int], network: NetworkFactory, key: RandomKey) -> Sequence[Tensor]:
+        """Return indices of different real images of each class, as many as ``counts`` says."""
+
+
 def real_images_to_start(parametrization: Parametrization, real: RealImages, ipc: Sequence[int]) -> list[int]:
     """Return how many real images each class needs to start from.
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import cast
 
 from torch import Tensor
@@ -10,14 +9,13 @@ from torch import Tensor
 from lit_condense.data.store import RealImages
 from lit_condense.errors import SettingsError, check_choice
 from lit_condense.functional.kmeans import Seeding
-from lit_condense.init.base import Initialization, encode_classes, real_images_to_start
+from lit_condense.init.base import RealStart
 from lit_condense.networks import CondensableNetwork, NetworkFactory, build_network
 from lit_condense.networks.features import PixelRange, network_features, representatives
-from lit_condense.parametrization.base import Parametrization
 from lit_condense.rng import RandomKey
 
 
-class Clustered(Initialization):
+class Clustered(RealStart):
     """Representative real images of each class: those nearest to its k-means centres (DREAM).
 
     The features are those of one untrained network.
@@ -37,28 +35,16 @@ class Clustered(Initialization):
         self.pixels: PixelRange = pixels
         self.seeding: Seeding = seeding
 
-    def start(
-        self,
-        parametrization: Parametrization,
-        real: RealImages,
-        ipc: Sequence[int],
-        network: NetworkFactory,
-        key: RandomKey,
-    ) -> Tensor:
-        """Return encoded real images.
-
-        Raises:
-            SettingsError: A class holds fewer images than it has to start.
-        """
-        wanted = real_images_to_start(parametrization, real, ipc)
+    def chosen(self, real: RealImages, counts: list[int], network: NetworkFactory, key: RandomKey) -> list[Tensor]:
+        """Return the images nearest to the centres of as many clusters of each class."""
         channels, height, width = real.image_shape
         built = build_network(network, channels, (height, width), real.num_classes, key.fold("network"), True)
         features = network_features(cast(CondensableNetwork, built.to(real.device)))
         chosen = []
-        for c, count in enumerate(wanted):
+        for c, count in enumerate(counts):
             members, keys = real.indices_of(c).unsqueeze(0), [key.fold("kmeans", c)]
             found = representatives(
                 *(features, real, members, count, keys), chunk=self.chunk, pixels=self.pixels, seeding=self.seeding
             )
             chosen.append(found[0])
-        return encode_classes(parametrization, real, chosen)
+        return chosen

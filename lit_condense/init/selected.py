@@ -8,14 +8,13 @@ import torch
 from torch import Tensor
 
 from lit_condense.data.store import RealImages
-from lit_condense.init.base import Initialization, encode_classes, real_images_to_start
+from lit_condense.init.base import RealStart
 from lit_condense.networks import NetworkFactory
-from lit_condense.parametrization.base import Parametrization
 from lit_condense.rng import RandomKey
 from lit_condense.selection import Budget, Scoring, Selection, select_now
 
 
-class Selected(Initialization):
+class Selected(RealStart):
     """The real images that a selection keeps.
 
     Its scoring networks have the architecture that the set is condensed with. They are trained before the run begins,
@@ -30,19 +29,7 @@ class Selected(Initialization):
         self.selection = selection
         self.scoring = scoring or Scoring()
 
-    def start(
-        self,
-        parametrization: Parametrization,
-        real: RealImages,
-        ipc: Sequence[int],
-        network: NetworkFactory,
-        key: RandomKey,
-    ) -> Tensor:
-        """Return encoded real images.
-
-        Raises:
-            SettingsError: A class holds fewer images than it has to start.
-        """
-        wanted = real_images_to_start(parametrization, real, ipc)
-        kept = select_now(self.selection, self.scoring, real, Budget(ipc=wanted), network, key.fold("selection"))
-        return encode_classes(parametrization, real, torch.split(kept.indices, wanted))
+    def chosen(self, real: RealImages, counts: list[int], network: NetworkFactory, key: RandomKey) -> Sequence[Tensor]:
+        """Return the images that the selection keeps of each class."""
+        kept = select_now(self.selection, self.scoring, real, Budget(ipc=counts), network, key.fold("selection"))
+        return torch.split(kept.indices, counts)

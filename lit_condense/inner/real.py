@@ -12,8 +12,8 @@ from lit_condense.augmentation.contract import applied
 from lit_condense.augmentation.cutmix import mixed
 from lit_condense.data.batching import batch_sizes, batches
 from lit_condense.data.store import RealImages
-from lit_condense.data.walk import Batches, check_batches, walked
-from lit_condense.errors import SettingsError
+from lit_condense.data.walk import Batches, walked
+from lit_condense.errors import SettingsError, check_choice
 from lit_condense.inner.base import InnerContext, InnerLoop
 from lit_condense.inner.network import BatchNormStatistics, InnerNetwork
 from lit_condense.matching.base import Progress
@@ -65,7 +65,7 @@ class TrainOnReal(InnerLoop):
                 raise SettingsError(f"Expected TrainOnReal.{name} to be {least} or more, got {value}.")
         if not 0 <= cutmix <= 1:
             raise SettingsError(f"Expected TrainOnReal.cutmix to be a probability, got {cutmix}.")
-        check_batches("TrainOnReal", batches)
+        check_choice("TrainOnReal.batches", batches, Batches)
         self.updates = updates
         self.images = images
         self.batch_size = batch_size

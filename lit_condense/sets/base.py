@@ -50,12 +50,9 @@ class SmallTrainingSet(LightningModule):
         self.evaluation = evaluation or Evaluation()
         self.seed = run_seed(seed)
         self.key = RandomKey(self.seed)
-        self._accuracies: dict[int, float] = {}
-        self._seconds = 0.0
         self._counts: list[int] = []
         self._updates = 0
         self._origin: Plain | None = None
-        self._kept_step: int | None = None
         self._data: CondenseDataModule | None = None  # in plain Python, outside of a trainer's run
 
     @abstractmethod

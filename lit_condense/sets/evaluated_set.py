@@ -13,9 +13,10 @@ from torch import Tensor
 
 from lit_condense.data import CondenseDataModule
 from lit_condense.errors import SettingsError
+from lit_condense.evaluation import Evaluation
 from lit_condense.export import save_condensed, write_grid
 from lit_condense.export.images import GRID_NAME, check_set_replaceable
-from lit_condense.networks import network_name
+from lit_condense.networks import NetworkFactory, network_name
 from lit_condense.runs.checkpointing import is_dry, save_last
 from lit_condense.selection import Scoring, Selection
 from lit_condense.sets import meaning
@@ -35,6 +36,12 @@ class EvaluatedSet(SmallTrainingSet):
     The validation and test loaders yield network indices. A step trains its fresh network on the set and tests it on
     the whole test split, together with the next ones where several at once are faster. Ranks share out the indices.
     """
+
+    def __init__(self, network: NetworkFactory, evaluation: Evaluation | None, seed: int | None) -> None:
+        super().__init__(network, evaluation, seed)
+        self._accuracies: dict[int, float] = {}
+        self._seconds = 0.0
+        self._kept_step: int | None = None
 
     def evaluate(self, datamodule: CondenseDataModule | None = None) -> Report:
         """Train fresh networks on the set, on its start and on its baselines, and test them on the whole test split.

@@ -36,14 +36,6 @@ from tests.test_resume import tensor_bytes
 STRAIGHT = ["--trainer.max_steps", "8", "--trainer.val_check_interval", "100"]
 
 
-@pytest.fixture(scope="module")
-def straight(tmp_path_factory):
-    """A run of 8 updates that nothing happened to."""
-    folder = tmp_path_factory.mktemp("straight")
-    cli("fit", *write_config(folder), *STRAIGHT)
-    return folder / "tiny"
-
-
 def pixels_of(checkpoint):
     """The images of a checkpoint of ``tiny_config`` in [0, 1]."""
     return Digits(train_limit_per_class=10).real.normalization.denormalize(checkpoint["state_dict"]["images"])

@@ -38,14 +38,6 @@ def hears_ctrl_c():
     signal.signal(signal.SIGINT, before)
 
 
-@pytest.fixture(scope="module")
-def straight(tmp_path_factory):
-    """A run of 8 updates that nothing happened to."""
-    folder = tmp_path_factory.mktemp("straight")
-    cli("fit", *write_config(folder), *EIGHT)
-    return folder / "tiny"
-
-
 def contents(folder):
     return {path: hashlib.sha256(path.read_bytes()).hexdigest() for path in folder.rglob("*") if path.is_file()}
 
