@@ -33,6 +33,7 @@ if __name__ == "__main__":
         "docs/results.md",
         {
             "lcmat_sweep": lcmat_table.table,
+            "lcmat_longer": lcmat_table.longer_table,
             "rates": comparison_tables.rates,
             **{f"comparison_{group}": functools.partial(comparison_tables.table, group) for group in GROUPS},
             "published": results_tables.published,

@@ -4,8 +4,11 @@ IDC-I's and LCMat-C's settings for CIFAR-10 at 10 images a class, made small: wi
 updates and are trained on 500 images between two of them, 40 updates at ten times the published learning rate (which
 is for 200,000), protocol `dsa` shortened to 150 epochs, two networks a run. Three seeds. Everything is judged on a
 held-out tenth of the training images, because settings are chosen by it; the test split is not looked at. An arm with
-rho 0 is IDC-I: the two configs differ in nothing else but the start. Such an arm judges the start too, for all arms of
-its seed that begin there. Each first seed's set is kept. About 40 minutes of one core a data set.
+rho 0 is IDC-I: the two configs differ in nothing else but the start. The first such arm judges the start too, for all
+arms of its seed that begin there. Each first seed's set is kept. About 40 minutes of one core a data set.
+
+Five more arms on CIFAR-10 ask what becomes of the gain: 120 updates, with networks of 20 updates as before and with
+networks that live as long as published, 100 updates with 2,000 images between two. About 45 minutes of one core.
 
 Usage: python scripts/run_lcmat_sweep.py [DATASET]
 """
@@ -45,7 +48,7 @@ from lit_condense.sampling import RandomSampling
 SWEEP = RESULTS / "lcmat_sweep"
 SEEDS = (0, 1, 2)
 HELD_OUT = 0.1
-UPDATES, LOOK_EVERY = 40, 10
+LOOK_EVERY = 10
 LEARNING_RATE = 0.05
 STARTS: dict[str, type[Initialization]] = {"real": RandomReal, "noise": Noise}
 
@@ -57,11 +60,19 @@ class Arm:
     rho: float
     norm: Literal["l1", "squared_l2"] = "l1"
     start: str = "real"
+    updates: int = 40
+    life: str = "short"
 
     @property
     def name(self) -> str:
         """Name of its records."""
-        return f"{self.start}_rho{self.rho:g}" + (f"_{self.norm}" if self.rho else "")
+        length = "" if self.updates == Arm.updates else f"_{self.updates}_updates_{self.life}_life"
+        return f"{self.start}_rho{self.rho:g}" + (f"_{self.norm}" if self.rho else "") + length
+
+    @property
+    def judges_start(self) -> bool:
+        """Whether its start is judged: once for all arms that begin there."""
+        return self == Arm(0, start=self.start)
 
     def losses(self) -> list[MatchingLoss]:
         """Return IDC-I's loss, and the curvature beside it."""
@@ -76,6 +87,12 @@ ARMS = [
     Arm(0, start="noise"),
     *(Arm(rho, start="noise") for rho in (0.05, 2)),
 ]
+LONG = [
+    *(Arm(rho, updates=120, life="short") for rho in (0, 2)),
+    *(Arm(rho, updates=120, life="published") for rho in (0, 0.5, 2)),
+]
+LIVES = {"short": (20, 500), "published": (100, 2000)}
+"""Updates that a network serves, and real images that it is trained on between two of them."""
 
 
 class Shares(Callback):
@@ -100,7 +117,7 @@ def main(datasets: list[str]) -> None:
         data = data_of(dataset)
         data.held_out = HELD_OUT
         for seed in SEEDS:
-            for arm in ARMS:
+            for arm in ARMS + (LONG if dataset == "cifar10" else []):
                 path = SWEEP / dataset / arm.name / f"{seed}.json"
                 if not path.exists():
                     record = measure(data, dataset, arm, seed)
@@ -111,22 +128,23 @@ def main(datasets: list[str]) -> None:
 
 def measure(data: CondenseDataModule, dataset: str, arm: Arm, seed: int) -> dict[str, Any]:
     """Condense, judge and return the record of one run."""
+    life, images = LIVES[arm.life]
     folder, shares = ROOT / "runs" / "lcmat_sweep" / dataset / arm.name / str(seed), Shares()
     shutil.rmtree(folder, ignore_errors=True)
     module = SyntheticSet(
         ipc=10,
         network=functools.partial(ConvNet, width=32, depth=3),
-        inner=TrainOnReal(updates=20, images=500, batch_size=64, cutmix=0.5),
+        inner=TrainOnReal(updates=life, images=images, batch_size=64, cutmix=0.5),
         sampling=RandomSampling(64),
         parametrization=Pixels("pixel", "every_network"),
         init=STARTS[arm.start](),
         augmentation=AlwaysOn(("color", "crop", "cutout")),
         optimizer=functools.partial(torch.optim.SGD, lr=LEARNING_RATE, momentum=0.5),
-        evaluation=Evaluation("dsa", epochs=150, repeats=2, baselines=[], full_data_steps=0, start=arm.rho == 0),
+        evaluation=Evaluation("dsa", epochs=150, repeats=2, baselines=[], full_data_steps=0, start=arm.judges_start),
         grad_share_every=LOOK_EVERY,
         seed=seed,
     )
-    quiet_trainer(*arm.losses(), shares, FinalReport(str(folder)), max_steps=UPDATES).fit(module, datamodule=data)
+    quiet_trainer(*arm.losses(), shares, FinalReport(str(folder)), max_steps=arm.updates).fit(module, datamodule=data)
     card: dict[str, Any] = json.loads((folder / "card.json").read_text())
     if seed == SEEDS[0]:
         keep(folder, SWEEP / dataset / arm.name, picture=False)
@@ -136,8 +154,9 @@ def measure(data: CondenseDataModule, dataset: str, arm: Arm, seed: int) -> dict
         "rho": arm.rho,
         "norm": arm.norm,
         "start": arm.start,
+        "life": arm.life,
         "accuracies": judged["condensed"][0]["accuracies"],
-        "accuracies_of_start": judged["start"]["accuracies"] if arm.rho == 0 else None,
+        "accuracies_of_start": judged["start"]["accuracies"] if arm.judges_start else None,
         "curvature_share": shares.found,
         "updates": card["update"],
         "versions": card["versions"],
@@ -145,7 +164,7 @@ def measure(data: CondenseDataModule, dataset: str, arm: Arm, seed: int) -> dict
 
 
 def share_start(dataset: str, arm: Arm) -> None:
-    """Put the start into the card of a kept set that did not judge it: the score in the card of its arm of rho 0.
+    """Put the start into the card of a kept set that did not judge it: the score in the card of the arm that judged it.
 
     At one seed the arms begin with the same images, and the networks that judge them are the same.
     """
