@@ -12,24 +12,25 @@ as many updates as lie between two choices of representative images, everything 
 
 from __future__ import annotations
 
+import inspect
 import logging
 import statistics
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
-import yaml  # type: ignore[import-untyped]
 from jsonargparse import ArgumentParser, auto_cli
 
+import lit_condense.sampling
 from benchmarks.common import RESULTS, SHAPE, RandomImages, columns, machine, spread, write
 from benchmarks.timed import PARTS, Run, gflop_of
 from lit_condense import SyntheticSet
+from lit_condense.cli.shipped import read
 from lit_condense.data import CondenseDataModule, ImageFolder
 from lit_condense.matching import MatchingLoss
 from lit_condense.runs.memory import keep_freed_memory
 
 Name = Literal["dc", "dsa", "egm", "dcc", "dm", "idc", "idc_i", "dream", "lcmat_c"]
-CONFIGS = Path(__file__).resolve().parent.parent / "configs"
 FILES: dict[Name, str] = {
     "dc": "dc/cifar10_ipc10",
     "dsa": "dsa/cifar10_ipc10",
@@ -201,12 +202,12 @@ def made(config: dict[str, Any]) -> tuple[SyntheticSet, list[MatchingLoss]]:
 
 def config_of(name: Name, real_images: int, ipc: int, width: int) -> dict[str, Any]:
     """Return model and matching losses of a method's config, with these numbers."""
-    config = yaml.safe_load((CONFIGS / f"{FILES[name]}.yaml").read_text())
+    config = read(FILES[name])
     model = config["model"]["init_args"]
     model["ipc"] = ipc
     model["network"]["init_args"]["width"] = width
     model["sampling"]["init_args"]["batch_size"] = real_images
-    losses = [c for c in config["trainer"]["callbacks"] if c["class_path"].startswith("lit_condense.matching.")]
+    losses = config["trainer"]["callbacks"]
     if name == "dcc":  # its warm-up is DC's update: time what comes after it
         losses = [{**loss, "init_args": {"warm_up_networks": 0, "warm_up_matches": 0}} for loss in losses]
     return {"model": config["model"], "losses": losses}
@@ -214,8 +215,9 @@ def config_of(name: Name, real_images: int, ipc: int, width: int) -> dict[str, A
 
 def published_batch(name: Name) -> int:
     """Return the real images of a class in an update of the method's config."""
-    config = yaml.safe_load((CONFIGS / f"{FILES[name]}.yaml").read_text())
-    return int(config["model"]["init_args"]["sampling"]["init_args"]["batch_size"])
+    sampling = read(FILES[name])["model"]["init_args"]["sampling"]
+    usual = inspect.signature(getattr(lit_condense.sampling, sampling["class_path"])).parameters["batch_size"].default
+    return int(sampling["init_args"].get("batch_size", usual))
 
 
 if __name__ == "__main__":

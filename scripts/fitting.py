@@ -60,21 +60,10 @@ def keep(folder: Path, kept: Path, picture: bool = True) -> None:
         shutil.copy(folder / "grid.png", kept / "grid.png")
 
 
-def own_folder(config: dict[str, Any], folder: str) -> None:
-    """Let a shipped config write everything below ``folder``."""
-    config["trainer"]["logger"]["init_args"] |= {"save_dir": folder, "name": "log"}
-    for callback in config["trainer"]["callbacks"]:
-        for name in ("dirpath", "folder"):
-            if name in callback.get("init_args", {}):
-                callback["init_args"][name] = f"{folder}/{name}" if name == "dirpath" else folder
-
-
-def report_only(trainer: dict[str, Any], folder: str) -> None:
-    """Change a config's trainer so that a run writes its final report and ``log/metrics.csv``, and nothing else."""
-    losses = [one for one in trainer["callbacks"] if one["class_path"].startswith("lit_condense.matching.")]
-    report = {"class_path": "lit_condense.callbacks.FinalReport", "init_args": {"folder": folder}}
-    trainer |= {
-        "callbacks": [*losses, report],
+def report_only(config: dict[str, Any], folder: str) -> None:
+    """Let a run write its set into ``folder``, ``log/metrics.csv`` beside it, and nothing else."""
+    config["out"] = folder
+    config["trainer"] |= {
         "enable_checkpointing": False,
         "enable_progress_bar": False,
         "logger": {

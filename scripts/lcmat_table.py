@@ -12,7 +12,15 @@ SWEPT_UPDATES = 40
 NAMES = {"cifar10": "CIFAR-10", "mnist": "MNIST"}
 STARTS = {"real": "random real images", "noise": "noise"}
 LIVES = {"short": "20 updates, 500 images", "published": "100 updates, 2,000 images"}
-LONG_HEADER = ("a network's life", "updates", "rho", "norm", "condensed", "over rho 0, at each seed", "curvature's share")
+LONG_HEADER = (
+    "a network's life",
+    "updates",
+    "rho",
+    "norm",
+    "condensed",
+    "over rho 0, at each seed",
+    "curvature's share",
+)
 HEADER = (
     "start",
     "rho",

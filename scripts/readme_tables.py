@@ -6,10 +6,7 @@ from typing import Any
 
 from tables import ROOT, cards, markdown, measurements, percent
 
-PUBLISHED = {  # data set, ipc -> accuracy in the DC authors' readme, spread from arXiv 2107.13034, Table 1
-    ("mnist", 1): "91.7 +- 0.5",
-    ("cifar10", 1): "28.3 +- 0.5",
-}
+from lit_condense.evaluation.published import figure
 
 
 def results_table() -> str:
@@ -90,7 +87,7 @@ def _row(card: dict[str, Any]) -> list[str]:
     evaluation, ipc = card["evaluation"], card["ipc"][0]
     condensed, full = evaluation["condensed"][0], evaluation["all_real_short"]
     random = evaluation["baselines"]["random"]
-    published = PUBLISHED.get((card["data"]["dataset"], ipc), "-")
+    published = figure("dc", card["data"]["dataset"], ipc) or "-"
     return [
         card["data"]["dataset"],
         str(ipc),

@@ -14,18 +14,8 @@ from run_selection import WEIGHTED
 from tables import RESULTS, cards, markdown, percent
 
 import lit_condense.selection
+from lit_condense.evaluation.published import figure
 from lit_condense.settings import differences, settings_of
-
-PUBLISHED = {  # row -> accuracy in the paper (configs say where), by its own protocol after all updates
-    "dc_ipc1": "28.3 +- 0.5",
-    "dc_ipc10": "44.9 +- 0.5",
-    "dm_ipc10": "48.9 +- 0.6",
-    "egm_mda_ipc10": "not verified",
-    "dsa_ipc10": "52.1 +- 0.5",
-    "idc_i_ipc10": "58.3",
-    "dream_ipc10": "not verified",
-    "lcmat_c_ipc10": "56.8 +- 0.2",
-}
 
 
 def published() -> str:
@@ -36,18 +26,21 @@ def published() -> str:
         if (folder / "curve.json").exists():
             card = finished.get(folder.relative_to(RESULTS))  # a run that was cut off has a curve only
             curve = json.loads((folder / "curve.json").read_text())
-            rows.append([f"`configs/{name}.yaml`", *_published(row, card), _points(curve)])
+            rows.append([f"`{name}`", *_published(name, card), _points(curve)])
     header = ("config", "updates", "of the published", "accuracy", "published, after all updates", "judged by", "curve")
     return markdown(header, rows) if rows else "Not measured yet."
 
 
-def _published(row: str, card: dict[str, Any] | None) -> list[str]:
+def _published(config: str, card: dict[str, Any] | None) -> list[str]:
+    method, _, rest = config.partition("/")
+    dataset, ipc = rest.split("_")[:2]
+    known = figure(method, dataset, int(ipc.removeprefix("ipc"))) or "not verified"
     if card is None:
-        return ["-", "-", "-", PUBLISHED[row], "-"]
+        return ["-", "-", "-", known, "-"]
     score, recipe = card["evaluation"]["condensed"][0], card["evaluation"]["condensed"][0]["recipe"]
     share = f"{100 * card['update'] / card['max_updates']:.2g} %"
     judged = f"{score['networks']} networks, `{recipe['protocol']}`, {recipe['passes']} passes"
-    return [f"{card['update']:,}", share, f"**{percent(score)}**", PUBLISHED[row], judged]
+    return [f"{card['update']:,}", share, f"**{percent(score)}**", known, judged]
 
 
 def _points(curve: list[dict[str, float]]) -> str:

@@ -22,8 +22,10 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from fitting import condense, keep, own_folder
+from fitting import condense, keep
 from tables import RESULTS, ROOT
+
+from lit_condense.cli.shipped import read
 
 COMPARISON = RESULTS / "comparison"
 RATES = COMPARISON / "rates"
@@ -115,8 +117,7 @@ def make_row(group: str, method: str) -> None:
 
 def settings(stage: str, dataset: str, ipc: int, method: str, factor: int, folder: str) -> dict[str, Any]:
     """Return a shipped config, changed as all are."""
-    path = ROOT / "configs" / f"{CONFIGS[method].format(dataset=dataset, ipc=ipc)}.yaml"
-    config: dict[str, Any] = yaml.safe_load(path.read_text())
+    config = read(CONFIGS[method].format(dataset=dataset, ipc=ipc))
     model, trainer = config["model"]["init_args"], config["trainer"]
     model["ipc"] = ipc
     model["network"]["init_args"]["width"] = WIDTH
@@ -126,7 +127,7 @@ def settings(stage: str, dataset: str, ipc: int, method: str, factor: int, folde
     model["evaluation"]["init_args"] = PROTOCOL | judged | {"baselines": baselines}
     config["data"] = yaml.safe_load(yaml.safe_dump(DATA[dataset]))
     config["data"]["init_args"]["normalization"] = "dc"
-    own_folder(config, folder)
+    config["out"] = folder
     budget = {"class_path": "cpu_budget.CpuBudget", "init_args": {"seconds": SECONDS[stage]}}
     trainer["callbacks"] = [budget, *trainer["callbacks"]]
     trainer |= {"max_steps": NO_END, "limit_val_batches": 0, "enable_progress_bar": False}

@@ -18,9 +18,10 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import yaml
 from fitting import condense, quick_evaluations, report_only
 from tables import ROOT
+
+from lit_condense.cli.shipped import read
 
 RUNS = ROOT / "runs" / "dream_curve"
 UPDATES, POINTS = 100, 5
@@ -67,14 +68,14 @@ def make(arm: str, seed: int | str) -> None:
 
 def settings(arm: str, seed: int | str, folder: str) -> dict[str, Any]:
     """Return DREAM's shipped config with what the curve changes."""
-    config: dict[str, Any] = yaml.safe_load((ROOT / "configs" / "dream" / "cifar10_ipc1.yaml").read_text())
+    config = read("dream/cifar10_ipc1")
     model, trainer = config["model"]["init_args"], config["trainer"]
     sampling, start = ARMS[arm]
     config["seed_everything"] = SEEDS[0] if seed == TIMED else seed
     model["network"]["init_args"]["width"] = 32
     model["inner"]["init_args"] |= {"updates": 20, "images": 500}
     model["sampling"] = sampling
-    model["init"] = {"class_path": f"lit_condense.parametrization.{start}"}
+    model["init"] = {"class_path": f"lit_condense.init.{start}"}
     model["optimizer"]["init_args"]["lr"] = LEARNING_RATE
     model["evaluation"]["init_args"] = {
         "protocol": "dsa",
@@ -93,7 +94,7 @@ def settings(arm: str, seed: int | str, folder: str) -> dict[str, Any]:
             "classes": [0, 1, 2, 3, 4],
         },
     }
-    report_only(trainer, folder)
+    report_only(config, folder)
     trainer |= {"max_steps": UPDATES, "val_check_interval": UPDATES // POINTS}
     if seed == TIMED:
         trainer |= {"limit_val_batches": 0, "log_every_n_steps": 1}

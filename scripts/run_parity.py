@@ -45,13 +45,12 @@ def condense(dataset: str, mode: str, seed: int, kept: Path) -> None:
         "model.evaluation.baselines": [],
         "trainer.max_steps": UPDATES,
         "trainer.limit_val_batches": 0,
-        "trainer.logger.save_dir": folder,
+        "out": folder,
         "trainer.enable_checkpointing": "false",
         "trainer.enable_progress_bar": "false",
     }
     options = [part for name, value in changes.items() for part in (f"--{name}", str(value))]
-    report = "[GradientMatching,{class_path: FinalReport, init_args: {folder: '" + str(folder) + "'}}]"
-    fit("--config", f"configs/dc/{dataset}_ipc1.yaml", *options, "--trainer.callbacks", report, *DATA[dataset])
+    fit("--config", f"dc/{dataset}_ipc1", *options, *DATA[dataset])
     keep(folder, kept)
 
 

@@ -17,9 +17,10 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-import yaml
 from fitting import condense, keep, quick_evaluations, report_only
 from tables import ROOT
+
+from lit_condense.cli.shipped import read
 
 RESULTS = ROOT / "results" / "published"
 ROWS = {  # row -> config, image updates between two points of its curve
@@ -56,16 +57,16 @@ def make(row: str, minutes: float) -> None:
 def settings(row: str, minutes: float, folder: str) -> dict[str, Any]:
     """Return the row's config with what the module's documentation says is changed."""
     name, interval = ROWS[row]
-    config: dict[str, Any] = yaml.safe_load((ROOT / "configs" / f"{name}.yaml").read_text())
+    config = read(name)
     evaluation = config["model"]["init_args"]["evaluation"]["init_args"]
-    evaluation |= JUDGED | ({"epochs": IDC_EPOCHS} if evaluation["protocol"] == "idc" else {})
-    preset = config["data"]["init_args"]["normalization"]
+    evaluation |= JUDGED | ({"epochs": IDC_EPOCHS} if evaluation.get("protocol") == "idc" else {})
+    preset = config["data"]["init_args"].get("normalization", "dc")
     source = ("ArrayFile", {"path": str(PACKED)}) if PACKED.exists() else ("ImageFolder", {"root": "data/cifar10"})
     config["data"] = {
         "class_path": f"lit_condense.data.{source[0]}",
         "init_args": {**source[1], "name": "cifar10", "normalization": preset},
     }
-    report_only(config["trainer"], folder)
+    report_only(config, folder)
     whole, seconds = divmod(round(60 * minutes), 60)
     time_limit = f"00:{whole // 60:02}:{whole % 60:02}:{seconds:02}"
     config["trainer"] |= {"max_time": time_limit, "val_check_interval": interval}

@@ -35,7 +35,7 @@ def main(rows: list[str]) -> None:
             continue
         unfinished = (run / "checkpoints" / "last.ckpt").exists()
         fit(
-            *("--config", f"configs/dc/{row}.yaml", "--trainer.enable_progress_bar", "false"),
+            *("--config", f"dc/{row}", "--out", str(run), "--trainer.enable_progress_bar", "false"),
             *ROWS[row],
             *(("--ckpt_path", "last") if unfinished else ()),
         )

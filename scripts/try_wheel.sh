@@ -6,7 +6,7 @@ cd "$(dirname "$0")/.."
 work="$(mktemp -d)"
 trap 'rm -rf "$work"' EXIT
 mkdir "$work/source"   # without what earlier builds left
-cp -r pyproject.toml setup.cfg README.md LICENSE lit_condense configs "$work/source"
+cp -r pyproject.toml setup.cfg README.md LICENSE CHANGELOG.md CITATION.cff lit_condense configs "$work/source"
 pip install --quiet 'build>=1.2'
 python -m build --outdir "$work/dist" "$work/source" > "$work/build.log" || { cat "$work/build.log"; exit 1; }
 pip install --quiet --no-deps --target "$work/installed" "$work"/dist/*.whl
@@ -15,5 +15,6 @@ python -m zipfile -l "$work"/dist/*.whl | grep 'licenses/LICENSE' > /dev/null
 mkdir "$work/elsewhere" && cd "$work/elsewhere"
 export PYTHONPATH="$work/installed" OMP_WAIT_POLICY=passive
 python -c "import lit_condense; assert lit_condense.__file__.startswith('$work'), lit_condense.__file__"
-python -m lit_condense fit --config "$work/source/configs/quickstart.yaml" "$@"
-test -s runs/quickstart/condensed.safetensors
+python -m lit_condense configs dream cifar10_ipc10 | grep 'dream/cifar10_ipc10' > /dev/null
+python -m lit_condense fit --config quickstart "$@"
+test -s runs/quickstart/version_0/condensed.safetensors

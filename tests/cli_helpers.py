@@ -17,6 +17,7 @@ import torch
 import yaml
 
 from lit_condense.cli import main, run
+from lit_condense.cli.command import CondenseCLI
 from lit_condense.rng import RandomKey
 
 REPOSITORY = Path(__file__).resolve().parent.parent
@@ -25,43 +26,21 @@ EVALUATION = {"protocol": "dc", "repeats": 2, "quick_repeats": 1, "epochs": 2, "
 
 
 def tiny_config(folder, name="tiny", save_every=1, **model):
-    """A run of 4 updates on 10 digits a class, as plain data; everything is written below ``folder``."""
+    """A run of 4 updates on 10 digits a class, as plain data; everything is written into ``folder/name``."""
     return {
-        "seed_everything": 0,
+        "out": str(Path(folder) / name),
         "trainer": {
             "accelerator": "cpu",
-            "devices": 1,
             "max_steps": 4,
             "val_check_interval": 4,
-            "check_val_every_n_epoch": None,
             "log_every_n_steps": 1,
-            "num_sanity_val_steps": 0,
             "enable_progress_bar": False,
-            "logger": {
-                "class_path": "lightning.pytorch.loggers.TensorBoardLogger",
-                "init_args": {"save_dir": str(folder), "name": name, "version": "", "default_hp_metric": False},
-            },
             "callbacks": [
                 {"class_path": "lit_condense.matching.GradientMatching", "init_args": {"distance": "row_cosine"}},
-                {
-                    "class_path": "lightning.pytorch.callbacks.ModelCheckpoint",
-                    "init_args": {
-                        "dirpath": str(Path(folder) / name / "checkpoints"),
-                        "every_n_train_steps": save_every,
-                        "monitor": "step",
-                        "mode": "max",
-                        "save_top_k": 2,
-                        "save_last": True,
-                        "enable_version_counter": False,
-                    },
-                },
-                {"class_path": "lit_condense.callbacks.Dashboard", "init_args": {"every_n_updates": 2}},
-                {
-                    "class_path": "lit_condense.callbacks.FinalReport",
-                    "init_args": {"folder": str(Path(folder) / name)},
-                },
             ],
         },
+        "checkpoint": {"every_n_train_steps": save_every},
+        "dashboard": {"every_n_updates": 2},
         "model": {
             "class_path": "lit_condense.SyntheticSet",
             "init_args": {
@@ -122,6 +101,13 @@ def cli(*args):
     """Run a command that is expected to work, and return it: its trainer, model and data."""
     with untouched_process():
         return run([str(a) for a in args])
+
+
+def made(*args):
+    """Let a ``fit`` make its trainer, model and data, and return them without running anything."""
+    with untouched_process(), pytest.MonkeyPatch.context() as patch:
+        patch.setattr(CondenseCLI, "_run_subcommand", lambda self, name: None)
+        return run(["fit", *map(str, args), "--trainer.fast_dev_run", "true"])  # a dry run makes no folder
 
 
 def refusal(capsys, *args):

@@ -60,14 +60,14 @@ def one_sentence_for(capsys, words, *args):
         (["--trainer.check_val_every_n_epoch", "0"], ["trainer.check_val_every_n_epoch", "above 0"]),
         (["--seed_everything", "-1"], ["seed_everything", "0 to 4294967295", "-1"]),
         (["--model.ipc", "null"], ["model.ipc", "null"]),
-        (["--trainer.callbacks+=CurvatureMatching", "--trainer.callbacks.rho=null"], ["callbacks[4].rho", "null"]),
+        (["--trainer.callbacks+=CurvatureMatching", "--trainer.callbacks.rho=null"], ["callbacks[1].rho", "null"]),
         (["--trainer.callbacks", "[]"], ["matching loss", "trainer.callbacks", "GradientMatching"]),
         (["--trainer.callbacks+=GradientMatching"], ["different names", "name"]),
-        (["--trainer.callbacks+=FinalReport"], ["more than one", "FinalReport"]),
         (
-            ["--trainer.callbacks+=Dashboard", "--trainer.callbacks.every_n_updates=0"],
-            ["Dashboard.every_n_updates", "0"],
+            ["--trainer.callbacks+=FinalReport", "--trainer.callbacks+=FinalReport"],
+            ["more than one", "FinalReport"],
         ),
+        (["--dashboard.every_n_updates=0"], ["Dashboard.every_n_updates", "0"]),
         (["--trainer.strategy", "teleport"], ["strategy", "teleport"]),
         (["--trainer.gradient_clip_val", "1"], ["clipping", "manual optimization"]),
         (["--trainer.barebones", "true"], ["barebones"]),
@@ -101,7 +101,7 @@ def test_a_setting_that_cannot_work_is_one_message(tmp_path, capsys, arguments, 
         (["--data", "Digitss"], ["Digitss"]),
         (["--model.engine", "Engine", "--model.engine.mode", "quick"], ["mode", "'exact', 'fast'", "quick"]),
         (["--optimizer", "SGD"], ["optimizer"]),
-        (["--config", "nowhere.yaml"], ["nowhere.yaml", "does not exist"]),
+        (["--config", "nowhere.yaml"], ["nowhere.yaml", "name of a shipped config", "lit-condense configs"]),
     ],
     ids=lambda value: " ".join(value)[:60] if isinstance(value, list) else None,
 )
@@ -189,19 +189,18 @@ def test_missing_files_of_a_known_dataset_are_one_message(tmp_path, capsys):
     assert "\n" not in message
 
 
-@pytest.mark.parametrize("which", ["report", "log", "checkpoints"])
+@pytest.mark.parametrize("which", ["report", "run", "checkpoints"])
 def test_a_folder_that_cannot_be_written_to_stops_the_run_before_any_work(tmp_path, capsys, monkeypatch, which):
     monkeypatch.setattr(GradientMatching, "loss", lambda *_: pytest.fail("the run had started"))
     (tmp_path / "file").write_text("not a folder")
     below = str(tmp_path / "file" / "out")
     config = tiny_config(tmp_path)
-    _, checkpoints, _, report = config["trainer"]["callbacks"]
     if which == "report":
-        report["init_args"]["folder"] = below
-    elif which == "log":
-        config["trainer"]["logger"]["init_args"]["save_dir"] = below
+        config["report"] = {"folder": below}
+    elif which == "run":
+        config["out"] = below
     else:
-        checkpoints["init_args"]["dirpath"] = below
+        config["checkpoint"]["dirpath"] = below
     (tmp_path / "run.yaml").write_text(yaml.safe_dump(config))
     one_sentence_for(capsys, [below, "output folder", "Choose another"], "fit", "--config", tmp_path / "run.yaml")
     assert (tmp_path / "file").read_text() == "not a folder"

@@ -1,34 +1,21 @@
-"""What the configs of published rows say about judging, read as the classes that they name."""
+"""What the configs of published rows say about judging, read as the objects that they make."""
 
 from __future__ import annotations
 
-import importlib
-
 import pytest
-import yaml
 
 from lit_condense.evaluation.protocols import recipe_for
-from tests.cli_helpers import REPOSITORY
+from tests.cli_helpers import REPOSITORY, made
 
-EGM = sorted((REPOSITORY / "configs" / "egm").glob("*.yaml"))
+EGM = sorted((REPOSITORY / "configs" / "egm").glob("*_ipc*.yaml"))
 DSAC_ON_SVHN = sorted((REPOSITORY / "configs" / "dcc").glob("svhn_*_dsac.yaml"))
 MIRRORED = ("color", "crop", "cutout", "flip", "scale", "rotate")
 
 
-def built(node):
-    """The object that a class_path and its init_args name; a network stays unmade."""
-    if not (isinstance(node, dict) and "class_path" in node):
-        return node
-    module, name = node["class_path"].rsplit(".", 1)
-    arguments = {key: built(value) for key, value in node.get("init_args", {}).items()}
-    return getattr(importlib.import_module(module), name)(**arguments)
-
-
 def read(path):
     """The config's data set, evaluation and augmentation of condensing."""
-    config = yaml.safe_load(path.read_text())
-    init = config["model"]["init_args"]
-    return built(config["data"]).dataset_name, built(init["evaluation"]), built(init["augmentation"])
+    done = made("--config", path)
+    return done.datamodule.dataset_name, done.model.evaluation, done.model.augmentation
 
 
 def recipe_of(path):

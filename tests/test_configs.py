@@ -1,10 +1,8 @@
 from __future__ import annotations
 
 import importlib
-import importlib.util
 import inspect
 import re
-import sys
 
 import pytest
 import torch
@@ -13,15 +11,20 @@ import yaml
 import lit_condense.selection
 from lit_condense import SyntheticSet, load_condensed
 from lit_condense.cli import main
+from lit_condense.cli.shipped import read, shipped
+from lit_condense.data import Digits
+from lit_condense.evaluation.published import figure, published
 from lit_condense.evaluation.several import Trainings
 from lit_condense.inner import InnerNetwork
 from lit_condense.selection import Selection
 from lit_condense.settings import flat
 from tests.cli_helpers import REPOSITORY, card_of, cli, untouched_process, write_arrays
 
-CONFIGS = sorted((REPOSITORY / "configs").rglob("*.yaml"))
+CONFIGS = sorted(shipped().values())
 SELECTING = [path for path in CONFIGS if path.parent.name == "selection"]
 CONDENSING = [path for path in CONFIGS if path not in SELECTING]
+RUNNABLE = [path for path in CONFIGS if path.stem != "base"]
+"""Base files say no data; tests/cli/test_shipped.py reads them."""
 CLASSES = 3
 UPDATES, PER_NETWORK, VALIDATE_EVERY = 12, 4, 6
 SMALL = {
@@ -35,15 +38,27 @@ MOST_IMAGES = 50
 """Images per class in a short run at most."""
 
 
-def test_there_are_configs():
+def test_there_are_configs_and_they_are_short():
     assert REPOSITORY / "configs" / "quickstart.yaml" in CONFIGS
-    assert len(CONFIGS) >= 17
+    lines = [len(path.read_text().splitlines()) for path in CONFIGS]
+    assert max(lines) <= 25
+    assert sum(lines) / len(lines) <= 25
+
+
+def test_no_config_names_a_place():
+    for path in CONFIGS:
+        assert not re.search(r"runs/|dirpath|save_dir|folder:|root:", path.read_text()), path
+
+
+def read_file(path):
+    """A config with every class written out."""
+    return read(path.relative_to(REPOSITORY / "configs").with_suffix("").as_posix())
 
 
 def classes_of(path):
     """The classes that a config is made of, apart from its data set."""
-    named = re.findall(r"class_path: (\S+)", path.read_text())
-    return tuple(sorted({name for name in named if not name.startswith("lit_condense.data.")}))
+    config = read_file(path) | {"data": None}
+    return tuple(sorted(re.findall(r"'class_path': '([\w.]+)'", str(config))))
 
 
 def first_of_its_kind(paths):
@@ -61,12 +76,17 @@ def each(paths):
     return pytest.mark.parametrize("path", marked, ids=[f"{path.parent.name}-{path.stem}" for path in paths])
 
 
-every_config = each(CONFIGS)
+every_config = each(RUNNABLE)
+
+
+ROOMS = ("data", "init", "inner", "sampling", "parametrization", "augmentation", "networks", "evaluation", "selection")
 
 
 def class_of(node):
-    module, name = node["class_path"].rsplit(".", 1)
-    return getattr(importlib.import_module(module), name)
+    """The class of a short name or a path."""
+    module, _, name = node["class_path"].rpartition(".")
+    places = [module] if module else [f"lit_condense.{room}" for room in ROOMS]
+    return next(found for place in places if (found := getattr(importlib.import_module(place), name, None)))
 
 
 def printed(capsys, path):
@@ -82,14 +102,19 @@ def test_printing_a_config_and_reading_it_again_changes_nothing(path, tmp_path, 
     first = printed(capsys, path)
     (tmp_path / "printed.yaml").write_text(first)
     assert printed(capsys, tmp_path / "printed.yaml") == first
-    given, full = dict(flat(yaml.safe_load(path.read_text()))), dict(flat(yaml.safe_load(first)))
-    written, read = given.pop("trainer.callbacks"), full.pop("trainer.callbacks")
-    given = {name: value for name, value in given.items() if value != {}}
-    assert {name: full[name] for name in given} == given
-    assert len(written) == len(read)
-    for one, other in zip(written, read, strict=True):
-        assert one["class_path"] == other["class_path"]
-        assert one.get("init_args", {}).items() <= other["init_args"].items()
+    given, full = dict(flat(read_file(path))), dict(flat(yaml.safe_load(first)))
+    written, read_back = given.pop("trainer.callbacks"), full.pop("trainer.callbacks") or []
+    settings = {name: value for name, value in given.items() if value != {} and not name.endswith("class_path")}
+    by_name = {"model.init_args.evaluation.init_args.augmentation"} & set(settings) - set(
+        full
+    )  # a class without settings
+    assert {name: full[name] for name in settings if name not in by_name} == {
+        name: value for name, value in settings.items() if name not in by_name
+    }
+    assert len(written) == len(read_back)
+    for one, other in zip(written, read_back, strict=True):
+        assert other["class_path"].endswith(one["class_path"])
+        assert one["init_args"].items() <= other["init_args"].items()
 
 
 def shape_of(node):
@@ -98,18 +123,19 @@ def shape_of(node):
 
 def short_run(path, tmp_path):
     """The command line of a short run of a config on generated images of the same shape."""
-    config = yaml.safe_load(path.read_text())
+    config = read_file(path)
     init, data = config["model"]["init_args"], config["data"]
     ipc = min(init["ipc"], MOST_IMAGES)
-    needed = ipc * (1 if "Noise" in init["init"]["class_path"] else 4)  # some begin from real images
+    needed = ipc * (4 if "init" in init else 1)  # some begin from real images
     args = ["fit", "--config", str(path)]
     args += write_arrays(tmp_path / "images.npz", shape_of(data), CLASSES, per_class=max(8, needed + 1))
-    family = data.get("init_args", {}).get("normalization", "measured")
+    family = data["init_args"].get("normalization", "measured" if class_of(data) is Digits else "dc")
     args += ["--data.name", class_of(data).dataset_name, "--data.normalization", family]
     args += ["--model.init_args.ipc", str(ipc)]
     for axis, values in SMALL.items():
         known = inspect.signature(class_of(init[axis])).parameters
-        for name, value in values.items():
+        args += [f"--model.init_args.{axis}", init[axis]["class_path"]]
+        for name, value in {**init[axis]["init_args"], **values}.items():
             if name in known:
                 args += [f"--model.init_args.{axis}.init_args.{name}", str(value)]
     args += ["--trainer.max_steps", str(UPDATES), "--trainer.val_check_interval", str(VALIDATE_EVERY)]
@@ -146,9 +172,9 @@ class Record:
         monkeypatch.setattr(Trainings, "accuracies", recorded_accuracies)
 
 
-@each(CONDENSING)
+@each([path for path in CONDENSING if path.stem != "base"])
 def test_a_config_condenses_renews_its_network_trains_it_and_is_evaluated(path, tmp_path, monkeypatch, capsys):
-    monkeypatch.chdir(tmp_path)  # the configs write below the folder they are called from
+    monkeypatch.chdir(tmp_path)  # runs go below the folder they are called from
     config, args = short_run(path, tmp_path)
     record = Record(monkeypatch)
     done = cli(*args)
@@ -163,26 +189,29 @@ def test_a_config_condenses_renews_its_network_trains_it_and_is_evaluated(path, 
     quick = UPDATES // VALIDATE_EVERY
     assert record.trained == [(kept, None)] * (quick + 3) + [(every, 2)]  # quick, final, start, random; all real images
 
-    report = next(c["init_args"] for c in config["trainer"]["callbacks"] if c["class_path"].endswith("FinalReport"))
-    images, _, card = load_condensed(report["folder"])
+    folder = folder_of(path, tmp_path)
+    images, _, card = load_condensed(folder)
     assert bool(images.isfinite().all())
     assert images.shape == (kept, *shape_of(config["data"]))
-    assert card_of(report["folder"])["update"] == UPDATES
+    assert card_of(folder)["update"] == UPDATES
     judged, tested = card["evaluation"], len(done.datamodule.test)
     for score in (judged["baselines"]["random"], judged["all_real_short"], *judged["condensed"]):
         (accuracy,) = score["accuracies"]
         assert accuracy == score["accuracy_mean"]
         assert accuracy * tested == pytest.approx(round(accuracy * tested))  # so many test images were right
     assert "Test accuracy on" in capsys.readouterr().out
-    saving = next(c["init_args"] for c in config["trainer"]["callbacks"] if "ModelCheckpoint" in c["class_path"])
-    assert (tmp_path / saving["dirpath"] / "last.ckpt").is_file()
-    log = config["trainer"]["logger"]["init_args"]
-    assert list((tmp_path / log["save_dir"] / log["name"]).glob("events.out.tfevents*"))
+    assert (folder / "checkpoints" / "last.ckpt").is_file()
+    assert list(folder.glob("events.out.tfevents*"))
+
+
+def folder_of(path, tmp_path):
+    """Where the first run of a config goes."""
+    return tmp_path / "runs" / path.relative_to(REPOSITORY / "configs").with_suffix("") / "version_0"
 
 
 def short_selection(path, tmp_path):
     """The command line of a short run of a selection's config on generated images of the same shape."""
-    config = yaml.safe_load(path.read_text())
+    config = read_file(path)
     init, data = config["model"]["init_args"], config["data"]
     args = ["fit", "--config", str(path)]
     args += write_arrays(tmp_path / "images.npz", shape_of(data), CLASSES, per_class=12)
@@ -197,64 +226,69 @@ def short_selection(path, tmp_path):
     return config, [*args, "--trainer.accelerator", "cpu", "--trainer.enable_progress_bar", "false"]
 
 
-@each(SELECTING)
+@each([path for path in SELECTING if path.stem != "base"])
 def test_a_config_trains_its_scoring_networks_and_selects(path, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    config, args = short_selection(path, tmp_path)
+    _, args = short_selection(path, tmp_path)
     done = cli(*args)
     assert done.trainer.global_step == done.model.selection.networks * 2 * 3  # epochs, batches of 36 images
-    report = next(c["init_args"] for c in config["trainer"]["callbacks"] if c["class_path"].endswith("FinalReport"))
-    images, labels, card = load_condensed(report["folder"])
+    folder = folder_of(path, tmp_path)
+    images, labels, card = load_condensed(folder)
     assert torch.bincount(labels).tolist() == [3] * CLASSES
     indices = card["selected"]["indices"]
     assert len(set(indices)) == len(indices) == 9
     assert torch.equal(images, done.datamodule.real.pixels_at(torch.tensor(indices)))
     assert "selected, 9 images" in capsys.readouterr().out
-    saving = next(c["init_args"] for c in config["trainer"]["callbacks"] if "ModelCheckpoint" in c["class_path"])
-    assert (tmp_path / saving["dirpath"] / "last.ckpt").is_file()
+    assert (folder / "checkpoints" / "last.ckpt").is_file()
 
 
 def test_every_selection_has_its_config():
-    methods = {class_of(yaml.safe_load(p.read_text())["model"]["init_args"]["selection"]) for p in SELECTING}
+    methods = {class_of(read_file(path)["model"]["init_args"]["selection"]) for path in SELECTING}
     offered = [getattr(lit_condense.selection, name) for name in lit_condense.selection.__all__]
     concrete = {c for c in offered if isinstance(c, type) and issubclass(c, Selection) and not inspect.isabstract(c)}
     assert methods == concrete
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: f"{path.parent.name}-{path.stem}")
-def test_a_config_is_whole_and_agrees_with_itself(path):
-    text = path.read_text()
-    config = yaml.safe_load(text)
-    trainer, init = config["trainer"], config["model"]["init_args"]
-    assert list(config) == ["seed_everything", "trainer", "model", "data", "ckpt_path"]
-    assert trainer["num_sanity_val_steps"] == 0
-    assert trainer["check_val_every_n_epoch"] is None
-    assert isinstance(trainer["val_check_interval"], int)
-    saving = next(c["init_args"] for c in trainer["callbacks"] if "ModelCheckpoint" in c["class_path"])
-    assert (saving["monitor"], saving["mode"], saving["save_last"]) == ("step", "max", True)
-    assert saving["dirpath"]
-    if path in SELECTING:
-        assert trainer["max_epochs"] == -1
+def test_a_header_says_what_the_file_holds(path):
+    text, config = path.read_text(), read_file(path)
+    above = " ".join(line.removeprefix("# ") for line in text.splitlines() if line.startswith("# "))
+    if path.stem == "quickstart":
         return
-    inner = class_of(init["inner"])(**init["inner"].get("init_args", {}))
+    if path in SELECTING:
+        assert "No figure" in above or "Published" in above or path.stem == "base"
+        return
+    trainer, init = config["trainer"], config["model"]["init_args"]
+    inner = class_of(init["inner"])(**init["inner"]["init_args"])
     per_network = inner.updates_per_network([init["ipc"]] * 10)
-    assert trainer["max_steps"] % per_network == 0
-    said = re.search(r"(\d+) networks x (\d+) update\(s\) = (\d+) image updates", text)
-    if path.parent.name == "dc":
-        assert [int(number) for number in said.groups()] == [
-            trainer["max_steps"] // per_network,
-            per_network,
-            trainer["max_steps"],
-        ]
+    said = re.search(r"([\d,]+) networks x (\d+) updates = ([\d,]+) updates", above)
+    assert [int(number.replace(",", "")) for number in said.groups()] == [
+        *(trainer["max_steps"] // per_network, per_network, trainer["max_steps"])
+    ]
+    if path.stem != "base":
+        known = figure(path.parent.name, path.stem.split("_")[0], init["ipc"])
+        named = re.search(r"Published: (.*?) % \(protocol (\w+)\)", above)
+        assert (named is None) == ("No figure: " in above)
+        if named:
+            assert (named[1], named[2]) == (known, init["evaluation"]["init_args"].get("protocol", "dc"))
 
 
-def test_the_script_writes_exactly_the_files_that_are_there():
-    spec = importlib.util.spec_from_file_location("make_configs", REPOSITORY / "scripts" / "make_configs.py")
-    script = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = script  # its dataclass looks itself up
-    spec.loader.exec_module(script)
-    del sys.modules[spec.name]
-    written = script.files()
+def test_every_published_row_has_its_file_and_every_figure_stands_once():
+    table = published()
+    for method, rows in table.items():
+        for dataset, cells in rows.get("accuracy", {}).items() if method != "whole" else ():
+            for ipc in cells:
+                assert f"{method}/{dataset}_ipc{ipc}" in shipped()
+    for name in ("lit_condense", "scripts", "benchmarks"):
+        for path in (REPOSITORY / name).rglob("*.py"):
+            assert not re.search(r"\d\d\.\d{1,2} \+- \d", path.read_text()), path
+
+
+def test_the_script_writes_exactly_the_files_that_are_there(monkeypatch):
+    monkeypatch.syspath_prepend(str(REPOSITORY / "scripts"))
+    written = {
+        REPOSITORY / "configs" / path: text for path, text in importlib.import_module("make_configs").files().items()
+    }
     assert {path: path.read_text() for path in written} == written
     folders = {path.parent for path in written}
     assert {path for path in CONFIGS if path.parent in folders} == set(written)

@@ -168,10 +168,10 @@ def test_a_value_in_place_of_all_options_of_the_trainer_is_refused(tmp_path, val
 def test_null_is_refused_by_name_wherever_no_option_takes_it(tmp_path):
     config = config_in(tmp_path)
     config["model"]["init_args"]["evaluation"]["init_args"]["repeats"] = None
-    config["trainer"]["callbacks"][4]["init_args"]["rho"] = None
+    config["trainer"]["callbacks"][1]["init_args"]["rho"] = None
     code, message = ending(config, tmp_path)
     assert code not in (0, None)
-    assert "trainer.callbacks[4].rho, model.evaluation.repeats, got null" in message
+    assert "trainer.callbacks[1].rho, model.evaluation.repeats, got null" in message
 
 
 def test_the_config_itself_runs(tmp_path):

@@ -22,11 +22,12 @@ class Dashboard(Callback):
     first two are ``selected/grid`` and ``selected/pixels``.
 
     Args:
-        every_n_updates: Image updates between two pictures.
+        every_n_updates: Image updates between two pictures; by default a twentieth of the run, or 1,000 where its
+            length is not set.
     """
 
-    def __init__(self, every_n_updates: int = 50) -> None:
-        if every_n_updates < 1:
+    def __init__(self, every_n_updates: int | None = None) -> None:
+        if every_n_updates is not None and every_n_updates < 1:
             raise SettingsError(f"Expected Dashboard.every_n_updates to be 1 or more, got {every_n_updates}.")
         self.every_n_updates = every_n_updates
         self._described = False
@@ -58,7 +59,8 @@ class Dashboard(Callback):
     ) -> None:
         """Show the images every so many updates and at the end."""
         assert isinstance(pl_module, EvaluatedSet)
-        if trainer.global_step % self.every_n_updates == 0 or trainer.global_step == trainer.max_steps:
+        every = self.every_n_updates or (max(1, trainer.max_steps // 20) if trainer.max_steps > 0 else 1000)
+        if trainer.global_step % every == 0 or trainer.global_step == trainer.max_steps:
             self._show(trainer, pl_module)
 
     def _show(self, trainer: Trainer, module: EvaluatedSet) -> None:

@@ -1,4 +1,4 @@
-"""The command line: ``lit-condense fit|validate|test|predict``."""
+"""The command line: ``lit-condense fit|validate|test|predict|configs``."""
 
 from __future__ import annotations
 
@@ -20,18 +20,19 @@ from lightning.pytorch.utilities import rank_zero_only, rank_zero_warn
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 # Imported so that short class names work in configs.
-import lit_condense.callbacks
-import lit_condense.data
-import lit_condense.inner
-import lit_condense.matching
-import lit_condense.networks  # noqa: F401
+import lit_condense.augmentation
+import lit_condense.init
+import lit_condense.sampling
+import lit_condense.sets.synthetic_set  # noqa: F401
 from lit_condense._version import __version__
-from lit_condense.callbacks import FinalReport, SaveOnSignal
+from lit_condense.callbacks import SaveOnSignal
+from lit_condense.cli import run_keys, shipped
 from lit_condense.cli.nulls import null_options
 from lit_condense.data import CondenseDataModule
 from lit_condense.errors import CheckpointError, CondenseError, SettingsError
 from lit_condense.runs import checkpointing, outputs, ownership
 from lit_condense.runs.files import check_writable, write_atomically
+from lit_condense.runs.folder import RunFolder
 from lit_condense.runs.memory import keep_freed_memory
 from lit_condense.sets.evaluated_set import EvaluatedSet
 from lit_condense.sets.selected_set import SelectedSet
@@ -41,6 +42,10 @@ UPSTREAM_NOISE = (
     "Using ModelCheckpoint with manual optimization",
     # Lightning 2.6.6 calls a torch function that newer torch deprecates
     r"`isinstance\(treespec, LeafSpec\)` is deprecated",
+    # Runs go on in their own folder, which was looked at before
+    r"Checkpoint directory .* exists and is not empty",
+    # `predict` writes the set
+    "predict returned None",
 )
 
 # Without it, the message of every mistyped option stands below a page that lists all of them.
@@ -48,6 +53,9 @@ USAGE = {
     command: {"usage": f"lit-condense {command} --config FILE [--KEY VALUE ...]"}
     for command in ("fit", "validate", "test", "predict")
 }
+
+
+EPILOG = "lit-condense configs [WORD ...] lists the configs that ship with it; --config takes their names."
 
 
 class SaveFitConfig(SaveConfigCallback):
@@ -59,33 +67,64 @@ class SaveFitConfig(SaveConfigCallback):
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Save the config at the start of a fit that is no dry run."""
-        log_dir = trainer.log_dir  # a collective call
         if stage != "fit" or checkpointing.is_dry(trainer) or not trainer.is_global_zero:
             return
-        folder = outputs.run_folder(trainer, log_dir)
+        folder = Path(self.config.out)
         path = ownership.free_config(folder / self.config_filename)
         if path.name != self.config_filename:
             rank_zero_warn(f"{folder / self.config_filename} is not lit_condense's: this run's config goes to {path}.")
-        write_atomically(path, ownership.marked_config(self.parser.dump(self.config, skip_none=False)))
+        saved = run_keys.without_folder(self.config)
+        write_atomically(path, ownership.marked_config(self.parser.dump(saved, skip_none=False)))
 
 
 class CondenseCLI(LightningCLI):
-    """LightningCLI with atomic checkpoints, and checks of them and of the output folders before a run."""
+    """LightningCLI with one folder for a run, atomic checkpoints, and checks of both before a run."""
+
+    folder: RunFolder | None = None
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        """Do what the command line says; a run that comes to nothing leaves nothing behind."""
+        try:
+            super().__init__(*args, **kwargs)
+        except BaseException:
+            if self.folder is not None and getattr(getattr(self, "trainer", None), "global_step", 0) == 0:
+                self.folder.discard()
+            raise
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        """Add the keys of a run's folder and of its own callbacks."""
+        run_keys.add(parser)
 
     def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
-        """Parse; refuse a seed that the global generators do not take, before they are seeded."""
-        super().parse_arguments(parser, args)
+        """Find shipped configs by name and parse; refuse a seed that the global generators do not take."""
+        if args is None or isinstance(args, list):
+            self.config = parser.parse_args(shipped.with_paths(sys.argv[1:] if args is None else args))
+        else:
+            super().parse_arguments(parser, args)
         seed = self.config[self.config.subcommand].seed_everything
         if seed is not None and not 0 <= seed < 2**32:
             raise SettingsError(f"Expected seed_everything to be a whole number from 0 to 4294967295, got {seed}.")
 
-    def instantiate_classes(self) -> None:
-        """Make trainer, model and data; what a constructor refuses ends as its own message."""
+    def before_instantiate_classes(self) -> None:
+        """Choose the run's folder, and make it for a fit that is no dry run."""
         config = self.config[self.subcommand]
+        self._check_is_trainer(config)
+        fits = self.subcommand == "fit"
+        self.folder = run_keys.folder_of(config) if fits else run_keys.folder_to_look_at(config)
+        if fits and not config.trainer.fast_dev_run and not getattr(rank_zero_only, "rank", 0):
+            self.folder.claim(config.overwrite)
+        run_keys.fill(config, self.folder)
+
+    @staticmethod
+    def _check_is_trainer(config: Namespace) -> None:
         if not isinstance(config.trainer, Namespace):  # the parser lets a single value stand in place of all options
             raise SettingsError(
                 f"Expected trainer to be options of Lightning's Trainer by name, got {config.trainer!r}."
             )
+
+    def instantiate_classes(self) -> None:
+        """Make trainer, model and data; what a constructor refuses ends as its own message."""
+        config = self.config[self.subcommand]
         nulls = [*null_options(config.trainer, "trainer", Trainer), *null_options(config.model, "model")]
         nulls += null_options(config.data, "data")
         if nulls:
@@ -100,6 +139,8 @@ class CondenseCLI(LightningCLI):
             while cause.__cause__ is not None and not isinstance(cause, CondenseError):
                 cause = cause.__cause__
             raise SettingsError(str(cause)) from error
+        if isinstance(self.model, SelectedSet) and self.model.scoring.cache is None:
+            self.model.scoring.cache = config.scoring_cache
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """Make the trainer; unless it is given another way to write checkpoints, it writes them atomically."""
@@ -107,26 +148,23 @@ class CondenseCLI(LightningCLI):
         plugins = list(given) if isinstance(given, list) else [given]
         if not any(isinstance(plugin, CheckpointIO) for plugin in plugins):
             plugins.append(checkpointing.AtomicCheckpointIO())
-        options = self.config[self.subcommand].trainer
-        if options.default_root_dir is None and options.logger not in (
-            None,
-            True,
-        ):  # Lightning's own logger has a folder
-            kwargs["default_root_dir"] = self._report_folder() or outputs.OWN_FOLDER
-        return super().instantiate_trainer(plugins=plugins, **kwargs)
-
-    def _report_folder(self) -> str | None:
-        given = self.config_init[self.subcommand].trainer.callbacks or []
-        reports = [c for c in (given if isinstance(given, list) else [given]) if isinstance(c, FinalReport)]
-        return reports[0].folder if reports else None
+        parser, options = self._parser(self.subcommand), self.config[self.subcommand].trainer
+        callbacks = self.config_init[self.subcommand].trainer.callbacks or []
+        parser.callback_keys = run_keys.keys_in_use(callbacks if isinstance(callbacks, list) else [callbacks], options)
+        assert self.folder is not None  # before_instantiate_classes
+        kwargs |= run_keys.trainer_settings(options, self.folder)
+        trainer = super().instantiate_trainer(plugins=plugins, **kwargs)
+        trainer.callbacks.insert(0, run_keys.Replacing(self.folder))  # type: ignore[attr-defined]
+        return trainer
 
     def _parse_ckpt_path(self) -> None:
         """Do nothing: hyper-parameters in a checkpoint would silently override the command line."""
 
     def before_fit(self) -> None:
         """Refuse what would fail later, or would take the place of files that are not this program's."""
-        for folder in [] if checkpointing.is_dry(self.trainer) else self._output_folders():
-            check_writable(folder)
+        if not checkpointing.is_dry(self.trainer) and self.trainer.is_global_zero:
+            for folder in self._output_folders():
+                check_writable(folder)
         self._check_checkpoint()
         outputs.check_checkpoints(self.trainer)
 
@@ -153,8 +191,7 @@ class CondenseCLI(LightningCLI):
 
     def _output_folders(self) -> list[Path]:
         folders = [callback.dirpath for callback in self._checkpoint_callbacks()]
-        own = outputs.run_folder(self.trainer, self.trainer.log_dir)
-        return [*(Path(folder) for folder in folders if folder is not None), own]
+        return [Path(folder) for folder in folders if folder is not None]
 
     def _checkpoint_callbacks(self) -> list[ModelCheckpoint]:
         return [c for c in self.trainer.callbacks if isinstance(c, ModelCheckpoint)]  # type: ignore[attr-defined]
@@ -197,11 +234,14 @@ def run(args: ArgsType = None) -> CondenseCLI:
             "num_sanity_val_steps": 0,
             "enable_model_summary": False,
             "log_every_n_steps": 10,
+            "devices": 1,  # more only where they are asked for
+            "max_epochs": -1,  # an epoch is the whole run
+            "check_val_every_n_epoch": None,  # but after so many steps
             "callbacks": [SaveOnSignal()],  # beside those of the config
         },
         # The module takes its own optimizer: --optimizer would hand it every parameter behind its back.
         auto_configure_optimizers=False,
-        parser_kwargs={"prog": "lit-condense", "version": __version__, **USAGE},
+        parser_kwargs={"prog": "lit-condense", "version": __version__, "epilog": EPILOG, **USAGE},
         args=args,
     )
 
@@ -213,8 +253,12 @@ def main(args: ArgsType = None) -> None:
     """
     keep_freed_memory()
     _import_from_here()
+    words = sys.argv[1:] if args is None else args
     try:
-        run(args)
+        if isinstance(words, list) and words[:1] == ["configs"]:
+            shipped.main(words[1:])
+        else:
+            run(args)
     except SIGTERMException:  # a SystemExit with code 0, as if the run were complete
         _stopped("SIGTERM", signal.SIGTERM)
     except KeyboardInterrupt:

@@ -1,8 +1,17 @@
-"""Published accuracies on whole data sets, quoted beside the short full-data baseline as its ceiling."""
+"""Published accuracies, read from ``configs/published.yaml``, the only place where they stand."""
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+PACKAGE = Path(__file__).resolve().parent.parent
+FOLDERS = (PACKAGE / "configs", PACKAGE.parent / "configs")
+"""Where the shipped configs are in an installed package, and in a checkout."""
 
 
 @dataclass(frozen=True)
@@ -14,8 +23,27 @@ class PublishedAccuracy:
     source: str
 
 
-WHOLE_DATA_SET = {
-    "cifar10": PublishedAccuracy(0.848, "ConvNet-3, whole set: arXiv 2211.11004, Table 1"),
-    "cifar100": PublishedAccuracy(0.562, "ConvNet-3, whole set: arXiv 2211.11004, Table 1"),
-}
-"""Data set name -> ConvNet trained on the whole training split. Only entries whose source was read."""
+def shipped_configs() -> Path:
+    """Return the folder of the shipped configs."""
+    return next((folder for folder in FOLDERS if folder.is_dir()), FOLDERS[0])
+
+
+@functools.cache
+def published() -> dict[str, Any]:
+    """Return the whole table; empty where the configs do not ship with the package."""
+    path = shipped_configs() / "published.yaml"
+    table: dict[str, Any] = yaml.safe_load(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    return table
+
+
+def figure(method: str, dataset: str, ipc: int) -> str | None:
+    """Return a method's published accuracy in per cent, with its spread if that was published; None without any."""
+    found = published().get(method, {}).get("accuracy", {}).get(dataset, {}).get(ipc)
+    return None if found is None else str(found)
+
+
+def of_whole_data_set(dataset: str) -> PublishedAccuracy | None:
+    """Return the published accuracy of a ConvNet trained on the whole training split, the ceiling of a set's."""
+    whole = published().get("whole", {})
+    accuracy = whole.get("accuracy", {}).get(dataset)
+    return None if accuracy is None else PublishedAccuracy(accuracy / 100, f"{whole['network']}: {whole['source']}")

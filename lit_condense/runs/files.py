@@ -57,7 +57,8 @@ def check_writable(folder: Path) -> None:
     Raises:
         ExportError: That is not possible.
     """
-    if re.fullmatch(r"[A-Za-z][A-Za-z0-9+.-]+:", folder.parts[0]) and not Path(folder.parts[0]).exists():
+    first = folder.parts[0] if folder.parts else "."
+    if re.fullmatch(r"[A-Za-z][A-Za-z0-9+.-]+:", first) and not Path(first).exists():
         raise ExportError(
             f"Expected an output folder on this machine, got the URL {folder}. Give a path, and copy what is written "
             "there to where it is to stay."

@@ -58,30 +58,14 @@ def announce_missing(trainer: Trainer) -> None:
     callbacks: list[Any] = trainer.callbacks  # type: ignore[attr-defined]
     if checkpointing.is_dry(trainer):
         return
-    reports = any(getattr(callback, "exports_the_set", False) for callback in callbacks)
-    if not any(isinstance(callback, SaveConfigCallback) for callback in callbacks):  # plain Python
-        if not reports:
-            rank_zero_info(
-                "No set, card or table will be written: call evaluate() and save(folder) on the set after it."
+    if any(isinstance(callback, SaveConfigCallback) for callback in callbacks):  # the command line writes the set
+        if not any(_saves_in_between(callback) for callback in callbacks):
+            rank_zero_warn(
+                "This run will leave no checkpoint before its end: an interruption loses it. Leave "
+                "trainer.enable_checkpointing out, or give --checkpoint.every_n_train_steps."
             )
-        return
-    missing = []
-    if not reports:
-        missing.append(
-            "no set, no card, no picture and no table (add lit_condense.callbacks.FinalReport: "
-            "--trainer.callbacks+=lit_condense.callbacks.FinalReport --trainer.callbacks.folder=FOLDER)"
-        )
-    if not any(_saves_in_between(callback) for callback in callbacks):
-        missing.append(
-            "no checkpoint before the end (add lightning.pytorch.callbacks.ModelCheckpoint: "
-            "--trainer.callbacks+=ModelCheckpoint --trainer.callbacks.dirpath=FOLDER/checkpoints "
-            "--trainer.callbacks.every_n_train_steps=50 --trainer.callbacks.save_last=true)"
-        )
-    if missing:
-        rank_zero_warn(
-            f"This run will leave {' and '.join(missing)}. A `callbacks:` of one config takes the place of another's: "
-            "restate what is to be kept, or add with `callbacks+:`."
-        )
+    elif not any(getattr(callback, "exports_the_set", False) for callback in callbacks):
+        rank_zero_info("No set, card or table will be written: call evaluate() and save(folder) on the set after it.")
 
 
 def _saves_in_between(callback: Any) -> bool:

@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from lightning.pytorch import Trainer
 from lightning.pytorch.utilities import rank_zero_warn
 
 from lit_condense.errors import SettingsError
 
 PRECISIONS = ("32-true", "64-true")
+
+
+@dataclass(frozen=True)
+class Intervals:
+    """How often a run on the command line saves and evaluates where it is not told, in training steps."""
+
+    checkpoint: int
+    validation: int
 
 
 def check_precision(trainer: Trainer) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 from lit_condense.evaluation import Score
 from lit_condense.evaluation.baselines import Budget
 from lit_condense.evaluation.comparing import Difference
-from lit_condense.evaluation.published import WHOLE_DATA_SET
+from lit_condense.evaluation.published import of_whole_data_set
 from lit_condense.sets.base import SmallTrainingSet
 
 START = "start"
@@ -64,7 +64,7 @@ class Report:
         full = None
         if settings.full_data_steps:
             full = evaluator.score(first, lambda _: real, 1, share, max_steps=settings.full_data_steps)
-        known = WHOLE_DATA_SET.get(module.data.dataset_name)
+        known = of_whole_data_set(module.data.dataset_name)
         return cls(
             Evaluated(module.data.dataset_name, len(current.labels), len(real), settings.protocol, module.words),
             condensed,

@@ -17,7 +17,7 @@ from lit_condense.runs import outputs
 from lit_condense.runs.checkpointing import is_dry, keep_dry
 from lit_condense.runs.files import check_writable
 from lit_condense.runs.resuming import insist_on_same_settings, own_part
-from lit_condense.runs.trainer import check_validations
+from lit_condense.runs.trainer import Intervals, check_validations
 from lit_condense.selection import Budget, Scoring, Selection, select
 from lit_condense.selection.task import History, TrainedNetwork
 from lit_condense.sets.evaluated_set import EvaluatedSet
@@ -93,6 +93,11 @@ class SelectedSet(EvaluatedSet):
         self._step_limit: int | None = None
 
     # ---------------------------------------------------------------- life cycle
+
+    @classmethod
+    def intervals(cls, max_steps: int) -> Intervals:
+        """Return how often a run saves and evaluates by default: before the selection there is little to evaluate."""
+        return Intervals(500, 1000)
 
     @property
     def training_steps(self) -> int:

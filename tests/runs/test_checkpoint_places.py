@@ -62,19 +62,16 @@ def test_what_looks_like_a_url_but_is_there_is_a_path(tmp_path, monkeypatch):
 )
 def test_a_url_that_leads_nowhere_is_one_sentence(stopped, capsys, url, said):
     for command in ("fit", "test", "predict"):
-        assert said in refusal(capsys, command, *stopped[0], "--ckpt_path", url)
+        assert said in refusal(capsys, command, *stopped[0], "--ckpt_path", url, "--overwrite", "true")
     with pytest.raises(CheckpointError, match="Expected a checkpoint at"):
         SyntheticSet.load_from_checkpoint(url)
 
 
 def test_an_output_folder_that_is_a_url_is_refused_and_not_made_here(tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    args = write_config(tmp_path)
-    text = Path(args[1]).read_text()
-    for old, what in ((str(tmp_path / "tiny" / "checkpoints"), "dirpath"), (f"folder: {tmp_path / 'tiny'}", "folder")):
-        new = "memory://bucket/run" if what == "dirpath" else "folder: memory://bucket/run"
-        Path(args[1]).write_text(text.replace(old, new))
-        assert "got the URL memory:/bucket/run" in refusal(capsys, "fit", *args)
+    for option in ("--out", "--checkpoint.dirpath", "--report.folder"):
+        message = refusal(capsys, "fit", *write_config(tmp_path), option, "memory://bucket/run")
+        assert "got the URL memory:/bucket/run" in message
         assert not (tmp_path / "memory:").exists()
 
 
@@ -102,7 +99,7 @@ ADVICE = ("weights_only", "weights only", "trust", "safe_globals", "arbitrary", 
 @pytest.mark.parametrize("kind", ["with code", "with an object", "text", "zeroed", "empty"])
 def test_no_refusal_advises_to_switch_the_safety_off(stopped, tmp_path, capsys, kind):
     path = unusable(tmp_path, kind)
-    said = [refusal(capsys, "fit", *stopped[0], "--ckpt_path", path)]
+    said = [refusal(capsys, "fit", *stopped[0], "--ckpt_path", path, "--overwrite", "true")]
     for load in (read, AtomicCheckpointIO().load_checkpoint, SyntheticSet.load_from_checkpoint):
         with warnings.catch_warnings(), pytest.raises(CheckpointError) as refused:
             warnings.simplefilter("error")

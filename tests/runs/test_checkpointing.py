@@ -314,7 +314,7 @@ def test_the_command_line_writes_atomically_unless_told_otherwise(tmp_path):
     for plugins, kind in ((None, AtomicCheckpointIO), ([{"class_path": "tests.runs.test_checkpointing.Other"}], Other)):
         config["trainer"]["plugins"] = plugins
         (tmp_path / "run.yaml").write_text(yaml.safe_dump(config))
-        done = cli("fit", "--config", tmp_path / "run.yaml", "--trainer.max_steps", "1")
+        done = cli("fit", "--config", tmp_path / "run.yaml", "--trainer.max_steps", "1", "--overwrite", "true")
         assert type(done.trainer.strategy.checkpoint_io) is kind
 
 

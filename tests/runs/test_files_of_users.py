@@ -28,6 +28,7 @@ from tests.helpers import fitted, quiet_trainer
 
 QUICK = ["--trainer.max_steps", "1", "--trainer.val_check_interval", "100", "--model.evaluation.full_data_steps", "0"]
 NO_LOGGER = ["--trainer.logger", "false"]
+AGAIN = ["--overwrite", "true"]
 
 
 def contents(folder):
@@ -66,27 +67,19 @@ def written_by(folder, *args):
 # ------------------------------------------------------------------ where a run writes
 
 
-def test_without_a_logger_everything_goes_into_the_folder_of_the_report(work):
+def test_without_a_logger_everything_goes_into_the_folder_of_the_run(work):
     new = written_by(work, *NO_LOGGER)
     assert {name.split("/")[0] for name in new} == {"tiny"}
     assert {"tiny/config.yaml", "tiny/condensed.safetensors", "tiny/card.json", "tiny/grid.png"} <= new
 
 
 def test_without_any_folder_a_run_makes_one_of_its_own(work):
-    config = tiny_config(".")
-    config["trainer"]["callbacks"][1]["init_args"]["dirpath"] = None
-    config["trainer"]["callbacks"][3]["init_args"]["folder"] = None
+    config = tiny_config(".") | {"out": None}
     (work / "config.yaml").write_text(yaml.safe_dump(config))
-    new = written_by(work, *NO_LOGGER)
-    assert {name.split("/")[0] for name in new} == {OWN_FOLDER}
+    new = written_by(work)
+    assert {name.rpartition("version_0")[0] for name in new} == {"runs/config/"}
     wanted = ["config.yaml", "condensed.safetensors", "card.json", "grid.png", "checkpoints/last.ckpt"]
-    assert {f"{OWN_FOLDER}/{name}" for name in wanted} <= new
-
-
-def test_a_root_folder_that_is_given_is_used(work):
-    new = written_by(work, *NO_LOGGER, "--trainer.default_root_dir", "mine")
-    assert "mine/config.yaml" in new
-    assert {name.split("/")[0] for name in new} == {"mine", "tiny"}
+    assert {f"runs/config/version_0/{name}" for name in wanted} <= new
 
 
 class Remote(Logger):
@@ -136,14 +129,14 @@ def test_a_config_is_replaced_only_where_it_is_as_this_program_wrote_it(work):
     written_by(work)
     saved = work / "tiny" / "config.yaml"
     first = saved.read_text()
-    cli("fit", "--config", "config.yaml", *QUICK, "--seed_everything", "7")
+    cli("fit", "--config", "config.yaml", *QUICK, *AGAIN, "--seed_everything", "7")
     assert yaml.safe_load(saved.read_text())["seed_everything"] == 7
     edited = first.replace("seed_everything: 0", "seed_everything: 0  # my choice")
     for text in (edited, "# mine\nseed_everything: 1\n", ""):
         saved.write_text(text)
         (work / "tiny" / "config_1.yaml").unlink(missing_ok=True)
         with pytest.warns(UserWarning, match=r"config\.yaml is not lit_condense's: .*config_1\.yaml"):
-            cli("fit", "--config", "config.yaml", *QUICK, "--seed_everything", "8")
+            cli("fit", "--config", "config.yaml", *QUICK, *AGAIN, "--seed_everything", "8")
         assert saved.read_text() == text
         assert yaml.safe_load((work / "tiny" / "config_1.yaml").read_text())["seed_everything"] == 8
 
@@ -237,7 +230,7 @@ def test_another_programs_checkpoints_are_not_replaced(tmp_path, capsys, name):
     cli("fit", *write_config(tmp_path, name="other"), *QUICK)
     folder = tmp_path / "other" / "checkpoints"
     shutil.copy(path, folder / name)  # where ours are too, it is foreign all the same
-    assert f"{folder / name} was not" in refusal(capsys, "fit", *write_config(tmp_path, name="other"))
+    assert f"{folder / name} was not" in refusal(capsys, "fit", *write_config(tmp_path, name="other"), *AGAIN)
 
 
 def test_a_broken_checkpoint_among_ones_own_is_ones_own(tmp_path):
@@ -245,7 +238,7 @@ def test_a_broken_checkpoint_among_ones_own_is_ones_own(tmp_path):
     cli("fit", *args, *QUICK)
     last = tmp_path / "tiny" / "checkpoints" / "last.ckpt"
     last.write_bytes(last.read_bytes()[:100])
-    cli("fit", *args, *QUICK)
+    cli("fit", *args, *QUICK, *AGAIN)
     assert torch.load(last, weights_only=True)["global_step"] == 1
 
 
@@ -256,38 +249,20 @@ def warned(recorder):
     return [str(w.message) for w in recorder if "This run will leave" in str(w.message)]
 
 
-@pytest.mark.parametrize(
-    ("kept", "missing"),
-    [
-        ([0], ["FinalReport", "ModelCheckpoint"]),
-        ([0, 1], ["FinalReport"]),
-        ([0, 3], ["ModelCheckpoint"]),
-        ([0, 1, 3], []),
-    ],
-)
-def test_a_run_that_drops_its_report_or_checkpoints_says_so_at_the_start(tmp_path, recwarn, kept, missing):
-    args = write_config(tmp_path)
+def test_a_config_of_ones_own_that_names_losses_drops_neither_report_nor_checkpoints(tmp_path, recwarn):
     own = tmp_path / "own.yaml"
-    callbacks = tiny_config(tmp_path)["trainer"]["callbacks"]
-    own.write_text(yaml.safe_dump({"trainer": {"callbacks": [callbacks[i] for i in kept]}}))
-    cli("fit", *args, "--config", own, *QUICK)
-    words = warned(recwarn)
-    assert len(words) == (1 if missing else 0)
-    for name in ("FinalReport", "ModelCheckpoint"):
-        assert (f"callbacks.{name}" in " ".join(words)) == (name in missing)
-
-
-def test_the_remedies_that_are_named_work(tmp_path, recwarn):
-    args = [*write_config(tmp_path), "--trainer.callbacks", "[lit_condense.matching.GradientMatching]", *QUICK]
-    cli("fit", *args)
-    words = warned(recwarn)[0].replace("FOLDER", str(tmp_path / "back"))
-    remedy = [word.rstrip(").") for word in words.split() if word.startswith("--trainer.callbacks")]
-    assert len(remedy) == 6
-    recwarn.clear()
-    cli("fit", *args, *remedy)
+    own.write_text(yaml.safe_dump({"trainer": {"callbacks": ["GradientMatching"]}}))
+    cli("fit", *write_config(tmp_path), "--config", own, *QUICK)
     assert warned(recwarn) == []
-    assert {"condensed.safetensors", "card.json", "grid.png"} <= names(tmp_path / "back")
-    assert "checkpoints/last.ckpt" in names(tmp_path / "back")
+    assert {"condensed.safetensors", "card.json", "grid.png", "checkpoints/last.ckpt"} <= names(tmp_path / "tiny")
+
+
+def test_a_run_without_checkpoints_says_so_at_the_start(tmp_path, recwarn):
+    cli("fit", *write_config(tmp_path), "--trainer.enable_checkpointing", "false", *QUICK)
+    (words,) = warned(recwarn)
+    assert "no checkpoint" in words
+    assert not list((tmp_path / "tiny").rglob("*.ckpt"))
+    assert (tmp_path / "tiny" / "condensed.safetensors").is_file()
 
 
 def test_a_config_of_ones_own_can_add_to_the_callbacks_of_another(tmp_path, recwarn):
@@ -302,7 +277,7 @@ def test_a_config_of_ones_own_can_add_to_the_callbacks_of_another(tmp_path, recw
 
 def test_a_selection_says_it_too_and_a_dry_run_does_not(tmp_path, recwarn):
     config = tiny_config(tmp_path)
-    config["trainer"]["callbacks"] = []
+    config["trainer"] |= {"callbacks": [], "enable_checkpointing": False}
     config["model"] = {
         "class_path": "lit_condense.SelectedSet",
         "init_args": {
@@ -313,10 +288,10 @@ def test_a_selection_says_it_too_and_a_dry_run_does_not(tmp_path, recwarn):
         },
     }
     (tmp_path / "select.yaml").write_text(yaml.safe_dump(config))
-    cli("fit", "--config", tmp_path / "select.yaml")
-    assert "FinalReport" in warned(recwarn)[0]
+    cli("fit", "--config", tmp_path / "select.yaml", "--scoring_cache", "null")
+    assert "no checkpoint" in warned(recwarn)[0]
     recwarn.clear()
-    cli("fit", "--config", tmp_path / "select.yaml", "--trainer.fast_dev_run", "true")
+    cli("fit", "--config", tmp_path / "select.yaml", "--scoring_cache", "null", "--trainer.fast_dev_run", "true")
     assert warned(recwarn) == []
 
 

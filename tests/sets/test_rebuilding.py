@@ -14,7 +14,6 @@ from torch import nn
 
 from lit_condense import SelectedSet, SyntheticSet
 from lit_condense.augmentation import AlwaysOn
-from lit_condense.cli.command import CondenseCLI
 from lit_condense.engine import Engine
 from lit_condense.errors import CheckpointError, SettingsError
 from lit_condense.evaluation import Evaluation
@@ -27,7 +26,7 @@ from lit_condense.sampling import Representative
 from lit_condense.selection import GraNd, Herding, RandomSubset, Scoring
 from lit_condense.sets.rebuilding import arguments_of, rebuilt
 from lit_condense.settings import settings_of
-from tests.cli_helpers import REPOSITORY, cli
+from tests.cli_helpers import made
 from tests.helpers import TinyData, fitted, quiet_trainer, tiny_convnet
 
 QUICK = {"epochs": 2, "repeats": 2, "quick_repeats": 1}
@@ -151,9 +150,8 @@ def test_a_run_in_double_precision_is_loaded_and_goes_on_without_rounding(tmp_pa
 
 
 @pytest.mark.parametrize("config", ["dream/cifar10_ipc10", "egm/cifar10_ipc10_mda", "selection/craig_cifar10"])
-def test_what_a_config_makes_can_be_made_again(config, monkeypatch):
-    monkeypatch.setattr(CondenseCLI, "_run_subcommand", lambda self, name: None)
-    model = cli("fit", "--config", REPOSITORY / "configs" / f"{config}.yaml", "--data.root", "none").model
+def test_what_a_config_makes_can_be_made_again(config):
+    model = made("--config", config, "--data.root", "none").model
     plain = settings_of(model)
     again = type(model)(**arguments_of(type(model), plain, ()))
     assert settings_of(again) == plain
@@ -224,10 +222,10 @@ def test_arguments_without_annotations_are_told_apart_by_their_class():
             self.network, self.selection, self.number = network, selection, number
 
     plain = settings_of(Own(partial(OwnNetwork, width=3), RandomSubset(), 2))
-    made = arguments_of(Own, plain, ())
-    assert made["network"](1, (8, 8), 2).layers[1].out_features == 3
-    assert type(made["selection"]) is RandomSubset
-    assert made["number"] == 2
+    built = arguments_of(Own, plain, ())
+    assert built["network"](1, (8, 8), 2).layers[1].out_features == 3
+    assert type(built["selection"]) is RandomSubset
+    assert built["number"] == 2
     assert yaml.safe_load(yaml.safe_dump(plain)) == plain
 
 

@@ -40,11 +40,9 @@ STEPS = 2 * 3
 
 def selection_config(folder, selection, name="tiny", save_every=1, **model):
     """A run on 10 digits a class, as a file: ``["--config", its path]``."""
-    config = tiny_config(folder, name, save_every)
-    trainer = config["trainer"]
-    del trainer["max_steps"]
-    trainer["max_epochs"] = -1
-    trainer["callbacks"] = [c for c in trainer["callbacks"] if "matching" not in c["class_path"]]
+    config = tiny_config(folder, name, save_every) | {"scoring_cache": None}
+    del config["trainer"]["max_steps"]
+    del config["trainer"]["callbacks"]
     networks = {} if selection[1] is None else {"init_args": selection[1]}
     config["model"] = {
         "class_path": "lit_condense.SelectedSet",
@@ -393,10 +391,11 @@ def test_checkpoints_of_the_other_kind_of_set_are_refused(runs, capsys, tmp_path
     synthetic = write_config(tmp_path, "synthetic")
     cli("fit", *synthetic, "--trainer.max_steps", "1")
     selected = ["--config", runs[0] / "craig_straight.yaml"]
-    one = refusal(capsys, "fit", *selected, "--ckpt_path", tmp_path / "synthetic" / "checkpoints" / "last.ckpt")
+    last, elsewhere = Path("checkpoints", "last.ckpt"), ["--out", tmp_path / "elsewhere"]
+    one = refusal(capsys, "fit", *selected, *elsewhere, "--ckpt_path", tmp_path / "synthetic" / last)
     assert "selected set" in one
-    other = runs[0] / "craig_straight" / "checkpoints" / "last.ckpt"
-    assert "synthetic set" in refusal(capsys, "fit", *synthetic, "--ckpt_path", other)
+    other = refusal(capsys, "fit", *synthetic, *elsewhere, "--ckpt_path", runs[0] / "craig_straight" / last)
+    assert "synthetic set" in other
 
 
 @pytest.mark.parametrize(

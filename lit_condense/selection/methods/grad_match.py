@@ -17,9 +17,6 @@ from lit_condense.selection.program import program_scales
 DEFAULT_REGULARIZATION = 1.0
 """DeepCore's lambda."""
 
-DUAL_TOLERANCE = 1e-12
-"""Share of the largest product with the target below which a slope of the non-negative least squares is rounding."""
-
 
 class GradMatch(GradientSelection):
     """Images whose weighted last-layer gradients match the mean gradient, found by orthogonal matching pursuit.
@@ -60,7 +57,7 @@ class GradMatch(GradientSelection):
         kept = chosen.to(scores.device)
         system = gradients.inner_products(kept, kept)
         system.diagonal().add_(self.regularization)
-        return Choice(chosen, non_negative_least_squares(system, scores[kept]).float().cpu())
+        return Choice(chosen, non_negative_least_squares(system, scores[kept]).float())
 
 
 def matching_pursuit(
@@ -105,45 +102,17 @@ def matching_pursuit(
 
 
 def non_negative_least_squares(system: Tensor, products: Tensor) -> Tensor:
-    """Return the x >= 0 that minimises ``x^T system x - 2 x^T products`` (active sets of Lawson and Hanson, 1974).
+    """Return the x >= 0 that minimises ``x^T system x - 2 x^T products``, as scipy finds it.
 
     Args:
         system: ``(k, k)``, symmetric and positive definite.
         products: ``(k,)``.
 
     Returns:
-        ``(k,)``.
+        ``(k,)`` float64 on the CPU.
     """
-    x = torch.zeros_like(products)
-    free = torch.linalg.solve(system, products) > 0
-    tolerance = DUAL_TOLERANCE * float(products.abs().max())
-    before = None
-    for _ in range(3 * len(x) + 1):
-        x, free = _solve_free(system, products, x, free)
-        if before is not None and torch.equal(free, before):  # a slope of rounding freed nothing
-            break
-        before = free.clone()
-        slopes = (products - system @ x).masked_fill(free, -torch.inf)
-        steepest = int(slopes.argmax())
-        if float(slopes[steepest]) <= tolerance:
-            break
-        free[steepest] = True
-    return x
+    from scipy.optimize import nnls  # imported late: slow, and nothing else needs it
 
-
-def _solve_free(system: Tensor, products: Tensor, x: Tensor, free: Tensor) -> tuple[Tensor, Tensor]:
-    """Move to the minimum over the free entries; where one would become negative, stop there and fix it at 0."""
-    free = free.clone()
-    while bool(free.any()):
-        index = free.nonzero()[:, 0]
-        aim = torch.zeros_like(x)
-        aim[index] = torch.linalg.solve(system[index][:, index], products[index])
-        below = free & (aim <= 0)
-        if not bool(below.any()):
-            return aim, free
-        steps = torch.where(below, x / (x - aim).clamp(min=torch.finfo(x.dtype).tiny), torch.inf)
-        step = steps.min()
-        x = (x + step * (aim - x)).clamp(min=0)
-        free &= steps > step
-        x[~free] = 0
-    return torch.zeros_like(x), free
+    factor = torch.linalg.cholesky(system.double().cpu())
+    wanted = torch.linalg.solve_triangular(factor, products.double().cpu().unsqueeze(1), upper=False)[:, 0]
+    return torch.from_numpy(nnls(factor.T.numpy(), wanted.numpy())[0])

@@ -1,0 +1,161 @@
+"""What the command line adds to Lightning's own: one run folder, and keys for checkpoints, dashboard and report.
+
+So ``trainer.callbacks`` holds the matching losses and what a user adds, and a second config that names losses loses
+nothing else.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from jsonargparse import Namespace
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.cli import LightningArgumentParser
+from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.utilities import rank_zero_info
+
+from lit_condense.callbacks import Dashboard, FinalReport
+from lit_condense.cli.shipped import run_name
+from lit_condense.runs.checkpointing import local_path
+from lit_condense.runs.folder import ROOT, RunFolder
+from lit_condense.runs.trainer import Intervals
+
+CALLBACKS: dict[str, type[Callback]] = {"checkpoint": ModelCheckpoint, "dashboard": Dashboard, "report": FinalReport}
+"""Keys on the command line; one of these classes in ``trainer.callbacks`` takes the place of its key's."""
+DEFAULTS = {
+    "checkpoint.monitor": "step",  # by step, never by accuracy
+    "checkpoint.mode": "max",
+    "checkpoint.save_top_k": 2,
+    "checkpoint.save_last": True,
+    "checkpoint.enable_version_counter": False,
+}
+TRIGGERS = ("every_n_train_steps", "train_time_interval", "every_n_epochs")
+SCORING_CACHE = str(ROOT / "scoring_networks")
+
+
+class Replacing(Callback):
+    """Lets the results that stood in a run's folder go when the run has begun, not before.
+
+    Args:
+        folder: The run's.
+    """
+
+    def __init__(self, folder: RunFolder) -> None:
+        self._folder = folder
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Remove them."""
+        if trainer.is_global_zero:
+            self._folder.clear()
+
+
+def add(parser: LightningArgumentParser) -> None:
+    """Add the keys to the parser of a command."""
+    parser.add_argument(
+        "--out",
+        type=str | None,
+        default=None,
+        help="Folder of the run: log, checkpoints, set, card, picture, config (default: runs/<config>/version_<k>).",
+    )
+    parser.add_argument("--overwrite", type=bool, default=False, help="Let a new run replace the results in --out.")
+    parser.add_argument(
+        "--scoring_cache",
+        type=str | None,
+        default=SCORING_CACHE,
+        help="Folder of trained scoring networks, which runs of selections share; null: none.",
+    )
+    for key, kind in CALLBACKS.items():
+        parser.add_lightning_class_args(kind, key)
+    parser.set_defaults(DEFAULTS)
+
+
+def folder_of(config: Namespace) -> RunFolder:
+    """Return the folder of a run: as told, the one it goes on in, or a new version of its configs' name."""
+    checkpoint = config.get("ckpt_path")
+    there = None if checkpoint in (None, "last") else local_path(checkpoint)
+    home = RunFolder.of_checkpoint(there.resolve()) if there else None
+    if config.out is not None:
+        same = home is not None and home.path == Path(config.out).resolve()
+        return RunFolder(Path(config.out), goes_on=checkpoint == "last" or same)
+    name = _name(config)
+    if checkpoint == "last" and (newest := RunFolder.newest(name)) is not None:
+        rank_zero_info(f"Going on with {newest.path}.")
+        return newest
+    return RunFolder.new_version(name)
+
+
+def folder_to_look_at(config: Namespace) -> RunFolder:
+    """Return the folder of a command that trains nothing: that of the checkpoint it looks at, if that is a run's."""
+    checkpoint = config.get("ckpt_path")
+    there = None if checkpoint in (None, "last") else local_path(checkpoint)
+    home = RunFolder.of_checkpoint(there) if there and config.out is None else None
+    return home or folder_of(config)
+
+
+def fill(config: Namespace, folder: RunFolder) -> None:
+    """Write the run's folder, and intervals that are left open, into a parsed config."""
+    config.out = str(folder.path)
+    if config.checkpoint.dirpath is None:
+        config.checkpoint.dirpath = str(folder.checkpoints)
+    if config.report.folder is None:
+        config.report.folder = config.out
+    intervals = _intervals(config)
+    if all(config.checkpoint[trigger] is None for trigger in TRIGGERS):
+        config.checkpoint.every_n_train_steps = intervals.checkpoint
+    if isinstance(config.trainer, Namespace) and config.trainer.val_check_interval is None:
+        config.trainer.val_check_interval = intervals.validation
+
+
+def without_folder(config: Namespace) -> Namespace:
+    """Return a config as it is saved: without the folder of its run, so that it makes a new one."""
+    saved = config.clone()
+    if saved.checkpoint.dirpath == str(RunFolder(Path(saved.out)).checkpoints):
+        saved.checkpoint.dirpath = None
+    if saved.report.folder == saved.out:
+        saved.report.folder = None
+    saved.out, saved.overwrite = None, False
+    return saved
+
+
+def keys_in_use(given: Sequence[Any], trainer: Namespace) -> list[str]:
+    """Return the keys whose callbacks a run gets, beside those that are given in ``trainer.callbacks``."""
+    keys = [key for key, kind in CALLBACKS.items() if not any(isinstance(callback, kind) for callback in given)]
+    if trainer.enable_checkpointing is False or trainer.barebones:
+        keys = [key for key in keys if key != "checkpoint"]
+    return keys
+
+
+def trainer_settings(trainer: Namespace, folder: RunFolder) -> dict[str, Any]:
+    """Return what the trainer is given besides its own settings."""
+    settings: dict[str, Any] = {}
+    if trainer.default_root_dir is None:
+        settings["default_root_dir"] = str(folder.path)
+    if trainer.logger in (None, True) and not trainer.barebones:
+        settings["logger"] = TensorBoardLogger(str(folder.path), name="", version="", default_hp_metric=False)
+    return settings
+
+
+def _intervals(config: Namespace) -> Intervals:
+    """Return how often a run of this model saves and evaluates."""
+    steps = config.trainer.get("max_steps", -1) if isinstance(config.trainer, Namespace) else -1
+    found: Intervals = _class_of(config.model).intervals(steps)
+    return found
+
+
+def _name(config: Namespace) -> str:
+    """Return the name of a run's folders: that of its configs, and of data and size where those leave them open."""
+    data = _class_of(config.data)
+    name = config.data.get("init_args.name") or getattr(data, "dataset_name", None)
+    name = name if isinstance(name, str) else data.__name__.lower()
+    ipc = config.model.get("init_args.ipc")
+    configs = [Path(path) for path in config.get("config") or []]
+    return run_name(configs, f"{name}_ipc{ipc}" if isinstance(ipc, int) else name)
+
+
+def _class_of(node: Namespace) -> Any:
+    module, _, name = node.class_path.rpartition(".")
+    return getattr(importlib.import_module(module), name)

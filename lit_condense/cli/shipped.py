@@ -1,0 +1,152 @@
+"""The configs that ship with the library: found by name, and listed and copied by ``lit-condense configs``."""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from lit_condense.errors import SettingsError
+from lit_condense.evaluation.published import shipped_configs
+
+OPTIONS = ("--config", "-c")
+DEFAULTS = {
+    "SyntheticSet": {
+        "network": "ConvNet",
+        "inner": "TrainOnSynthetic",
+        "sampling": "RandomSampling",
+        "parametrization": "Pixels",
+        "evaluation": "Evaluation",
+    },
+    "SelectedSet": {"evaluation": "Evaluation", "scoring": "Scoring"},
+}
+"""Classes that a config may leave out; the signature of the model says which they are."""
+NO_RUNS = ("published.yaml",)
+"""Files beside the configs that are none."""
+
+
+def shipped() -> dict[str, Path]:
+    """Return the shipped configs by name, as in ``dc/cifar10_ipc10``."""
+    top = shipped_configs()
+    paths = (path for path in sorted(top.rglob("*.yaml")) if path.name not in NO_RUNS)
+    return {path.relative_to(top).with_suffix("").as_posix(): path for path in paths}
+
+
+def named(config: str) -> Path:
+    """Return the file that ``--config`` means: one that is there, else the shipped config of that name.
+
+    Raises:
+        SettingsError: There is neither.
+    """
+    if Path(config).is_file():
+        return Path(config)
+    name, known = config.removeprefix("configs/").removesuffix(".yaml"), shipped()
+    if name in known:
+        return known[name]
+    close = difflib.get_close_matches(name, known, n=3)
+    raise SettingsError(
+        f"Expected --config to be a file or the name of a shipped config, got {config}. "
+        + (f"Did you mean {' or '.join(close)}? " if close else "")
+        + "lit-condense configs lists them all."
+    )
+
+
+def read(name: str) -> dict[str, Any]:
+    """Return a shipped config as plain data to change: every class with ``class_path`` and ``init_args``."""
+    config: dict[str, Any] = yaml.safe_load(named(name).read_text(encoding="utf-8"))
+    model = config["model"]["init_args"]
+    for key, usual in DEFAULTS[config["model"]["class_path"]].items():
+        model[key] = _written_out(model.get(key, {}), usual)
+    for key in ("init", "augmentation", "selection"):
+        if key in model:
+            model[key] = _written_out(model[key], "")
+    trainer = config.setdefault("trainer", {})
+    trainer["callbacks"] = [_written_out(callback, "") for callback in trainer.get("callbacks", [])]
+    config["data"] = _written_out(config["data"], "") if "data" in config else None
+    return config
+
+
+def _written_out(node: str | dict[str, Any], usual: str) -> dict[str, Any]:
+    """Return a class that may be given by its name alone, or by settings alone, in the long form."""
+    if isinstance(node, str):
+        return {"class_path": node, "init_args": {}}
+    return {"init_args": {}, **node} if "class_path" in node else {"class_path": usual, "init_args": dict(node)}
+
+
+def with_paths(args: Sequence[str]) -> list[str]:
+    """Return a command line in which every config is a file."""
+    found = list(args)
+    for position, arg in enumerate(found):
+        option, equals, value = arg.partition("=")
+        if option in OPTIONS and equals:
+            found[position] = f"{option}={named(value)}"
+        elif arg in OPTIONS and position + 1 < len(found):
+            found[position + 1] = str(named(found[position + 1]))
+    return found
+
+
+def run_name(configs: Sequence[Path], data: str) -> str:
+    """Return what a run of these configs is called: the first one's place among configs, and the others' names.
+
+    Args:
+        configs: In the order in which they were given.
+        data: Name of the data, for configs that leave them open.
+    """
+    if not configs:
+        return data
+    first, *others = configs
+    name = _place(first.resolve())
+    if name.name == "base":
+        name = name.with_name(data)
+    return "+".join([name.as_posix(), *(other.stem for other in others)])
+
+
+def _place(config: Path) -> Path:
+    """Return ``<method>/<name>`` of a config below a folder ``configs``, else its name; of a saved one its run's."""
+    if config.parent.name.startswith("version_"):
+        parts = config.parent.parent.parts
+        below = parts[len(parts) - parts[::-1].index("runs") :] if "runs" in parts else parts[-1:]
+        return Path(*below)
+    parts = config.with_suffix("").parts
+    return Path(*parts[len(parts) - parts[::-1].index("configs") :]) if "configs" in parts else Path(parts[-1])
+
+
+def main(args: Sequence[str]) -> None:
+    """List the shipped configs whose name or headline holds all words, or copy them."""
+    parser = argparse.ArgumentParser(prog="lit-condense configs", description=main.__doc__)
+    parser.add_argument("words", nargs="*", metavar="WORD", help="as in: dream cifar10")
+    parser.add_argument("--copy", metavar="FOLDER", nargs="?", const=".", help="copy them there (default: here)")
+    options = parser.parse_args(args)
+    known = shipped()
+    exact = {name: known[name] for name in options.words if name in known}
+    found = exact or {name: path for name, path in known.items() if _holds(name, path, options.words)}
+    if not found:
+        raise SettingsError(f"Expected words of a shipped config, none has {' and '.join(options.words)}.")
+    for name, path in found.items():
+        print(f"{name:38} {_headline(path)}" if options.copy is None else _copied(name, path, Path(options.copy)))
+
+
+def _holds(name: str, path: Path, words: Sequence[str]) -> bool:
+    text = f"{name} {_headline(path)}".lower()
+    return all(word.lower() in text for word in words)
+
+
+def _headline(path: Path) -> str:
+    """Return the first line of a config, which says what it is."""
+    with path.open(encoding="utf-8") as file:
+        return file.readline().removeprefix("# ").strip()
+
+
+def _copied(name: str, path: Path, where: Path) -> Path:
+    """Copy a config under its name with ``_`` for ``/``; a file that is there already is somebody's."""
+    copy = where / f"{name.replace('/', '_')}.yaml"
+    if copy.exists():
+        raise SettingsError(f"Expected no file at {copy}, but there is one. Move it away, or choose another folder.")
+    where.mkdir(parents=True, exist_ok=True)
+    shutil.copyfile(path, copy)
+    return copy

@@ -1,0 +1,134 @@
+"""The one folder of a run: which it is, whose results stand in it, and what a refused run takes away again."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+from lit_condense.errors import SettingsError
+from lit_condense.runs import ownership
+from lit_condense.runs.files import check_writable
+
+ROOT = Path("runs")
+"""Where runs go that are told of no folder, below the working folder."""
+CHECKPOINTS, LAST = "checkpoints", "last.ckpt"
+VERSION = re.compile(r"version_(\d+)")
+RESULTS = {
+    "card.json": ownership.is_our_card,
+    "condensed.safetensors": ownership.is_our_set,
+    "grid.png": ownership.is_our_picture,
+}
+EVENTS = "events.out.tfevents*"
+
+
+class RunFolder:
+    """A folder that holds everything of one run: log, checkpoints, set, card, picture and config.
+
+    Args:
+        path: The folder; it need not be there.
+        goes_on: Whether the run goes on with what is in it.
+        name: Its name, where it is a new version of one.
+    """
+
+    def __init__(self, path: Path, goes_on: bool = False, name: str | None = None) -> None:
+        self.path = path
+        self.goes_on = goes_on
+        self._name = name
+        self._made: list[Path] = []
+        self._before: set[Path] | None = None
+        self._stale: list[Path] = []
+
+    @classmethod
+    def new_version(cls, name: str) -> RunFolder:
+        """Return the folder after the newest one of that name: ``runs/<name>/version_<k>``."""
+        return cls(_next_version(name), name=name)
+
+    @classmethod
+    def newest(cls, name: str) -> RunFolder | None:
+        """Return the newest one of that name that holds a last checkpoint, to go on with."""
+        found = [(number, path) for number, path in _versions(name) if (path / CHECKPOINTS / LAST).is_file()]
+        return cls(max(found)[1], goes_on=True) if found else None
+
+    @classmethod
+    def of_checkpoint(cls, checkpoint: Path) -> RunFolder | None:
+        """Return the folder that a run's checkpoint lies in; None where it lies elsewhere."""
+        return cls(checkpoint.parent.parent, goes_on=True) if checkpoint.parent.name == CHECKPOINTS else None
+
+    @property
+    def checkpoints(self) -> Path:
+        """Where its checkpoints go."""
+        return self.path / CHECKPOINTS
+
+    def claim(self, overwrite: bool) -> None:
+        """Make the folder, if it may be used; a new version that another run has taken meanwhile becomes the next one.
+
+        Args:
+            overwrite: Whether results that stand there may go; they do so at the first update, not before.
+
+        Raises:
+            SettingsError: It holds results of another run.
+            ExportError: It cannot be written to.
+        """
+        if not self.goes_on:
+            results = list(self._results())
+            if results and not overwrite:
+                raise SettingsError(
+                    f"Expected a folder without results, but {results[0]} stands in {self.path}. Go on with that run "
+                    "(--ckpt_path last), choose another folder (--out), or let it be replaced (--overwrite true)."
+                )
+            self._stale = [*results, *self.path.glob(EVENTS)]
+        self._made = [folder for folder in (self.path, *self.path.parents) if not folder.exists()]
+        if self._name is not None:
+            self._take_version(self._name)
+        check_writable(self.path)
+        self._before = set(self.path.iterdir())
+
+    def _take_version(self, name: str) -> None:
+        """Make the folder, which nobody else has made; where that is not possible, ``check_writable`` says why."""
+        with contextlib.suppress(OSError):
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            while True:
+                try:
+                    self.path.mkdir()
+                    break
+                except FileExistsError:
+                    self.path = _next_version(name)
+        self._made = [self.path, *(folder for folder in self._made if folder in self.path.parents)]
+
+    def clear(self) -> None:
+        """Remove what the run was allowed to replace."""
+        for path in self._stale:
+            path.unlink(missing_ok=True)
+        self._stale = []
+
+    def discard(self) -> None:
+        """Take away what a run that came to nothing has made: its log, its config, and its folders if empty then."""
+        if self._before is None:
+            return
+        config = self.path / "config.yaml"
+        ours = [config] if config.is_file() and ownership.is_our_config(config) else []
+        for file in [*ours, *self.path.glob(EVENTS), *self.path.glob("hparams.yaml")]:
+            if file not in self._before:
+                file.unlink()
+        for folder in (self.checkpoints, *self._made):
+            with contextlib.suppress(OSError):  # it is not empty, or was not there
+                folder.rmdir()
+
+    def _results(self) -> Iterator[Path]:
+        """Go through the results in it that this program wrote."""
+        for name, is_ours in RESULTS.items():
+            if (self.path / name).is_file() and is_ours(self.path / name):
+                yield self.path / name
+        yield from (path for path in sorted(self.checkpoints.glob("*.ckpt")) if ownership.is_our_checkpoint(path))
+
+
+def _versions(name: str) -> list[tuple[int, Path]]:
+    """Return the versions of a name that are there."""
+    found = ((VERSION.fullmatch(path.name), path) for path in (ROOT / name).glob("version_*"))
+    return [(int(match[1]), path) for match, path in found if match]
+
+
+def _next_version(name: str) -> Path:
+    return ROOT / name / f"version_{max((number for number, _ in _versions(name)), default=-1) + 1}"

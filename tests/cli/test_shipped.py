@@ -1,0 +1,112 @@
+"""The shipped configs: found by name from anywhere, composed, listed, copied."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from lit_condense.cli import main
+from lit_condense.cli.shipped import named, read, run_name, shipped, with_paths
+from lit_condense.errors import SettingsError
+from tests.cli_helpers import REPOSITORY, refusal, untouched_process
+
+
+@pytest.fixture(autouse=True)
+def elsewhere(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def printed(capsys, *args):
+    capsys.readouterr()
+    with untouched_process(), pytest.raises(SystemExit) as stopped:
+        main(["fit", *args, "--print_config"])
+    assert stopped.value.code in (0, None)
+    return yaml.safe_load(capsys.readouterr().out)
+
+
+def test_a_config_is_found_by_name_and_a_file_of_that_name_comes_first(elsewhere):
+    assert named("dc/cifar10_ipc10") == REPOSITORY / "configs" / "dc" / "cifar10_ipc10.yaml"
+    assert named("configs/quickstart.yaml") == REPOSITORY / "configs" / "quickstart.yaml"
+    (elsewhere / "quickstart").write_text("trainer: {}")
+    assert named("quickstart") == Path("quickstart")
+    with pytest.raises(SettingsError, match=r"Did you mean dc/cifar10_ipc1.*lit-condense configs"):
+        named("dc/cifar_ipc1")
+
+
+def test_both_spellings_of_the_option_are_read():
+    path = str(REPOSITORY / "configs" / "quickstart.yaml")
+    assert with_paths(["fit", "--config", "quickstart", "-c=quickstart", "--model.ipc", "2"]) == [
+        *("fit", "--config", path, f"-c={path}", "--model.ipc", "2")
+    ]
+
+
+def test_an_unknown_name_is_one_message(capsys):
+    assert "Expected --config to be a file or the name of a shipped config" in refusal(capsys, "fit", "--config", "dx")
+
+
+def test_a_config_composes_with_ones_own_data_and_with_flags(elsewhere, capsys):
+    (elsewhere / "my_data.yaml").write_text("data: {class_path: ImageFolder, init_args: {root: mydata}}\n")
+    config = printed(capsys, "--config", "dream/cifar10_ipc10", "--config", "my_data.yaml", "--model.ipc", "7")
+    model = config["model"]["init_args"]
+    assert model["ipc"] == 7
+    assert model["sampling"]["class_path"] == "lit_condense.sampling.Representative"
+    assert config["data"]["init_args"]["root"] == "mydata"
+    assert [loss["class_path"] for loss in config["trainer"]["callbacks"]] == ["lit_condense.matching.GradientMatching"]
+
+
+@pytest.mark.parametrize("name", [name for name in shipped() if name.endswith("base")])
+def test_a_base_file_serves_any_data(name, capsys):
+    config = printed(capsys, "--config", name, "--data", "Digits")
+    assert config["data"]["class_path"] == "lit_condense.data.Digits"
+    assert read(name)["data"] is None
+
+
+def test_every_method_has_a_base_file():
+    folders = {name.split("/")[0] for name in shipped() if "/" in name}
+    assert {name.split("/")[0] for name in shipped() if name.endswith("/base")} == folders
+
+
+@pytest.mark.parametrize(
+    ("configs", "name"),
+    [
+        (["/somewhere/configs/dc/cifar10_ipc1.yaml"], "dc/cifar10_ipc1"),
+        (["/somewhere/mine.yaml", "/other/my_data.yaml"], "mine+my_data"),
+        (["/somewhere/configs/dc/base.yaml", "/other/my_data.yaml"], "dc/digits_ipc3+my_data"),
+        (["/home/runs/dc/cifar10_ipc1/version_3/config.yaml"], "dc/cifar10_ipc1"),
+        (["/home/out/version_3/config.yaml"], "out"),
+        ([], "digits_ipc3"),
+    ],
+)
+def test_what_a_run_is_called(configs, name):
+    assert run_name([Path(config) for config in configs], "digits_ipc3") == name
+
+
+def test_configs_are_listed_by_words(capsys):
+    main(["configs", "dream", "CIFAR100"])
+    listed = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in listed] == [f"dream/cifar100_ipc{ipc}" for ipc in (1, 10, 50)]
+    assert all("representative matching" in line for line in listed)
+    main(["configs"])
+    assert len(capsys.readouterr().out.splitlines()) == len(shipped())
+    assert "none has nonsense" in refusal(capsys, "configs", "nonsense")
+
+
+def test_a_config_is_copied_and_nothing_is_written_over(elsewhere, capsys):
+    main(["configs", "dc/cifar10_ipc1", "--copy", "mine"])
+    copy = elsewhere / "mine" / "dc_cifar10_ipc1.yaml"
+    assert capsys.readouterr().out.strip() == "mine/dc_cifar10_ipc1.yaml"
+    assert copy.read_text() == named("dc/cifar10_ipc1").read_text()
+    assert "there is one" in refusal(capsys, "configs", "dc/cifar10_ipc1", "--copy", "mine")
+
+
+def test_reading_a_config_gives_every_class_its_settings():
+    config = read("dc/cifar10_ipc10")
+    model = config["model"]["init_args"]
+    assert model["network"] == {"class_path": "ConvNet", "init_args": {}}
+    assert model["evaluation"]["init_args"] == {}
+    assert config["trainer"]["callbacks"] == [{"class_path": "GradientMatching", "init_args": {}}]
+    assert config["data"] == {"class_path": "CIFAR10", "init_args": {}}
+    assert read("selection/adacore_cifar10")["model"]["init_args"]["selection"]["class_path"] == "AdaCore"
