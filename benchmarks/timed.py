@@ -16,8 +16,8 @@ from lit_condense.augmentation import Augmentation, NoAugmentation
 from lit_condense.augmentation.base import Draw
 from lit_condense.data import CondenseDataModule
 from lit_condense.engine import Engine
-from lit_condense.engine.engine import needs_of
 from lit_condense.matching import MatchingLoss, Progress
+from lit_condense.matching.base import needs_of
 
 PARTS = ("augmentation", "sampling", "inner")
 """What is timed apart; the rest of a training step is the matching update."""

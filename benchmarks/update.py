@@ -35,10 +35,10 @@ from benchmarks.timed import gflop_of
 from lit_condense import SyntheticSet
 from lit_condense.augmentation.cutmix import mixed
 from lit_condense.engine import Engine
-from lit_condense.engine.engine import needs_of
 from lit_condense.engine.routes import Compile
 from lit_condense.inner import loops_for
 from lit_condense.matching import Progress
+from lit_condense.matching.base import needs_of
 from lit_condense.networks import ConvNet
 from lit_condense.rng import RandomKey
 from lit_condense.runs.memory import keep_freed_memory

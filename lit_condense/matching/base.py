@@ -4,16 +4,14 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 from lightning.pytorch import Callback
 from torch import Tensor, nn
 
 from lit_condense.errors import SettingsError
-
-Need = Literal["gradients", "features", "logits"]
-"""Names of the quantities that the engine can compute; the fields of :class:`Quantities`."""
+from lit_condense.matching.quantities import Need, Quantities
 
 Scope = Literal["class", "mean", "set"]
 """``class``: a sum over classes, whose blocks may be compared separately. ``mean``: a function of the mean over all
@@ -33,48 +31,6 @@ class Progress:
     """How many updates this network has already served."""
 
 
-@dataclass(frozen=True)
-class Quantities:
-    """What a network says about k blocks of n images, on one side (real or synthetic).
-
-    A block is a class; for losses of scope ``mean`` there is one block, the mean over classes, and for those of scope
-    ``set`` one block of all images. What no loss needs is empty or None.
-    """
-
-    gradients: dict[str, Tensor] = field(default_factory=dict)
-    """Parameter name -> gradient of each block's mean cross-entropy, ``(k, *parameter.shape)``."""
-    features: Tensor | None = None
-    """Input of the network's last layer, ``(k, n, d)``."""
-    logits: Tensor | None = None
-    """``(k, n, classes)``."""
-    labels: Tensor | None = None
-    """Class indices, ``(k, n)``; None for a mean over classes."""
-    classes: int = 1
-    """How many classes a block stands for: their number for a mean over classes and for the whole set, else 1."""
-
-    def tensors(self) -> list[Tensor]:
-        """Return what can be differentiated: gradients, features, logits."""
-        return [*self.gradients.values(), *(t for t in (self.features, self.logits) if t is not None)]
-
-    def block(self, index: int) -> Quantities:
-        """Return one of the k blocks, as quantities with k = 1."""
-
-        def one(tensor: Tensor | None) -> Tensor | None:
-            return None if tensor is None else tensor[index : index + 1]
-
-        gradients = {name: g[index : index + 1] for name, g in self.gradients.items()}
-        return Quantities(gradients, one(self.features), one(self.logits), one(self.labels), self.classes)
-
-    def detached(self, requires_grad: bool = False) -> Quantities:
-        """Return a copy off the graph, whose tensors may be leaves of a new one."""
-
-        def off(tensor: Tensor | None) -> Tensor | None:
-            return None if tensor is None else tensor.detach().requires_grad_(requires_grad)
-
-        gradients = {name: g.detach().requires_grad_(requires_grad) for name, g in self.gradients.items()}
-        return Quantities(gradients, off(self.features), off(self.logits), self.labels, self.classes)
-
-
 class MatchingLoss(Callback, ABC):
     """A loss between what the inner network says about real and about synthetic images.
 
@@ -89,7 +45,12 @@ class MatchingLoss(Callback, ABC):
     """
 
     needs: ClassVar[frozenset[Need]] = frozenset({"gradients"})
-    """The quantities that ``loss`` reads."""
+    """The quantities that ``loss`` reads, on both sides unless the next two say otherwise."""
+    needs_real: ClassVar[frozenset[Need] | None] = None
+    """Those that it reads of the real side; None: ``needs``. A term on the synthetic images alone says ``frozenset()``:
+    no real image is then gathered or sent through the network for it, and the real side holds what others read."""
+    needs_synthetic: ClassVar[frozenset[Need] | None] = None
+    """Those that it reads of the synthetic side; None: ``needs``."""
     scope: Scope = "class"
     """What one call of ``loss`` sees."""
     least_images: ClassVar[int] = 1
@@ -132,6 +93,21 @@ class MatchingLoss(Callback, ABC):
         A function of its arguments and of the settings alone: compiled, or recorded on a GPU, it is not run again for
         every update, so that it must not look at a counter of its own or at the values of a tensor.
         """
+
+
+def real_needs(losses: Sequence[MatchingLoss]) -> frozenset[Need]:
+    """Return every quantity that some loss reads of the real side."""
+    return frozenset().union(*(loss.needs if loss.needs_real is None else loss.needs_real for loss in losses))
+
+
+def synthetic_needs(losses: Sequence[MatchingLoss]) -> frozenset[Need]:
+    """Return every quantity that some loss reads of the synthetic side."""
+    return frozenset().union(*(loss.needs if loss.needs_synthetic is None else loss.needs_synthetic for loss in losses))
+
+
+def needs_of(losses: Sequence[MatchingLoss]) -> frozenset[Need]:
+    """Return every quantity that some loss reads, of whichever side."""
+    return real_needs(losses) | synthetic_needs(losses)
 
 
 def weights_at(losses: Sequence[MatchingLoss], progress: Progress, only: str | None = None) -> tuple[float, ...]:

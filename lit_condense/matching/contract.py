@@ -10,7 +10,8 @@ from torch import Tensor
 
 from lit_condense.data.store import RealImages
 from lit_condense.errors import SettingsError, described
-from lit_condense.matching.base import MatchingLoss, Need, Progress, Scope
+from lit_condense.matching.base import MatchingLoss, Progress, Scope, needs_of, real_needs, synthetic_needs
+from lit_condense.matching.quantities import GRADIENTS, Quantity, Value, known_quantities
 from lit_condense.networks import NetworkFactory, build_network
 from lit_condense.rng import RandomKey
 
@@ -19,20 +20,41 @@ START = Progress(0, 0, 0)
 
 def declared(loss: MatchingLoss) -> None:
     """Refuse a loss that reads or sees what there is not, or whose weight is no number."""
-    known, name = sorted(get_args(Need)), type(loss).__name__
-    needs: object = loss.needs
-    if not isinstance(needs, frozenset | set) or not needs <= set(known):
-        raise SettingsError(f"Expected {name}.needs to be a frozenset of some of {known}, got {needs!r}.")
+    name = type(loss).__name__
+    _check_needs(f"{name}.needs", loss.needs)
+    for side in ("needs_real", "needs_synthetic"):
+        if getattr(loss, side) is not None:
+            _check_needs(f"{name}.{side}", getattr(loss, side))
     if loss.scope not in get_args(Scope):
         raise SettingsError(f"Expected {name}.scope to be one of {sorted(get_args(Scope))}, got {loss.scope!r}.")
-    if loss.scope == "mean" and needs != {"gradients"}:
+    if loss.scope == "mean" and (real_needs([loss]), synthetic_needs([loss])) != (GRADIENTS, GRADIENTS):
         raise SettingsError(
-            f"Expected {name}, of scope 'mean', to need gradients only, got {sorted(needs)}. Choose scope 'class' or "
-            "'set' for the others."
+            f"Expected {name}, of scope 'mean', to need gradients only, got {sorted(needs_of([loss]))}. Choose scope "
+            "'class' or 'set' for the others."
         )
     weight: object = loss.weight_at(START)
     if not isinstance(weight, int | float) or not math.isfinite(weight):
         raise SettingsError(f"Expected {name}.weight_at to return a finite number, got {described(weight)}.")
+
+
+def _check_needs(owner: str, needs: object) -> None:
+    known = known_quantities()
+    if not isinstance(needs, frozenset | set) or not needs <= set(known):
+        raise SettingsError(
+            f"Expected {owner} to be a frozenset of some of {known}, got {needs!r}. Others are made known by "
+            "lit_condense.matching.register."
+        )
+
+
+def formed(quantity: Quantity, value: Any) -> Value:
+    """Return what a quantity of one's own was formed to, if it is a tensor or tensors by name."""
+    tensors = list(value.values()) if isinstance(value, dict) else [value]
+    if not tensors or any(not isinstance(t, Tensor) or not t.is_floating_point() for t in tensors):
+        got = described(next((t for t in tensors if not isinstance(t, Tensor) or not t.is_floating_point()), value))
+        raise SettingsError(
+            f"Expected {type(quantity).__name__}.form to return a floating-point tensor or a dict of them, got {got}."
+        )
+    return value  # type: ignore[no-any-return]
 
 
 def loss_value(loss: MatchingLoss, value: Any, like: Tensor) -> Tensor:

@@ -15,7 +15,6 @@ from torch import Tensor, nn
 from lit_condense.augmentation import Augmentation, NoAugmentation
 from lit_condense.data.sizes import check_fits, counts_of, images_per_class
 from lit_condense.engine import Engine, RunningEngine
-from lit_condense.engine.engine import needs_of
 from lit_condense.errors import check_choice
 from lit_condense.evaluation import Evaluation, SmallSet
 from lit_condense.init import Initialization, Noise
@@ -23,8 +22,9 @@ from lit_condense.init.base import check_start
 from lit_condense.inner import InnerContext, InnerLoop, InnerNetwork, TrainOnSynthetic
 from lit_condense.inner.contract import trained_in_place, updates
 from lit_condense.matching import MatchingLoss, Progress
-from lit_condense.matching.base import Need
+from lit_condense.matching.base import needs_of
 from lit_condense.matching.contract import check_losses, check_network
+from lit_condense.matching.quantities import Need, read_features
 from lit_condense.networks import ConvNet, NetworkFactory, network_name
 from lit_condense.optim import steps_images
 from lit_condense.parametrization import Parametrization, Pixels
@@ -201,8 +201,8 @@ class SyntheticSet(EvaluatedSet):
         )
 
     def _new_inner_network(self, needs: frozenset[Need]) -> InnerNetwork:
-        needs_features = not needs <= {"gradients"}
-        return InnerNetwork(self.network, self.data.real, self.key, self.inner.optimizer, self.images, needs_features)
+        adapted = read_features(needs)
+        return InnerNetwork(self.network, self.data.real, self.key, self.inner.optimizer, self.images, adapted)
 
     def _new_step(self, skipped: int) -> ImageStep:
         return ImageStep(

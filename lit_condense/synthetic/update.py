@@ -8,8 +8,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from lit_condense.engine.engine import GRADIENTS, BlockResult, RunningEngine, needs_of
-from lit_condense.matching.base import MatchingLoss, Need, Progress, Quantities, weights_at
+from lit_condense.engine.engine import BlockResult, RunningEngine
+from lit_condense.matching.base import MatchingLoss, Progress, real_needs, weights_at
+from lit_condense.matching.quantities import GRADIENTS, Need, Quantities
 from lit_condense.sharding import Share
 from lit_condense.synthetic.gather import Gatherer
 
@@ -54,7 +55,9 @@ def match(
     vectors: dict[str, Tensor] | None = None
     means = [loss for loss in losses if loss.scope == "mean"]
     if means:
-        kept, real_mean, synthetic_mean = _class_means(engine, gatherer, share, blocks, needs_of(separable) | GRADIENTS)
+        kept, real_mean, synthetic_mean = _class_means(
+            engine, gatherer, share, blocks, real_needs(separable) | GRADIENTS
+        )
         weights = weights_at(means, progress, only)
         values, vectors = _mean_vectors(means, weights, real_mean, synthetic_mean, gatherer.num_classes)
         if share.rank == 0:  # every rank has the same values: they count once
@@ -63,7 +66,7 @@ def match(
     if separable or means:
         for position, classes in enumerate(blocks):
             real = None if kept is None else kept[position]
-            block = gatherer.block(classes, with_real=real is None)
+            block = gatherer.block(classes, with_real=real is None and bool(real_needs(separable)))
             _add(totals, done, classes, engine.run(block, separable, progress, real, vectors, only))
     whole = [loss for loss in losses if loss.scope == "set"]
     if whole and share.rank == 0:
@@ -112,7 +115,7 @@ def _over_ranks(
     mean = share.sum(flat) / num_classes
     parts = torch.split(mean, [shape.numel() for shape in shapes.values()])
     gradients = {name: part.view(1, *shapes[name]) for name, part in zip(shapes, parts, strict=True)}
-    return Quantities(gradients, classes=num_classes)
+    return Quantities({"gradients": gradients}, classes=num_classes)
 
 
 def _mean_vectors(

@@ -9,8 +9,8 @@ import torch
 from lit_condense.augmentation import Augmentation, NoAugmentation
 from lit_condense.data import Normalization, RealImages
 from lit_condense.engine import Engine
-from lit_condense.engine.engine import needs_of
 from lit_condense.matching import Progress
+from lit_condense.matching.base import needs_of
 from lit_condense.networks import build_network
 from lit_condense.parametrization import Pixels
 from lit_condense.rng import RandomKey
