@@ -48,6 +48,9 @@ class SmallSet:
     weights: Tensor | None = None
     """``(n,)``, 0 or more: how much each image counts in the loss of its batch; None: all the same."""
 
+    soft_labels: Tensor | None = None
+    """``(n, classes)``: what networks are trained on in place of the labels, where the set has learned them."""
+
     def at(self, indices: Tensor) -> Tensor:
         """Return normalised images ``(n, C, H, W)``."""
         return self.images[sent(indices, self.images.device)]
@@ -150,9 +153,11 @@ def _batch(data: LabelledImages, size: int, step: int, key: RandomKey) -> tuple[
     chosen = batch_at(order, size, position)
     images = data.at(chosen)
     weights = data.weights if isinstance(data, SmallSet) else None
+    soft_labels = data.soft_labels if isinstance(data, SmallSet) else None
+    targets = data.labels if soft_labels is None else soft_labels
     return (
         images,
-        sent(data.labels[sent(chosen, data.labels.device)], images.device),
+        sent(targets[sent(chosen, targets.device)], images.device),
         None if weights is None else weights[sent(chosen, weights.device)].to(images),
     )
 

@@ -34,6 +34,13 @@ class InnerContext:
     real: RealImages
     loss: FirstOrderLoss
     """The engine's mean cross-entropy of the inner network."""
+    soft_labels: Tensor | None = None
+    """``(n, classes)``, where the set has learned them."""
+
+    @property
+    def targets(self) -> Tensor:
+        """What cross-entropy takes for the synthetic images: soft labels where there are any, else the labels."""
+        return self.labels if self.soft_labels is None else self.soft_labels
 
 
 class InnerLoop(ABC):

@@ -1,8 +1,9 @@
-"""The synthetic set: a LightningModule with the images as its one parameter and the bilevel loop as training step."""
+"""The synthetic set: a LightningModule whose parameters are what it learns, with the bilevel loop as training step."""
 
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 from functools import partial
 from typing import Any, cast
 
@@ -40,6 +41,7 @@ from lit_condense.sets import meaning
 from lit_condense.sets.evaluated_set import EvaluatedSet
 from lit_condense.settings import Plain, settings_of
 from lit_condense.synthetic import Gatherer, ImageStep, NonFinite, UpdateResult, match
+from lit_condense.synthetic.data import IMAGES, Learnables, SyntheticData, keep_names
 from lit_condense.synthetic.grad_share import GradShares
 from lit_condense.synthetic.image_step import check_set
 from lit_condense.trial import first_update
@@ -73,17 +75,12 @@ class SyntheticSet(EvaluatedSet):
             ``skip`` the update on all ranks, count it (``skipped_updates`` in the log and the card) and go on.
         grad_share_every: Image updates between two looks at how much of the image gradient each matching loss makes
             (``set/grad_share/<loss>``), where several are on; null: never. A look costs one more matching a loss.
+        learnables: What is learned beside the images: soft labels, a step size; by default nothing.
     """
 
     words = ("condensed", "condensing", "synthetic")
     checkpoint_format = CHECKPOINT_FORMAT
     checkpoint_holds = "images"
-    held = ("images", "labels")
-
-    images: nn.Parameter
-    """``(sum(ipc), C, H, W)``, class-major, in the parametrization's space."""
-    labels: Tensor
-    """``(sum(ipc),)``, int64."""
 
     def __init__(
         self,
@@ -101,6 +98,7 @@ class SyntheticSet(EvaluatedSet):
         seed: int | None = None,
         non_finite: NonFinite = "stop",
         grad_share_every: int | None = 50,
+        learnables: Learnables | None = None,
     ) -> None:
         super().__init__(network, evaluation, seed)
         self.automatic_optimization = False
@@ -116,14 +114,24 @@ class SyntheticSet(EvaluatedSet):
         self.non_finite = non_finite
         self.grad_share_every = grad_share_every
         self._shares = GradShares(grad_share_every)
-        # Empty until setup knows the data, or a checkpoint brings the images.
-        self.images = nn.Parameter(torch.empty(0))
-        self.register_buffer("labels", torch.empty(0, dtype=torch.int64))
+        self.learnables = learnables
+        self.synthetic_data = SyntheticData(learnables)
+        keep_names(self, "synthetic_data")
         self._start: Tensor | None = None  # on the CPU
         self._resumed: dict[str, Any] | None = None
         self._step: ImageStep | None = None
         self._running: RunningEngine | None = None
         self._compiling = 0.0
+
+    @property
+    def images(self) -> nn.Parameter:
+        """``(sum(ipc), C, H, W)``, class-major, in the parametrization's space; empty before a run."""
+        return self.synthetic_data.images
+
+    @property
+    def labels(self) -> Tensor:
+        """The class of each stored image, ``(sum(ipc),)``, int64."""
+        return self.synthetic_data.labels
 
     # ---------------------------------------------------------------- life cycle
 
@@ -142,9 +150,9 @@ class SyntheticSet(EvaluatedSet):
         if self.images.numel() == 0:
             self.data.to(self.trainer.strategy.root_device)  # a start may train networks
             counts = counts_of(self.ipc, real)
-            self._hold(torch.repeat_interleave(torch.arange(len(counts)), torch.tensor(counts)))
-            self._start = self._made_start(counts)
-            self.images = nn.Parameter(self._start.clone())
+            labels = torch.repeat_interleave(torch.arange(len(counts)), torch.tensor(counts))
+            self._start, self._counts = self._made_start(counts), list(counts)
+            self.synthetic_data.begin(self._start, labels, real.num_classes)
         elif stage == "fit" and self.evaluation.start and self._start is None:  # loaded before there was a trainer
             self.data.to(self.trainer.strategy.root_device)
             self._start = self._made_start(self.counts)
@@ -175,8 +183,8 @@ class SyntheticSet(EvaluatedSet):
         return check_start(self.init, start, (sum(counts), *real.image_shape))
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
-        """Return the one optimizer, over the images: the trainer's global step counts image updates."""
-        return self.optimizer([self.images])
+        """Return the one optimizer, over all that is learned: the trainer's global step counts image updates."""
+        return self.optimizer(self.synthetic_data.groups())
 
     def on_fit_start(self) -> None:
         """Make the inner network and bind the engine to it."""
@@ -206,7 +214,7 @@ class SyntheticSet(EvaluatedSet):
 
     def _new_step(self, skipped: int) -> ImageStep:
         return ImageStep(
-            images=self.images,
+            leaves=self.synthetic_data.leaves(),
             optimizer=cast(LightningOptimizer, self.optimizers()),
             backward=self.manual_backward,
             share=self.share,
@@ -258,7 +266,8 @@ class SyntheticSet(EvaluatedSet):
 
     def training_set(self) -> SmallSet:
         """Return what networks are trained on: decoded, normalised float32 images and their labels, detached."""
-        return self._small()
+        small, soft = self._small(), self._soft_labels()
+        return small if soft is None else replace(small, soft_labels=soft.float().to(small.labels.device))
 
     def start_set(self) -> SmallSet | None:
         """Return the set before its first update, also where a checkpoint brought the images."""
@@ -294,6 +303,18 @@ class SyntheticSet(EvaluatedSet):
         stored = self.images.detach() if stored is None else stored
         return storage.decode(stored, self.data.real.normalization), storage.decode_labels(self.labels)
 
+    def _soft_labels(self) -> Tensor | None:
+        """Return the soft label of each decoded image, where labels are learned."""
+        soft = self.synthetic_data.soft_labels()
+        if soft is None:
+            return None
+        rows = self.parametrization.for_training.decode_labels(torch.arange(len(soft), device=soft.device))
+        return soft[rows]
+
+    def step_size(self) -> float | None:
+        """Return the step size, where the set has one."""
+        return self.synthetic_data.step_size()
+
     # ---------------------------------------------------------------- one image update
 
     def training_step(self, batch: int, batch_idx: int) -> None:
@@ -311,9 +332,9 @@ class SyntheticSet(EvaluatedSet):
                 self._refresh(progress)
             with watch.part("match"):
                 matched = self._match(progress)
-                self._log_shares(progress, matched.gradient)
+                self._log_shares(progress, matched.gradients["images"])
                 grad_norm = self._image_step.take(
-                    matched.gradient, matched.losses, update, partial(self._gradient_of, progress)
+                    matched.gradients, matched.losses, update, partial(self._gradients_of, progress)
                 )
                 self._updates += 1
             if match_index + 1 < self.updates_per_network:
@@ -363,12 +384,13 @@ class SyntheticSet(EvaluatedSet):
             augmentation=self.augmentation,
             key=self.key,
             update=update,
+            others={n: leaf.detach() for n, leaf in self.synthetic_data.leaves().items() if n != IMAGES},
         )
 
-    def _gradient_of(self, progress: Progress, tag: str) -> Tensor:
-        """Return this rank's part of the image gradient of one loss alone."""
+    def _gradients_of(self, progress: Progress, tag: str) -> dict[str, Tensor]:
+        """Return this rank's part of the gradients of one loss alone."""
         with self.inner_network.kept():
-            return self._match(progress, only=tag).gradient
+            return self._match(progress, only=tag).gradients
 
     def _log_shares(self, progress: Progress, gradient: Tensor) -> None:
         """Log how much of the image gradient each loss makes, in the updates that look; the run is not changed."""
@@ -378,7 +400,7 @@ class SyntheticSet(EvaluatedSet):
 
         def gradient_of(tag: str) -> Tensor:
             with self.inner_network.kept(), self.key.fold("share", progress.update).isolated():
-                return self._match(progress, share_of=tag).gradient
+                return self._match(progress, share_of=tag).gradients["images"]
 
         shares = self._shares.look(gradient, tags, gradient_of, self.share.sum)
         self.log_dict({f"set/grad_share/{tag}": share for tag, share in shares.items()})
@@ -397,7 +419,8 @@ class SyntheticSet(EvaluatedSet):
 
     def _context(self) -> InnerContext:
         loss = self.running.first_order
-        return InnerContext(*self._decoded(), self.counts, self.augmentation, self.data.real, loss)
+        images, labels = self._decoded()
+        return InnerContext(images, labels, self.counts, self.augmentation, self.data.real, loss, self._soft_labels())
 
     def _log_update(self, progress: Progress, losses: dict[str, Tensor], grad_norm: Tensor, watch: Stopwatch) -> None:
         # Tensors, not numbers: Lightning reads them when it writes a line, and an update waits for no logger.
@@ -426,6 +449,8 @@ class SyntheticSet(EvaluatedSet):
         settings = super().settings()
         del settings["model"]["non_finite"]  # a run that stopped may go on with the other choice
         del settings["model"]["grad_share_every"]  # looking changes nothing
+        if self.learnables is None:  # as sets were before there were any
+            del settings["model"]["learnables"]
         return {**settings, "matching": {loss.tag: settings_of(loss) for loss in self.matching_losses}}
 
     def meaning(self) -> Plain:
@@ -441,7 +466,7 @@ class SyntheticSet(EvaluatedSet):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Add the settings and the inner network, so that a run can go on in the middle of a network's life."""
-        check_set(self.images, self.trainer.global_step)
+        check_set(self.synthetic_data.leaves(), self.trainer.global_step)
         checkpoint["lit_condense"] = {
             "format": CHECKPOINT_FORMAT,
             "settings": self.settings(),
@@ -475,10 +500,11 @@ class SyntheticSet(EvaluatedSet):
         if counts not in (self.ipc, [self.ipc] * len(counts)):  # the checkpoint says how many images there are
             self.ipc = counts
 
-    def _load_from_state_dict(self, state_dict: Plain, *args: Any) -> None:
-        super()._load_from_state_dict(state_dict, *args)
-        self._hold(self.labels)
+    def held(self) -> dict[str, Tensor]:
+        """Return what the set consists of, by name."""
+        return self.synthetic_data.held()
 
-    def _hold(self, labels: Tensor) -> None:
-        self.labels = labels.clone().to(self.labels.device)
+    def _load_from_state_dict(self, state_dict: Plain, prefix: str, *args: Any) -> None:
+        labels = state_dict.get(f"{prefix}labels", self.labels)
+        super()._load_from_state_dict(state_dict, prefix, *args)
         self._counts = torch.bincount(labels).tolist()  # once: an update asks for them class by class

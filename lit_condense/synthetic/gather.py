@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -37,6 +37,8 @@ class Gatherer:
     augmentation: Augmentation
     key: RandomKey
     update: int
+    others: Mapping[str, Tensor] = field(default_factory=dict)
+    """What the set learns beside its images, off the graph."""
 
     @property
     def num_classes(self) -> int:

@@ -19,8 +19,8 @@ from lit_condense.synthetic.gather import Gatherer
 class UpdateResult:
     """A rank's part of an update."""
 
-    gradient: Tensor
-    """In all stored images; those of other ranks' classes have none."""
+    gradients: dict[str, Tensor]
+    """In each leaf of the set: in ``images`` those of other ranks' classes have none."""
     losses: dict[str, Tensor]
     """Unweighted losses by tag; their sum over ranks is the loss of the update."""
 
@@ -33,7 +33,7 @@ def match(
     progress: Progress,
     only: str | None = None,
 ) -> UpdateResult:
-    """Return the image gradient and the losses of this rank's classes.
+    """Return the gradients and the losses of this rank's classes.
 
     Losses of scope ``class`` are evaluated block by block. Those of scope ``mean`` take two passes: first the mean over
     all classes (and ranks) without a graph, then their constant vector goes back through each block. Those of scope
@@ -71,7 +71,9 @@ def match(
     whole = [loss for loss in losses if loss.scope == "set"]
     if whole and share.rank == 0:
         _add(totals, done, range(gatherer.num_classes), engine.run(gatherer.whole(), whole, progress, only=only))
-    return UpdateResult(gatherer.scatter(done), totals)
+    gradients = {"images": gatherer.scatter(done)}
+    gradients |= {name: torch.zeros_like(leaf) for name, leaf in gatherer.others.items()}
+    return UpdateResult(gradients, totals)
 
 
 def _add(

@@ -131,7 +131,7 @@ def matched(
     running = engine.start(network, real_of(counts)[0], needs_of(losses))
     results = Parts(ranks).run(lambda share: match(running, gatherer, share, losses, progress))
     values = {loss.tag: sum(float(result.losses[loss.tag]) for result in results) for loss in losses}
-    return values, sum(result.gradient for result in results)
+    return values, sum(result.gradients["images"] for result in results)
 
 
 # ------------------------------------------------------------------ through a whole run
