@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import ClassVar, Literal
 
 from lightning.pytorch import Callback
@@ -21,7 +21,7 @@ through the network in one batch."""
 
 @dataclass(frozen=True)
 class Progress:
-    """Where a run stands, in whole numbers."""
+    """Where a run stands, in plain numbers that are the same on all ranks."""
 
     update: int
     """Image updates done before this one."""
@@ -29,6 +29,9 @@ class Progress:
     """Which inner network this is, counted from 0."""
     match_index: int
     """How many updates this network has already served."""
+    numbers: Mapping[str, float] = field(default_factory=dict, hash=False)
+    """What the inner loop says about this network (:meth:`lit_condense.inner.InnerLoop.numbers`), for instance its
+    accuracy on a batch, for the weights of losses to read. Empty where a loss is asked before there is a network."""
 
 
 class MatchingLoss(Callback, ABC):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any, cast
@@ -21,7 +22,7 @@ from lit_condense.evaluation import Evaluation, SmallSet
 from lit_condense.init import Initialization, Noise
 from lit_condense.init.base import check_start
 from lit_condense.inner import InnerContext, InnerLoop, InnerNetwork, TrainOnSynthetic
-from lit_condense.inner.contract import trained_in_place, updates
+from lit_condense.inner.contract import slots_of, updates
 from lit_condense.matching import MatchingLoss, Progress
 from lit_condense.matching.base import needs_of
 from lit_condense.matching.contract import check_losses, check_network
@@ -40,10 +41,13 @@ from lit_condense.sampling.contract import of_classes, size
 from lit_condense.sets import meaning
 from lit_condense.sets.evaluated_set import EvaluatedSet
 from lit_condense.settings import Plain, settings_of
-from lit_condense.synthetic import Gatherer, ImageStep, NonFinite, UpdateResult, match
+from lit_condense.synthetic import Gatherer, ImageStep, NonFinite, UpdateResult
 from lit_condense.synthetic.data import IMAGES, Learnables, SyntheticData, keep_names
 from lit_condense.synthetic.grad_share import GradShares
 from lit_condense.synthetic.image_step import check_set
+from lit_condense.synthetic.inner_training import InnerTraining, with_births
+from lit_condense.synthetic.log import losses_to_log, rates_to_log, seconds_to_log
+from lit_condense.synthetic.matcher import Matcher
 from lit_condense.trial import first_update
 
 CHECKPOINT_FORMAT = 2
@@ -174,6 +178,7 @@ class SyntheticSet(EvaluatedSet):
         synthetic_images = min(map(self.parametrization.matched_count, self.counts))
         check_losses(losses, synthetic_images, real_images)
         check_length(self.trainer, updates(self.inner, self.updates_per_network))
+        slots_of(self.inner, 0, self.updates_per_network)
         check_network(losses, self.network, real, self.key.fold("network", 0))
 
     def _made_start(self, counts: list[int]) -> Tensor:
@@ -194,11 +199,13 @@ class SyntheticSet(EvaluatedSet):
         self._try_first_update(needs)
         self.try_evaluations(torch.bincount(self._decoded()[1], minlength=real.num_classes).tolist())
         self.inner_network = self._new_inner_network(needs)
+        self._training = self._new_training()
         sizes = [self.sampling.size(real, c) for c in range(real.num_classes)]
         usual = sizes.index(Counter(sizes).most_common(1)[0][0])
         batch = real.at(self.sampling.select(real, usual, self.key.fold("shape"))).to(self.images.dtype)
         shown = Counter(map(self.parametrization.matched_count, self.counts)).most_common(1)[0][0]
         self._running = self.engine.start(self.inner_network.network, batch, needs, shown)
+        self._matcher = self._new_matcher()
         self._step = self._new_step(self.skipped)
         if self._resumed is not None:
             self._go_on(self._resumed)
@@ -211,6 +218,28 @@ class SyntheticSet(EvaluatedSet):
     def _new_inner_network(self, needs: frozenset[Need]) -> InnerNetwork:
         adapted = read_features(needs)
         return InnerNetwork(self.network, self.data.real, self.key, self.inner.optimizer, self.images, adapted)
+
+    def _new_training(self) -> InnerTraining:
+        return InnerTraining(
+            self.inner,
+            self.inner_network,
+            key=self.key,
+            share=self.share,
+            updates_per_network=self.updates_per_network,
+            context=self._context,
+        )
+
+    def _new_matcher(self) -> Matcher:
+        return Matcher(
+            self.running,
+            self.inner_network,
+            training=self._training,
+            losses=self.matching_losses,
+            gatherer=self._gatherer,
+            share=self.share,
+            key=self.key,
+            batch_norm=self.inner.batch_norm,
+        )
 
     def _new_step(self, skipped: int) -> ImageStep:
         return ImageStep(
@@ -251,7 +280,7 @@ class SyntheticSet(EvaluatedSet):
         return self._running
 
     def _go_on(self, state: dict[str, Any]) -> None:
-        self.inner_network.load_state_dict(state["inner"])
+        self._training.load_state_dict(with_births(state["inner"], self.updates_per_network))
         self.sampling.load_state_dict(state["sampling"])
         self._step = self._new_step(state.get("skipped", 0))
         warn_of_other_route(state["route"], self.running.route)
@@ -305,11 +334,7 @@ class SyntheticSet(EvaluatedSet):
 
     def _soft_labels(self) -> Tensor | None:
         """Return the soft label of each decoded image, where labels are learned."""
-        soft = self.synthetic_data.soft_labels()
-        if soft is None:
-            return None
-        rows = self.parametrization.for_training.decode_labels(torch.arange(len(soft), device=soft.device))
-        return soft[rows]
+        return self.synthetic_data.soft_labels_of(self.parametrization.for_training.decode_labels)
 
     def step_size(self) -> float | None:
         """Return the step size, where the set has one."""
@@ -320,58 +345,36 @@ class SyntheticSet(EvaluatedSet):
     def training_step(self, batch: int, batch_idx: int) -> None:
         """Do image update ``batch``: match, step the images, train the inner network."""
         update = int(batch)
-        network_index, match_index = divmod(update, self.updates_per_network)
-        progress = Progress(update, network_index, match_index)
         watch = Stopwatch("sampling", "match", "inner")
         # Foreign layers may draw from the global generators (dropout): give them this update's own.
         with self.running.precision(), self.key.fold("update", update).isolated():
-            if match_index == 0:
+            if self._training.comes_in(update):
                 with watch.part("inner"):
-                    self._renew(network_index)
+                    if self.parametrization.clamp == "every_network":
+                        self.project()
+                    self._training.bring_in(update)
+            networks = self._training.progress(update)
             with watch.part("sampling"):
-                self._refresh(progress)
+                self._refresh(networks[0])
             with watch.part("match"):
-                matched = self._match(progress)
-                self._log_shares(progress, matched.gradients["images"])
+                matched = self._matcher(networks)
+                self._log_shares(networks, matched.gradients["images"])
                 grad_norm = self._image_step.take(
-                    matched.gradients, matched.losses, update, partial(self._gradients_of, progress)
+                    matched.gradients, matched.losses, update, lambda tag: self._matcher.alone(networks, tag).gradients
                 )
                 self._updates += 1
-            if match_index + 1 < self.updates_per_network:
+            if self._training.goes_on(update):
                 with watch.part("inner"):
-                    self._advance(progress)
-        self._log_update(progress, matched.losses, grad_norm, watch)
-
-    def _renew(self, network_index: int) -> None:
-        if self.parametrization.clamp == "every_network":
-            self.project()
-        self.inner_network.renew(network_index)
-        if self.inner.trains_new:
-            network, key = self.inner_network.network, self.key.fold("inner", network_index, "begin")
-            done: object = self.inner.begin(self.inner_network, self._context(), key)  # type: ignore[func-returns-value]
-            trained_in_place(self.inner, "begin", done, network, self.inner_network.network)
-            self.share.broadcast(self.inner_network.tensors())
+                    self._training.advance(update)
+        self._log_update(networks, matched, grad_norm, watch)
 
     def _refresh(self, progress: Progress) -> None:
-        """Let the sampling look at the inner network."""
+        """Let the sampling look at the inner network, the first of them where an update has several."""
+        self._training.use(progress)
         key = self.key.fold("sampling", progress.update)
         self.sampling.refresh(self.data.real, self.running.features, progress, key, self.share)
         if progress.update == 0:
             of_classes(self.sampling, self.data.real, self.key.fold("real", 0))
-
-    def _match(self, progress: Progress, only: str | None = None, share_of: str | None = None) -> UpdateResult:
-        """Return this rank's part of the image gradient, and the losses summed over the rank's classes.
-
-        Args:
-            progress: Where the run stands.
-            only: Leave out all losses but that of this tag.
-            share_of: Compute all as ever, but return the gradient of the loss of this tag.
-        """
-        losses = [loss for loss in self.matching_losses if loss.weight_at(progress) != 0 or loss.watched_at(progress)]
-        losses = [loss for loss in losses if only in (None, loss.tag)]
-        gatherer = self._gatherer(progress.update)
-        with self.inner_network.frozen_batch_norm(self.inner.batch_norm, self.key.fold("statistics", progress.update)):
-            return match(self.running, gatherer, self.share, losses, progress, share_of)
 
     def _gatherer(self, update: int) -> Gatherer:
         return Gatherer(
@@ -387,57 +390,35 @@ class SyntheticSet(EvaluatedSet):
             others={n: leaf.detach() for n, leaf in self.synthetic_data.leaves().items() if n != IMAGES},
         )
 
-    def _gradients_of(self, progress: Progress, tag: str) -> dict[str, Tensor]:
-        """Return this rank's part of the gradients of one loss alone."""
-        with self.inner_network.kept():
-            return self._match(progress, only=tag).gradients
-
-    def _log_shares(self, progress: Progress, gradient: Tensor) -> None:
+    def _log_shares(self, networks: Sequence[Progress], gradient: Tensor) -> None:
         """Log how much of the image gradient each loss makes, in the updates that look; the run is not changed."""
-        tags = [loss.tag for loss in self.matching_losses if loss.weight_at(progress) != 0]
-        if not self._shares.due(progress.update, tags):
-            return
-
-        def gradient_of(tag: str) -> Tensor:
-            with self.inner_network.kept(), self.key.fold("share", progress.update).isolated():
-                return self._match(progress, share_of=tag).gradients["images"]
-
-        shares = self._shares.look(gradient, tags, gradient_of, self.share.sum)
-        self.log_dict({f"set/grad_share/{tag}": share for tag, share in shares.items()})
+        tags = [loss.tag for loss in self.matching_losses if any(loss.weight_at(one) != 0 for one in networks)]
+        if self._shares.due(networks[0].update, tags):
+            matcher = self._matcher
+            shares = self._shares.look(
+                gradient, tags, lambda tag: matcher.of_one(networks, tag).gradients["images"], self.share.sum
+            )
+            self.log_dict({f"set/grad_share/{tag}": share for tag, share in shares.items()})
 
     def project(self) -> None:
         """Clamp the images as the parametrization does."""
         self.parametrization.project_(self.images.data, self.data.real.normalization)
-
-    def _advance(self, progress: Progress) -> None:
-        """Train the inner network until the next update; rank 0's weights count."""
-        key = self.key.fold("inner", progress.network_index, progress.match_index)
-        network = self.inner_network.network
-        done: object = self.inner.advance(self.inner_network, self._context(), progress, key)
-        trained_in_place(self.inner, "advance", done, network, self.inner_network.network)
-        self.share.broadcast(self.inner_network.tensors())
 
     def _context(self) -> InnerContext:
         loss = self.running.first_order
         images, labels = self._decoded()
         return InnerContext(images, labels, self.counts, self.augmentation, self.data.real, loss, self._soft_labels())
 
-    def _log_update(self, progress: Progress, losses: dict[str, Tensor], grad_norm: Tensor, watch: Stopwatch) -> None:
-        # Tensors, not numbers: Lightning reads them when it writes a line, and an update waits for no logger.
-        weights = {loss.tag: loss.weight_at(progress) for loss in self.matching_losses}
-        total = sum((weights[tag] * value for tag, value in losses.items()), torch.zeros_like(grad_norm))
-        self.log("loss/total", total, prog_bar=True)
-        # Lightning repeats the last value of what is not logged any more: a loss that is off now says NaN, not that.
-        self.log_dict({f"loss/{tag}": losses.get(tag, torch.tensor(torch.nan)) for tag in weights})
-        rates = {
-            "images": cast(Any, self.optimizers()).param_groups,
-            "inner": self.inner_network.optimizer.param_groups,
-        }
-        self.log_dict({f"lr/{name}": torch.tensor(groups[0]["lr"]) for name, groups in rates.items()})
+    def _log_update(
+        self, networks: Sequence[Progress], matched: UpdateResult, grad_norm: Tensor, watch: Stopwatch
+    ) -> None:
+        losses = losses_to_log(matched, self._matcher.weights(networks[0]), self.share, grad_norm)
+        self.log("loss/total", losses.pop("loss/total"), prog_bar=True)
         compiling = self.running.clock.taken()
         self._compiling += compiling
-        seconds = {f"time/{part}": spent for part, spent in {**watch.seconds, "compile": compiling}.items()}
-        self.log_dict({tag: torch.tensor(spent) for tag, spent in seconds.items()})
+        optimizers = cast(Any, self.optimizers()), self.inner_network.optimizer
+        rates = rates_to_log(*(optimizer.param_groups for optimizer in optimizers))
+        self.log_dict({**losses, **rates, **seconds_to_log({**watch.seconds, "compile": compiling})})
         self.log("set/grad_norm", grad_norm)
         if self.non_finite == "skip":
             self.log("skipped_updates", torch.tensor(float(self.skipped)))
@@ -473,7 +454,7 @@ class SyntheticSet(EvaluatedSet):
             "meaning": self.meaning(),
             "arguments": settings_of(self),
             "route": self.running.route,
-            "inner": self.inner_network.state_dict(),
+            "inner": self._training.state_dict(),
             "sampling": self.sampling.state_dict(),
             "skipped": self.skipped,
             "start": None if self.init.keyed else self._start,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
@@ -114,9 +114,16 @@ class SyntheticData(nn.Module):
             return [self.images]
         return [{"params": [self.images]}, *({"params": [leaf], "lr": rates[name]} for name, leaf in others)]
 
-    def soft_labels(self) -> Tensor | None:
-        """Return the soft labels of the stored images, ``(n, classes)``, detached; None where labels are hard."""
-        return None if self.label_logits is None else self.label_logits.detach().softmax(1)
+    def soft_labels_of(self, decode_labels: Callable[[Tensor], Tensor]) -> Tensor | None:
+        """Return the soft labels of the decoded images, ``(decoded, classes)``, detached; None where labels are hard.
+
+        Args:
+            decode_labels: The storage's, from something of each stored image to that of each decoded one.
+        """
+        if self.label_logits is None:
+            return None
+        soft = self.label_logits.detach().softmax(1)
+        return soft[decode_labels(torch.arange(len(soft), device=soft.device))]
 
     def step_size(self) -> float | None:
         """Return the step size, where the set has one."""

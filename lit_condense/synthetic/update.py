@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -23,6 +23,25 @@ class UpdateResult:
     """In each leaf of the set: in ``images`` those of other ranks' classes have none."""
     losses: dict[str, Tensor]
     """Unweighted losses by tag; their sum over ranks is the loss of the update."""
+    weighted: Tensor | None = None
+    """Their weighted sum, where several networks, with weights of their own, are in it."""
+
+
+def summed(results: Sequence[UpdateResult], weights: Sequence[Mapping[str, float]] = ()) -> UpdateResult:
+    """Return the sum of what an update gives on each of its networks.
+
+    Args:
+        results: One for each network.
+        weights: Of the losses on each network, by tag; without them no weighted sum is formed.
+    """
+    if len(results) == 1:
+        return results[0]
+    gradients = {name: sum((r.gradients[name] for r in results[1:]), g) for name, g in results[0].gradients.items()}
+    tags = dict.fromkeys(tag for result in results for tag in result.losses)
+    losses = {tag: torch.stack([r.losses[tag] for r in results if tag in r.losses]).sum() for tag in tags}
+    each = zip(results, weights, strict=False)
+    weighted = [factors[tag] * value for result, factors in each for tag, value in result.losses.items()]
+    return UpdateResult(gradients, losses, torch.stack(weighted).sum() if weighted else None)
 
 
 def match(

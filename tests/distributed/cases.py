@@ -26,6 +26,7 @@ from lit_condense.parametrization import MultiFormation, Pixels
 from lit_condense.sampling import RandomSampling, Representative
 from lit_condense.sets.report import Report
 from tests.helpers import Poisoned, Recorder, TinyData, fitted, tiny_convnet
+from tests.inner.pool import ByAccuracy, Pool
 
 BATCH_NORM = tiny_convnet("batch")
 EVALUATED = {"limit_val_batches": None, "val_check_interval": 2}
@@ -106,6 +107,7 @@ CASES = {
         sampling=RandomSampling(6, batches="epochs"),
         inner=TrainOnReal(4, images=16, batch_size=8, batches="epochs"),
     ),
+    "pool": lambda: case(ByAccuracy(), inner=Pool(), max_steps=5),
     "batch norm": lambda: case(network=BATCH_NORM, inner=TrainOnSynthetic(4, epochs=2)),
     "running average": lambda: case(
         network=BATCH_NORM, inner=TrainOnSynthetic(4, epochs=2, batch_norm="running_average")

@@ -13,7 +13,7 @@ from tests.distributed.group import results_of
 
 QUICK = {
     2: ("mean", "until over-fitting", "dream", "skipped", "evaluated"),
-    3: ("everything, two classes", "unequal", "stopped"),
+    3: ("everything, two classes", "unequal", "pool", "stopped"),
 }
 """Processes and cases of the default run; all cases in both groups are the slow one."""
 COMPILED = ("fast", "exact, compiled")
