@@ -13,7 +13,8 @@ from lit_condense.engine.forward import Forward
 from lit_condense.engine.quantities import observe, read
 from lit_condense.functional.attention import plain_attention
 from lit_condense.functional.gradients import trainable_parameters
-from lit_condense.matching.quantities import Need, Pass, Quantities, differentiate
+from lit_condense.matching.quantities import Quantities
+from lit_condense.matching.quantity import Need, Pass, differentiate
 from lit_condense.rng import RandomKey
 
 

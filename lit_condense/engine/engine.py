@@ -25,7 +25,8 @@ from lit_condense.engine.quantities import isolation, observe, rejoined, stacked
 from lit_condense.engine.routes import Compile, Route, Workload, for_own_quantities, route_for
 from lit_condense.errors import SettingsError, check_choice
 from lit_condense.matching.base import MatchingLoss, Progress, real_needs, weights_at
-from lit_condense.matching.quantities import GRADIENTS, Need, Quantities, built_in, differentiate, read_features
+from lit_condense.matching.quantities import Quantities
+from lit_condense.matching.quantity import GRADIENTS, Need, built_in, differentiate, read_features
 from lit_condense.networks import CondensableNetwork, FeaturesAndLogits
 from lit_condense.rng import RandomKey
 

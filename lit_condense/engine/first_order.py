@@ -15,7 +15,8 @@ from lit_condense.engine.cuda_graphs import CudaGraphed, Outputs, kept
 from lit_condense.engine.forward import Forward
 from lit_condense.engine.quantities import read_one
 from lit_condense.functional.gradients import trainable_parameters
-from lit_condense.matching.quantities import Need, Pass, Quantities, differentiate
+from lit_condense.matching.quantities import Quantities
+from lit_condense.matching.quantity import Need, Pass, differentiate
 from lit_condense.networks import evaluating
 from lit_condense.optim import laid_out_as
 

@@ -17,7 +17,8 @@ from lit_condense.engine.forward import Forward
 from lit_condense.engine.quantities import isolation, observe
 from lit_condense.functional.attention import plain_attention
 from lit_condense.matching.base import MatchingLoss, synthetic_needs
-from lit_condense.matching.quantities import Need, Quantities
+from lit_condense.matching.quantities import Quantities
+from lit_condense.matching.quantity import Need
 from lit_condense.rng import RandomKey
 
 Found: TypeAlias = tuple[Tensor, Tensor]

@@ -12,16 +12,8 @@ from torch.nn import functional as F
 from lit_condense.engine.forward import Forward
 from lit_condense.functional.gradients import gradients_of
 from lit_condense.matching.contract import formed
-from lit_condense.matching.quantities import (
-    Need,
-    Pass,
-    PassQuantity,
-    Quantities,
-    Quantity,
-    Value,
-    differentiate,
-    quantities_of,
-)
+from lit_condense.matching.quantities import Quantities
+from lit_condense.matching.quantity import Need, Pass, PassQuantity, Quantity, Value, differentiate, quantities_of
 from lit_condense.rng import RandomKey
 
 

@@ -11,12 +11,14 @@ from lightning.pytorch import Callback
 from torch import Tensor, nn
 
 from lit_condense.errors import SettingsError
-from lit_condense.matching.quantities import Need, Quantities
+from lit_condense.matching.quantities import Quantities
+from lit_condense.matching.quantity import Need
 
-Scope = Literal["class", "mean", "set"]
+Scope = Literal["class", "mean", "set", "whole"]
 """``class``: a sum over classes, whose blocks may be compared separately. ``mean``: a function of the mean over all
 classes of each class's quantities (gradients only). ``set``: a function of all classes' images at once, which go
-through the network in one batch."""
+through the network in one batch. ``whole``: a function of all that is learned and of the network itself
+(:mod:`lit_condense.matching.whole`)."""
 
 
 @dataclass(frozen=True)
@@ -34,20 +36,20 @@ class Progress:
     accuracy on a batch, for the weights of losses to read. Empty where a loss is asked before there is a network."""
 
 
-class MatchingLoss(Callback, ABC):
-    """A loss between what the inner network says about real and about synthetic images.
+class Loss(Callback, ABC):
+    """A term of what the images descend on.
 
     Configured as a Lightning callback (``trainer.callbacks``) and *called* by :class:`lit_condense.SyntheticSet` inside
-    its training step. A matching loss returns a number; it never calls backward or step, never writes to the trainer or
-    the module, never reads another callback and never draws random numbers. Any number of them, in any order, therefore
-    gives the same total.
+    its training step. A loss returns a number; it never calls backward or step, never writes to the trainer or the
+    module, never reads another callback and never draws from the global generators. Any number of them, in any order,
+    therefore gives the same total.
 
     Args:
         weight: Factor on the loss. 0 skips it.
         name: Tag in the logs (``loss/<name>``); the class name if not given. Two losses of one class need two names.
     """
 
-    needs: ClassVar[frozenset[Need]] = frozenset({"gradients"})
+    needs: ClassVar[frozenset[Need]] = frozenset()
     """The quantities that ``loss`` reads, on both sides unless the next two say otherwise."""
     needs_real: ClassVar[frozenset[Need] | None] = None
     """Those that it reads of the real side; None: ``needs``. A term on the synthetic images alone says ``frozenset()``:
@@ -86,8 +88,20 @@ class MatchingLoss(Callback, ABC):
     def check_network(self, network: nn.Module) -> None:
         """Refuse a network that has nothing to match, before the run; takes any by default."""
 
-    def check_companions(self, losses: Sequence[MatchingLoss]) -> None:
+    def check_companions(self, losses: Sequence[Loss]) -> None:
         """Refuse to stand among ``losses``, before the run; takes any company by default."""
+
+
+class MatchingLoss(Loss):
+    """A loss between what the inner network says about real and about synthetic images.
+
+    Args:
+        weight: As in :class:`Loss`.
+        name: As in :class:`Loss`.
+    """
+
+    needs: ClassVar[frozenset[Need]] = frozenset({"gradients"})
+    """As in :class:`Loss`."""
 
     @abstractmethod
     def loss(self, real: Quantities, synthetic: Quantities) -> Tensor:
@@ -98,21 +112,21 @@ class MatchingLoss(Callback, ABC):
         """
 
 
-def real_needs(losses: Sequence[MatchingLoss]) -> frozenset[Need]:
+def real_needs(losses: Sequence[Loss]) -> frozenset[Need]:
     """Return every quantity that some loss reads of the real side."""
     return frozenset().union(*(loss.needs if loss.needs_real is None else loss.needs_real for loss in losses))
 
 
-def synthetic_needs(losses: Sequence[MatchingLoss]) -> frozenset[Need]:
+def synthetic_needs(losses: Sequence[Loss]) -> frozenset[Need]:
     """Return every quantity that some loss reads of the synthetic side."""
     return frozenset().union(*(loss.needs if loss.needs_synthetic is None else loss.needs_synthetic for loss in losses))
 
 
-def needs_of(losses: Sequence[MatchingLoss]) -> frozenset[Need]:
+def needs_of(losses: Sequence[Loss]) -> frozenset[Need]:
     """Return every quantity that some loss reads, of whichever side."""
     return real_needs(losses) | synthetic_needs(losses)
 
 
-def weights_at(losses: Sequence[MatchingLoss], progress: Progress, only: str | None = None) -> tuple[float, ...]:
+def weights_at(losses: Sequence[Loss], progress: Progress, only: str | None = None) -> tuple[float, ...]:
     """Return the factor on each loss at this point of the run; with ``only``, 0 for all but the loss of that tag."""
     return tuple(loss.weight_at(progress) if only in (None, loss.tag) else 0.0 for loss in losses)

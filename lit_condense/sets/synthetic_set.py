@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
@@ -23,10 +22,10 @@ from lit_condense.init import Initialization, Noise
 from lit_condense.init.base import check_start
 from lit_condense.inner import InnerContext, InnerLoop, InnerNetwork, TrainOnSynthetic
 from lit_condense.inner.contract import slots_of, updates
-from lit_condense.matching import MatchingLoss, Progress
+from lit_condense.matching import Loss, Progress
 from lit_condense.matching.base import needs_of
 from lit_condense.matching.contract import check_losses, check_network
-from lit_condense.matching.quantities import Need, read_features
+from lit_condense.matching.quantity import Need, read_features
 from lit_condense.networks import ConvNet, NetworkFactory, network_name
 from lit_condense.optim import steps_images
 from lit_condense.parametrization import Parametrization, Pixels
@@ -140,9 +139,9 @@ class SyntheticSet(EvaluatedSet):
     # ---------------------------------------------------------------- life cycle
 
     @property
-    def matching_losses(self) -> list[MatchingLoss]:
-        """The trainer's matching losses."""
-        return [c for c in self.trainer.callbacks if isinstance(c, MatchingLoss)]  # type: ignore[attr-defined]
+    def matching_losses(self) -> list[Loss]:
+        """The trainer's matching losses, those on the whole set among them."""
+        return [c for c in self.trainer.callbacks if isinstance(c, Loss)]  # type: ignore[attr-defined]
 
     def setup(self, stage: str) -> None:
         """Check the settings against the data and make the first images, unless a checkpoint brought them."""
@@ -200,11 +199,8 @@ class SyntheticSet(EvaluatedSet):
         self.try_evaluations(torch.bincount(self._decoded()[1], minlength=real.num_classes).tolist())
         self.inner_network = self._new_inner_network(needs)
         self._training = self._new_training()
-        sizes = [self.sampling.size(real, c) for c in range(real.num_classes)]
-        usual = sizes.index(Counter(sizes).most_common(1)[0][0])
-        batch = real.at(self.sampling.select(real, usual, self.key.fold("shape"))).to(self.images.dtype)
-        shown = Counter(map(self.parametrization.matched_count, self.counts)).most_common(1)[0][0]
-        self._running = self.engine.start(self.inner_network.network, batch, needs, shown)
+        batch, matched = self._gatherer(0).usual()
+        self._running = self.engine.start(self.inner_network.network, batch, needs, matched)
         self._matcher = self._new_matcher()
         self._step = self._new_step(self.skipped)
         if self._resumed is not None:
@@ -216,8 +212,8 @@ class SyntheticSet(EvaluatedSet):
         )
 
     def _new_inner_network(self, needs: frozenset[Need]) -> InnerNetwork:
-        adapted = read_features(needs)
-        return InnerNetwork(self.network, self.data.real, self.key, self.inner.optimizer, self.images, adapted)
+        made_for = (self.data.real, self.key, self.inner.optimizer, self.images, read_features(needs))
+        return InnerNetwork(self.network, *made_for)
 
     def _new_training(self) -> InnerTraining:
         return InnerTraining(
@@ -230,16 +226,8 @@ class SyntheticSet(EvaluatedSet):
         )
 
     def _new_matcher(self) -> Matcher:
-        return Matcher(
-            self.running,
-            self.inner_network,
-            training=self._training,
-            losses=self.matching_losses,
-            gatherer=self._gatherer,
-            share=self.share,
-            key=self.key,
-            batch_norm=self.inner.batch_norm,
-        )
+        losses, statistics = self.matching_losses, self.inner.batch_norm
+        return Matcher(self.running, self._training, losses=losses, gatherer=self._gatherer, batch_norm=statistics)
 
     def _new_step(self, skipped: int) -> ImageStep:
         return ImageStep(
@@ -388,6 +376,7 @@ class SyntheticSet(EvaluatedSet):
             key=self.key,
             update=update,
             others={n: leaf.detach() for n, leaf in self.synthetic_data.leaves().items() if n != IMAGES},
+            step_size=self.synthetic_data.fixed_step_size,
         )
 
     def _log_shares(self, networks: Sequence[Progress], gradient: Tensor) -> None:
@@ -412,13 +401,12 @@ class SyntheticSet(EvaluatedSet):
     def _log_update(
         self, networks: Sequence[Progress], matched: UpdateResult, grad_norm: Tensor, watch: Stopwatch
     ) -> None:
-        losses = losses_to_log(matched, self._matcher.weights(networks[0]), self.share, grad_norm)
-        self.log("loss/total", losses.pop("loss/total"), prog_bar=True)
         compiling = self.running.clock.taken()
         self._compiling += compiling
-        optimizers = cast(Any, self.optimizers()), self.inner_network.optimizer
-        rates = rates_to_log(*(optimizer.param_groups for optimizer in optimizers))
-        self.log_dict({**losses, **rates, **seconds_to_log({**watch.seconds, "compile": compiling})})
+        optimizers = {"images": cast(Any, self.optimizers()), "inner": self.inner_network.optimizer}
+        values = losses_to_log(matched, self._matcher.weights(networks[0]), self.share, grad_norm)
+        self.log("loss/total", values.pop("loss/total"), prog_bar=True)
+        self.log_dict({**values, **rates_to_log(optimizers), **seconds_to_log({**watch.seconds, "compile": compiling})})
         self.log("set/grad_norm", grad_norm)
         if self.non_finite == "skip":
             self.log("skipped_updates", torch.tensor(float(self.skipped)))

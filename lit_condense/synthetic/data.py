@@ -125,6 +125,11 @@ class SyntheticData(nn.Module):
         soft = self.label_logits.detach().softmax(1)
         return soft[decode_labels(torch.arange(len(soft), device=soft.device))]
 
+    @property
+    def fixed_step_size(self) -> Tensor | None:
+        """The step size, detached, where the set has one."""
+        return None if self.inner_lr is None else self.inner_lr.detach()
+
     def step_size(self) -> float | None:
         """Return the step size, where the set has one."""
         return None if self.inner_lr is None else float(self.inner_lr)

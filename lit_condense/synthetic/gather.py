@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -39,6 +40,12 @@ class Gatherer:
     update: int
     others: Mapping[str, Tensor] = field(default_factory=dict)
     """What the set learns beside its images, off the graph."""
+    step_size: Tensor | None = None
+    """Of the set, where it has one that is not learned."""
+
+    def leaves(self) -> dict[str, Tensor]:
+        """Return all that is learned, off the graph."""
+        return {"images": self.stored, **self.others}
 
     @property
     def num_classes(self) -> int:
@@ -59,6 +66,14 @@ class Gatherer:
         """Return where the stored images of a class stand."""
         start = sum(self.counts[:class_index])
         return slice(start, start + self.counts[class_index])
+
+    def usual(self) -> tuple[Tensor, int]:
+        """Return a real batch ``(n, C, H, W)`` of the size that most classes have, and the images that most match."""
+        sizes = [self.sampling.size(self.real, c) for c in range(self.num_classes)]
+        usual = sizes.index(Counter(sizes).most_common(1)[0][0])
+        chosen = self.sampling.select(self.real, usual, self.key.fold("shape"))
+        matched = Counter(map(self.parametrization.matched_count, self.counts)).most_common(1)[0][0]
+        return self.real.at(chosen).to(self.stored.dtype), matched
 
     def block(self, classes: Sequence[int], with_real: bool = True) -> Block:
         """Gather a block of classes that have the same sizes, with its real images or without."""

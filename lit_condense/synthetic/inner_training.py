@@ -39,10 +39,10 @@ class InnerTraining:
         context: Callable[[], InnerContext],
     ) -> None:
         self._loop = loop
-        self._inner = inner
+        self.inner = inner
         self._networks = InnerNetworks(inner)
-        self._key = key
-        self._share = share
+        self.key = key
+        self.share = share
         self._updates_per_network = updates_per_network
         self._context = context
 
@@ -58,7 +58,7 @@ class InnerTraining:
             if slot not in self._networks:
                 self._networks.bring_in(slot, update)
                 if self._loop.trains_new:
-                    key = self._key.fold("inner", slot, "begin")
+                    key = self.key.fold("inner", slot, "begin")
                     self._train("begin", self._context(), key)
 
     def progress(self, update: int) -> list[Progress]:
@@ -80,21 +80,21 @@ class InnerTraining:
         for slot in self._slots(update).trained:
             self._networks.use(slot)
             progress = Progress(update, slot, self._networks.age(slot, update))
-            key = self._key.fold("inner", slot, progress.match_index)
+            key = self.key.fold("inner", slot, progress.match_index)
             self._train("advance", context, progress, key)
 
     def _train(self, method: str, context: InnerContext, *arguments: object) -> None:
-        network = self._inner.network
-        done: object = getattr(self._loop, method)(self._inner, context, *arguments)
-        trained_in_place(self._loop, method, done, network, self._inner.network)
-        self._share.broadcast(self._inner.tensors())
+        network = self.inner.network
+        done: object = getattr(self._loop, method)(self.inner, context, *arguments)
+        trained_in_place(self._loop, method, done, network, self.inner.network)
+        self.share.broadcast(self.inner.tensors())
 
     def _with_numbers(self, progress: Progress) -> Progress:
         self.use(progress)
-        numbers = checked_numbers(self._loop, self._loop.numbers(self._inner, self._context(), progress))
-        device = next(self._inner.network.parameters()).device
+        numbers = checked_numbers(self._loop, self._loop.numbers(self.inner, self._context(), progress))
+        device = next(self.inner.network.parameters()).device
         values = torch.tensor([numbers[name] for name in sorted(numbers)], dtype=torch.float64, device=device)
-        self._share.broadcast([values])
+        self.share.broadcast([values])
         return replace(progress, numbers=dict(zip(sorted(numbers), values.tolist(), strict=True)))
 
     def _slots(self, update: int) -> Slots:

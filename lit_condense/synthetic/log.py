@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -30,9 +30,9 @@ def losses_to_log(matched: UpdateResult, weights: Mapping[str, float], share: Sh
     return {"loss/total": total, **each}
 
 
-def rates_to_log(images: Sequence[Mapping[str, Any]], inner: Sequence[Mapping[str, Any]]) -> dict[str, Tensor]:
-    """Return the learning rates of the first parameter groups of two optimizers."""
-    return {f"lr/{name}": torch.tensor(groups[0]["lr"]) for name, groups in (("images", images), ("inner", inner))}
+def rates_to_log(optimizers: Mapping[str, Any]) -> dict[str, Tensor]:
+    """Return the learning rate of the first parameter group of each optimizer."""
+    return {f"lr/{name}": torch.tensor(one.param_groups[0]["lr"]) for name, one in optimizers.items()}
 
 
 def seconds_to_log(seconds: Mapping[str, float]) -> dict[str, Tensor]:

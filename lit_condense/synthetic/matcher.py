@@ -6,12 +6,8 @@ from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 
 from lit_condense.engine import RunningEngine
-from lit_condense.inner import InnerNetwork
 from lit_condense.inner.network import BatchNormStatistics
-from lit_condense.matching.base import MatchingLoss as Loss
-from lit_condense.matching.base import Progress
-from lit_condense.rng import RandomKey
-from lit_condense.sharding import Share
+from lit_condense.matching.base import Loss, Progress
 from lit_condense.synthetic.gather import Gatherer
 from lit_condense.synthetic.inner_training import InnerTraining
 from lit_condense.synthetic.update import UpdateResult, match, summed
@@ -22,34 +18,26 @@ class Matcher:
 
     Args:
         engine: Bound to the module that all networks are put into.
-        inner: That module.
         training: Puts networks into it.
         losses: All of the run.
         gatherer: Gives the gatherer of an update.
-        share: The rank.
-        key: The run's.
         batch_norm: What batch norm is frozen on.
     """
 
     def __init__(
         self,
         engine: RunningEngine,
-        inner: InnerNetwork,
-        *,
         training: InnerTraining,
+        *,
         losses: Sequence[Loss],
         gatherer: Callable[[int], Gatherer],
-        share: Share,
-        key: RandomKey,
         batch_norm: BatchNormStatistics,
     ) -> None:
         self.engine = engine
         self.losses = losses
-        self._inner = inner
         self._training = training
+        self._inner, self._key, self._share = training.inner, training.key, training.share
         self._gatherer = gatherer
-        self._share = share
-        self._key = key
         self._batch_norm: BatchNormStatistics = batch_norm
 
     def __call__(self, networks: Sequence[Progress]) -> UpdateResult:

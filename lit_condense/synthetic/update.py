@@ -9,10 +9,13 @@ import torch
 from torch import Tensor
 
 from lit_condense.engine.engine import BlockResult, RunningEngine
-from lit_condense.matching.base import MatchingLoss, Progress, real_needs, weights_at
-from lit_condense.matching.quantities import GRADIENTS, Need, Quantities
+from lit_condense.matching.base import Loss, MatchingLoss, Progress, real_needs, weights_at
+from lit_condense.matching.quantities import Quantities
+from lit_condense.matching.quantity import GRADIENTS, Need
+from lit_condense.matching.whole import WholeSetLoss
 from lit_condense.sharding import Share
 from lit_condense.synthetic.gather import Gatherer
+from lit_condense.synthetic.whole_set import match_whole
 
 
 @dataclass(frozen=True)
@@ -48,7 +51,7 @@ def match(
     engine: RunningEngine,
     gatherer: Gatherer,
     share: Share,
-    losses: Sequence[MatchingLoss],
+    losses: Sequence[Loss],
     progress: Progress,
     only: str | None = None,
 ) -> UpdateResult:
@@ -56,7 +59,8 @@ def match(
 
     Losses of scope ``class`` are evaluated block by block. Those of scope ``mean`` take two passes: first the mean over
     all classes (and ranks) without a graph, then their constant vector goes back through each block. Those of scope
-    ``set`` are evaluated by the first rank. So the result depends neither on how classes are cut nor on the ranks.
+    ``set`` and ``whole`` are evaluated by the first rank, or by all if they share their work. So the result depends
+    neither on how classes are cut nor on the ranks.
 
     Args:
         engine: Bound to the inner network.
@@ -69,10 +73,11 @@ def match(
     zero = gatherer.stored.new_zeros(())
     totals = {loss.tag: zero.clone() for loss in losses}
     blocks = gatherer.blocks(share, engine.table.classes_per_block)
-    separable = [loss for loss in losses if loss.scope == "class"]
+    matched = [loss for loss in losses if isinstance(loss, MatchingLoss)]
+    separable = [loss for loss in matched if loss.scope == "class"]
     kept: list[Quantities] | None = None
     vectors: dict[str, Tensor] | None = None
-    means = [loss for loss in losses if loss.scope == "mean"]
+    means = [loss for loss in matched if loss.scope == "mean"]
     if means:
         kept, real_mean, synthetic_mean = _class_means(
             engine, gatherer, share, blocks, real_needs(separable) | GRADIENTS
@@ -87,11 +92,17 @@ def match(
             real = None if kept is None else kept[position]
             block = gatherer.block(classes, with_real=real is None and bool(real_needs(separable)))
             _add(totals, done, classes, engine.run(block, separable, progress, real, vectors, only))
-    whole = [loss for loss in losses if loss.scope == "set"]
-    if whole and share.rank == 0:
-        _add(totals, done, range(gatherer.num_classes), engine.run(gatherer.whole(), whole, progress, only=only))
+    joint = [loss for loss in matched if loss.scope == "set"]
+    if joint and share.rank == 0:
+        _add(totals, done, range(gatherer.num_classes), engine.run(gatherer.whole(), joint, progress, only=only))
     gradients = {"images": gatherer.scatter(done)}
     gradients |= {name: torch.zeros_like(leaf) for name, leaf in gatherer.others.items()}
+    whole = [loss for loss in losses if isinstance(loss, WholeSetLoss)]
+    if whole:
+        weighted = list(zip(whole, weights_at(whole, progress, only), strict=True))
+        values, found = match_whole(gatherer, engine.network, share, weighted, progress)
+        totals.update(values)
+        gradients |= {name: gradients[name] + gradient for name, gradient in found.items()}
     return UpdateResult(gradients, totals)
 
 

@@ -15,17 +15,20 @@ from lit_condense.engine.first_order import FirstOrderLoss
 from lit_condense.engine.forward import Forward
 from lit_condense.engine.quantities import observe
 from lit_condense.engine.routes import Route
+from lit_condense.engine.whole_set import whole_set_gradient
 from lit_condense.errors import SettingsError, first_line
 from lit_condense.functional.attention import plain_attention
 from lit_condense.inner import InnerLoop, InnerNetwork
-from lit_condense.matching import MatchingLoss, Quantities
+from lit_condense.matching import Loss, MatchingLoss, Quantities, WholeSetLoss
 from lit_condense.matching.base import Scope, needs_of, real_needs, synthetic_needs
 from lit_condense.matching.contract import START, loss_value
-from lit_condense.matching.quantities import Need, differentiate, read_features
+from lit_condense.matching.quantity import Need, differentiate, read_features
 from lit_condense.networks import FeaturesAndLogits
 from lit_condense.networks.factory import explained
 from lit_condense.sampling.contract import of_classes
+from lit_condense.sharding import Share
 from lit_condense.synthetic.gather import Gatherer
+from lit_condense.synthetic.whole_set import whole_of
 from lit_condense.trial.evaluations import extremes, learns
 
 FEW_REAL = 16
@@ -52,7 +55,7 @@ def losses(
     gatherer: Gatherer,
     blocks: Sequence[Block],
     inner: InnerNetwork,
-    matched: Sequence[MatchingLoss],
+    matched: Sequence[Loss],
     needs: frozenset[Need],
     real_chunk: int | None,
 ) -> None:
@@ -71,7 +74,10 @@ def losses(
     """
     trial = _Trial(gatherer, inner, blocks, needs, real_chunk)
     for scope in get_args(Scope):
-        trial.of_scope(scope, [loss for loss in matched if loss.scope == scope])
+        trial.of_scope(scope, [loss for loss in matched if isinstance(loss, MatchingLoss) and loss.scope == scope])
+    for loss in matched:
+        if isinstance(loss, WholeSetLoss):
+            trial.of_whole_set(loss)
 
 
 def inner_training(inner: InnerNetwork, loop: InnerLoop, images: Tensor, labels: Tensor, real: RealImages) -> None:
@@ -120,7 +126,7 @@ class _Trial:
     ) -> None:
         outputs = FeaturesAndLogits(inner.network) if read_features(needs) else None  # type: ignore[arg-type]
         route = Route("exact", False, False, False, False, 1, real_chunk)
-        self.name = inner.name
+        self.name, self.network = inner.name, inner.network
         self.gatherer, self.blocks = gatherer, blocks
         self.engine = RunningEngine(inner.network, outputs, route, gatherer.stored[:1], 1)
 
@@ -143,6 +149,15 @@ class _Trial:
             with explained(f"{what} has no derivative"):
                 ones = torch.ones_like(seen_by_network)
                 torch.autograd.grad(seen_by_network, block.stored, grad_outputs=ones)
+
+    def of_whole_set(self, loss: WholeSetLoss) -> None:
+        """Try a loss on the whole set: its value, and that something is learned from it."""
+        _, gradients = whole_set_gradient(loss, whole_of(self.gatherer, self.network, loss, START, Share()), 1.0)
+        if not gradients:
+            raise SettingsError(
+                f"Expected the value of {type(loss).__name__}.loss to depend on something that is learned "
+                f"({', '.join(self.gatherer.leaves())}), it does not. Build it on whole.leaves."
+            )
 
     def _observed(self, block: Block, images: Tensor, needs: frozenset[Need]) -> Quantities:
         with plain_attention():

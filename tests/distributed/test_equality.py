@@ -13,7 +13,7 @@ from tests.distributed.group import results_of
 
 QUICK = {
     2: ("mean", "until over-fitting", "dream", "skipped", "evaluated"),
-    3: ("everything, two classes", "unequal", "pool", "stopped"),
+    3: ("everything, two classes", "unequal", "pool", "whole", "whole, shared", "stopped"),
 }
 """Processes and cases of the default run; all cases in both groups are the slow one."""
 COMPILED = ("fast", "exact, compiled")
@@ -47,6 +47,9 @@ def assert_equal_to_one(name, ranks):
         torch.testing.assert_close(
             one["gradients"] / scale, alone["gradients"] / scale, **WITHIN, msg=lambda text: f"{name}, gradient: {text}"
         )
+        for leaf, value in one["leaves"].items():
+            assert torch.equal(value, ranks[0]["leaves"][leaf]), (name, leaf)
+            torch.testing.assert_close(value, alone["leaves"][leaf], **WITHIN)
         assert one["logged"] == pytest.approx(alone["logged"], rel=1e-5, nan_ok=True)
         assert one["scores"] == alone["scores"]
     moved = (alone["images"][1:] - alone["images"][:-1]).flatten(1).abs().amax(1)

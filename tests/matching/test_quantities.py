@@ -8,8 +8,8 @@ import torch
 from lit_condense.engine import Engine, RunningEngine
 from lit_condense.errors import SettingsError
 from lit_condense.inner import FreshNetwork
-from lit_condense.matching import FeatureMatching, GradientMatching, MatchingLoss, Quantity, quantities, register
-from lit_condense.matching.quantities import mean_by_shares
+from lit_condense.matching import FeatureMatching, GradientMatching, MatchingLoss, Quantity, quantity, register
+from lit_condense.matching.quantity import mean_by_shares
 from tests.helpers import fitted
 from tests.methods.helpers import PRECISION, matched, network_of
 
@@ -17,7 +17,7 @@ from tests.methods.helpers import PRECISION, matched, network_of
 @pytest.fixture(autouse=True)
 def _own_names(monkeypatch):
     """Names registered by a test are forgotten after it."""
-    monkeypatch.setattr(quantities, "_REGISTERED", dict(quantities._REGISTERED))
+    monkeypatch.setattr(quantity, "_REGISTERED", dict(quantity._REGISTERED))
 
 
 class Penultimate(Quantity):
@@ -80,15 +80,15 @@ class OwnGradients(GradientMatching):
 
 @pytest.mark.parametrize("engine", [None, Engine("exact", "never", classes_per_block=3, real_chunk=4)])
 @pytest.mark.parametrize(
-    ("quantity", "own", "built_in"),
+    ("formed", "own", "built_in"),
     [
         (Penultimate, OwnFeatures, FeatureMatching),
         (MeanPenultimate, OwnMeans, FeatureMatching),
         (Weights, OwnGradients, GradientMatching),
     ],
 )
-def test_ones_own_quantity_that_is_a_built_in_one_gives_its_gradient(quantity, own, built_in, engine):
-    register(quantity())
+def test_ones_own_quantity_that_is_a_built_in_one_gives_its_gradient(formed, own, built_in, engine):
+    register(formed())
     values, gradient = matched(network_of(), [own(name="loss")], engine=engine)
     wanted, expected = matched(network_of(), [built_in(name="loss")], engine=engine)
     assert values["loss"] == pytest.approx(wanted["loss"], rel=1e-10)
