@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from lit_condense.augmentation import Augmentation
-from lit_condense.data.store import RealImages
+from lit_condense.data.real_images import RealImages
 from lit_condense.engine.first_order import FirstOrderLoss
 from lit_condense.errors import SettingsError, check_choice
 from lit_condense.inner.network import BatchNormStatistics, InnerNetwork

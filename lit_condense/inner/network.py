@@ -14,7 +14,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from lit_condense.data.store import RealImages
+from lit_condense.data.real_images import RealImages
 from lit_condense.engine.first_order import FirstOrderLoss
 from lit_condense.networks import NetworkFactory, build_network, network_name
 from lit_condense.optim import steps_alone

@@ -8,7 +8,7 @@ from typing import Any, get_args
 
 from torch import Tensor
 
-from lit_condense.data.store import RealImages
+from lit_condense.data.real_images import RealImages
 from lit_condense.errors import SettingsError, check_same_kind, described
 from lit_condense.matching.base import Loss, MatchingLoss, Progress, Scope, needs_of, real_needs, synthetic_needs
 from lit_condense.matching.quantity import GRADIENTS, Quantity, Value, known_quantities

@@ -14,7 +14,7 @@ from typing import ClassVar, TypeAlias
 from torch import Tensor
 
 from lit_condense.augmentation import Augmentation
-from lit_condense.data.store import RealImages
+from lit_condense.data.real_images import RealImages
 from lit_condense.matching.base import Loss, Progress, Scope
 from lit_condense.rng import RandomKey
 from lit_condense.sharding import Share

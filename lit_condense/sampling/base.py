@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 
 from torch import Tensor
 
-from lit_condense.data.store import RealImages
+from lit_condense.data.real_images import RealImages
 from lit_condense.matching.base import Progress
 from lit_condense.matching.quantity import Need
 from lit_condense.networks.features import Features

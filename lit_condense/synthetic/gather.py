@@ -11,7 +11,7 @@ from torch import Tensor
 
 from lit_condense.augmentation import Augmentation
 from lit_condense.augmentation.contract import applied
-from lit_condense.data.store import RealImages
+from lit_condense.data.real_images import RealImages
 from lit_condense.engine.engine import Block
 from lit_condense.parametrization import Parametrization
 from lit_condense.parametrization.contract import decoded, decoded_labels

@@ -9,7 +9,7 @@ from typing import cast, get_args
 import torch
 from torch import Tensor
 
-from lit_condense.data.store import RealImages
+from lit_condense.data.real_images import RealImages
 from lit_condense.engine.engine import Block, RunningEngine, keys_of
 from lit_condense.engine.first_order import FirstOrderLoss
 from lit_condense.engine.forward import Forward

@@ -104,7 +104,7 @@ CASES = {
     "set, two classes": lambda: case(FeatureMatching(joint=True), sizes=TWO, inner=FreshNetwork()),
     "everything": lambda: case(*everything(), engine=Engine(classes_per_block=2)),
     "everything, two classes": lambda: case(*everything(), sizes=TWO),
-    "whole": lambda: case(Trained(), GradientMatching(), learnables=learnables(), max_steps=5),
+    "whole": lambda: case(Trained(weight=0.1), GradientMatching(), learnables=learnables()),
     "whole, shared": lambda: case(SharedTrained(), learnables=learnables(), parametrization=MultiFormation(2)),
     # after inner training
     "momentum": lambda: case(inner=TrainOnSynthetic(4, epochs=2, momentum=0.9, weight_decay=0.01)),

@@ -7,7 +7,7 @@ import functools
 import torch
 
 from lit_condense.augmentation import Augmentation, NoAugmentation
-from lit_condense.data import Normalization, RealImages
+from lit_condense.data import Normalization, TensorImages
 from lit_condense.engine import Engine
 from lit_condense.matching import Progress
 from lit_condense.matching.base import needs_of
@@ -89,7 +89,7 @@ class Parts:
         return [work(self.share(rank)) for rank in range(self.world_size)]
 
 
-class NormalisedImages(RealImages):
+class NormalisedImages(TensorImages):
     """Images of each class in float64, given as the network sees them."""
 
     def __init__(self, images):
