@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import pytest
 import torch
-from lightning.pytorch.callbacks import ModelCheckpoint
 
-from lit_condense import SyntheticSet
 from lit_condense.errors import SettingsError
 from lit_condense.inner import FreshNetwork, InnerNetwork, TrainOnSynthetic
 from lit_condense.inner.contract import slots_of
 from lit_condense.inner.networks import InnerNetworks
-from lit_condense.matching import GradientMatching, Progress
+from lit_condense.matching import Progress
 from lit_condense.rng import RandomKey
 from lit_condense.synthetic.inner_training import with_births
-from tests.helpers import Recorder, TinyData, fitted, quiet_trainer, tiny_convnet
+from tests.helpers import TinyData, fitted, resumed, tiny_convnet
 from tests.inner.pool import ByAccuracy, Pool
 
 
@@ -92,27 +90,6 @@ def test_a_weight_reads_plain_numbers_about_each_network():
     ]
     assert module.trainer.callback_metrics["loss/total"] >= module.trainer.callback_metrics["loss/ByAccuracy"]
     assert all(loss.weight_at(one) == 1 + one.numbers["accuracy"] for one in last)
-
-
-def resumed(folder, stop, steps, *losses, **settings):
-    """Images after every update of a run, and of one that was broken off and went on."""
-
-    def run(max_steps, path=None, name="last"):
-        recorder = Recorder()
-        kept = ModelCheckpoint(folder, filename=name, every_n_train_steps=1, save_top_k=-1)
-        module = SyntheticSet(
-            **{"ipc": 2, "network": tiny_convnet(), "seed": 3, **{k: make() for k, make in settings.items()}}
-        )
-        callbacks = [make() for make in losses] or [GradientMatching()]
-        trainer = quiet_trainer(recorder, kept, *callbacks, max_steps=max_steps, enable_checkpointing=True)
-        trainer.fit(module, datamodule=TinyData(), ckpt_path=path)
-        return module, recorder.images
-
-    straight, images = run(steps, name="straight-{step}")
-    run(stop, name="broken-{step}")
-    on, later = run(steps, path=folder / f"broken-step={stop}.ckpt", name="on-{step}")
-    assert torch.equal(torch.stack(images[stop:]), torch.stack(later))
-    return straight, on
 
 
 @pytest.mark.parametrize("stop", [1, 3, 4])

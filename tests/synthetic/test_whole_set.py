@@ -19,8 +19,7 @@ from lit_condense.sharding import Share
 from lit_condense.synthetic import Learnables
 from lit_condense.synthetic.data import SyntheticData
 from lit_condense.synthetic.whole_set import match_whole
-from tests.helpers import DOUBLE, Recorder, TinyData, fitted, tiny_convnet
-from tests.inner.test_networks import resumed
+from tests.helpers import DOUBLE, Recorder, TinyData, fitted, resumed, tiny_convnet
 from tests.methods.helpers import KeyedDraws
 from tests.synthetic.whole_losses import IMAGES, OwnGradient, SharedTrained, Trained
 
