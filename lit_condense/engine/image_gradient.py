@@ -154,14 +154,15 @@ class ImageGradient:
         """Call the region through a recording, which takes and returns nothing but tensors."""
         weights, images, labels, real, vectors = one
         own_labels = [] if real.labels is None else [real.labels]
-        kind = (*(loss.tag for loss in losses), "|", *real.names(), "|", len(own_labels), "|", *vectors)
+        labelled = real.labels is not None
+        kind = (*(loss.tag for loss in losses), "|", *real.names(), "|", labelled, "|", *vectors)
         if kind not in self._recordings:
-            pulled = list(vectors)
+            pulled, frame = list(vectors), real.each(lambda tensor: tensor.new_empty(0))  # what it holds is not kept
 
             def call(weights: Tensor, images: Tensor, labels: Tensor, *tensors: Tensor) -> Outputs:
                 left = iter(tensors)
-                side = real.with_tensors(left)
-                side = replace(side, labels=next(left) if own_labels else None)
+                side = frame.with_tensors(left)
+                side = replace(side, labels=next(left) if labelled else None)
                 return _on_leaf(region, (weights, images, labels, side, {name: next(left) for name in pulled}))
 
             self._recordings[kind] = CudaGraphed(call, self._read, True)

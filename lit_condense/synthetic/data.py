@@ -95,7 +95,7 @@ class SyntheticData(nn.Module):
         self.labels = labels.clone().to(self.labels.device)
         if self.label_logits is not None:
             own = self._learnables.confidence
-            lead = math.log(own) - math.log((1 - own) / (num_classes - 1))
+            lead = math.log(own) - math.log((1 - own) / max(1, num_classes - 1))
             self.label_logits = nn.Parameter(lead * F.one_hot(labels, num_classes).to(images.dtype))
 
     def held(self) -> dict[str, Tensor]:
