@@ -113,9 +113,8 @@ def own_gradient(loss: Loss, found: WithGradient, leaves: Mapping[str, Tensor]) 
             f"{', '.join(unknown)} too. Leave it out, or learn it (model.learnables)."
         )
     for name, gradient in found.gradients.items():
-        check_same_kind(
-            f"{owner}, gradient of {name},", gradient.requires_grad_(), tuple(leaves[name].shape), leaves[name]
-        )
+        like = leaves[name].detach()
+        check_same_kind(f"{owner}, gradient of {name},", gradient, tuple(like.shape), like)
     return found.value, {name: gradient.detach() for name, gradient in found.gradients.items()}
 
 
