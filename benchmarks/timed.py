@@ -16,8 +16,8 @@ from lit_condense.augmentation import Augmentation, NoAugmentation
 from lit_condense.augmentation.base import Draw
 from lit_condense.data import CondenseDataModule
 from lit_condense.engine import Engine
-from lit_condense.engine.engine import needs_of
 from lit_condense.matching import MatchingLoss, Progress
+from lit_condense.matching.base import needs_of
 
 PARTS = ("augmentation", "sampling", "inner")
 """What is timed apart; the rest of a training step is the matching update."""
@@ -109,15 +109,15 @@ class Run:
 
 def gflop_of(module: SyntheticSet) -> float:
     """Return the arithmetic of a matching update: eager, float32, without augmentation; a multiply-add counts 2."""
-    kept = module._running, module.augmentation
+    kept = module._matcher.engine, module.augmentation
     batch = module.images.new_zeros(module.sampling.batch_size, *module.images.shape[1:])
     needs = needs_of(module.matching_losses) | module.sampling.needs
-    module._running = Engine("exact", "never", record=False).start(module.inner_network.network, batch, needs)
+    module._matcher.engine = Engine("exact", "never", record=False).start(module.inner_network.network, batch, needs)
     module.augmentation = NoAugmentation()
     counter = FlopCounterMode(display=False)
     with counter:
-        module._match(Progress(1, 0, 1))
-    module._running, module.augmentation = kept
+        module._matcher.on(Progress(1, module.inner_network.index, 1))
+    module._matcher.engine, module.augmentation = kept
     return round(counter.get_total_flops() / 1e9, 6)
 
 

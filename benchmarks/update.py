@@ -35,10 +35,10 @@ from benchmarks.timed import gflop_of
 from lit_condense import SyntheticSet
 from lit_condense.augmentation.cutmix import mixed
 from lit_condense.engine import Engine
-from lit_condense.engine.engine import needs_of
 from lit_condense.engine.routes import Compile
 from lit_condense.inner import loops_for
 from lit_condense.matching import Progress
+from lit_condense.matching.base import needs_of
 from lit_condense.networks import ConvNet
 from lit_condense.rng import RandomKey
 from lit_condense.runs.memory import keep_freed_memory
@@ -114,16 +114,17 @@ def epochs_of(ipc: int) -> int:
 def agreement(module: SyntheticSet) -> dict[str, float]:
     """How far the image gradient of one update is from the one computed in float64."""
     progress = Progress(0, 0, 0)
-    module._renew(0)
-    quick = module._match(progress).gradient.double()
-    engine, network = module._running, module.inner_network.network
+    module.inner_network.renew(0)
+    matcher = module._matcher
+    quick = matcher.on(progress).gradients["images"].double()
+    engine, network = matcher.engine, module.inner_network.network
     module.inner_network.network = network.double()
     example = torch.zeros(8, *SHAPE, dtype=torch.float64, device=module.device)
     needs = needs_of(module.matching_losses) | module.sampling.needs
-    module._running = Engine("exact", "never", classes_per_block=1, record=False).start(network, example, needs)
+    matcher.engine = Engine("exact", "never", classes_per_block=1, record=False).start(network, example, needs)
     module.images.data = module.images.data.double()
-    exact = module._match(progress).gradient
-    module.images.data, module.inner_network.network, module._running = (
+    exact = matcher.on(progress).gradients["images"]
+    module.images.data, module.inner_network.network, matcher.engine = (
         module.images.data.float(),
         network.float(),
         engine,

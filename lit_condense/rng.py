@@ -44,6 +44,7 @@ PURPOSES = {
     "statistics": "real images behind the frozen batch norm of update u",
     "inner": "training of network n after its match m",
     "walk": "the order of batches that go through an epoch",
+    "whole": "what a loss on the whole set draws in update u, on network n",
     "share": "looks at the losses' shares in update u",
     "shape": "an example batch, for its shape",
     "selection": "which real images are kept",

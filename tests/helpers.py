@@ -6,6 +6,7 @@ from functools import partial
 
 import torch
 from lightning.pytorch import Callback, Trainer
+from lightning.pytorch.callbacks import ModelCheckpoint
 
 from lit_condense import SyntheticSet
 from lit_condense.data import CondenseDataModule, Splits
@@ -100,7 +101,7 @@ VALIDATING = {"limit_val_batches": None, "val_check_interval": 1}
 DOUBLE = {"precision": "64-true"}
 
 
-def fitted(*callbacks, max_steps=4, trainer=None, data=None, **settings):
+def fitted(*callbacks, max_steps=4, trainer=None, data=None, path=None, **settings):
     """Return a set after a run (two images a class, two updates a network), with its trainer at ``module.trainer``.
 
     Args:
@@ -108,6 +109,7 @@ def fitted(*callbacks, max_steps=4, trainer=None, data=None, **settings):
         max_steps: Image updates.
         trainer: Other settings of the trainer.
         data: The data module, TinyData by default.
+        path: A checkpoint to go on from.
         settings: Other settings of the set.
     """
     defaults = {
@@ -120,7 +122,7 @@ def fitted(*callbacks, max_steps=4, trainer=None, data=None, **settings):
     }
     module = SyntheticSet(**{**defaults, **settings})
     running = quiet_trainer(*(callbacks or [GradientMatching()]), max_steps=max_steps, **(trainer or {}))
-    running.fit(module, datamodule=data or TinyData())
+    running.fit(module, datamodule=data or TinyData(), ckpt_path=path)
     return module
 
 
@@ -135,6 +137,41 @@ class Recorder(Callback):
 
     def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
         self.images.append(pl_module.images.detach().clone())
+
+
+def resumed(folder, stop, steps, *losses, data=None, **settings):
+    """Return the module of a run, and of one that was broken off and went on, whose images are found to be the same.
+
+    Args:
+        folder: For checkpoints.
+        stop: Updates before the break.
+        steps: Updates in all.
+        losses: Make the losses.
+        data: Makes the data module.
+        settings: Make other settings of the set: what has a state must be new in a new process.
+    """
+
+    def run(max_steps, name, path=None):
+        recorder = Recorder()
+        kept = ModelCheckpoint(folder, filename=f"{name}-{{step}}", every_n_train_steps=1, save_top_k=-1)
+        module = fitted(
+            recorder,
+            kept,
+            *([make() for make in losses] or [GradientMatching()]),
+            max_steps=max_steps,
+            trainer={"enable_checkpointing": True},
+            data=(data or TinyData)(),
+            path=path,
+            **{name: make() for name, make in settings.items()},
+        )
+        return module, recorder.images
+
+    straight, images = run(steps, "straight")
+    run(stop, "broken")
+    on, later = run(steps, "on", folder / f"broken-step={stop}.ckpt")
+    assert torch.equal(torch.stack(images[stop:]), torch.stack(later))
+    assert not torch.equal(images[0], images[-1])
+    return straight, on
 
 
 class Emptying(Callback):

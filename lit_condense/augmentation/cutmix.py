@@ -88,7 +88,7 @@ def mixed(
 
     Args:
         images: ``(n, C, H, W)``.
-        labels: ``(n,)``.
+        labels: ``(n,)``, or soft labels ``(n, num_classes)``.
         probability: Of mixing; at 0 images and labels come back as they are.
         num_classes: Length of a soft label.
         key: Names the draw.
@@ -102,4 +102,6 @@ def mixed(
     draw = cutmix.draw(key, (images.shape[-2], images.shape[-1]), len(images))
     images, own, partners, ratio = cutmix.apply(images, labels, draw)
     ratio = ratio.to(images.dtype)
-    return images, ratio * F.one_hot(own, num_classes) + (1 - ratio) * F.one_hot(partners, num_classes)
+    if labels.ndim == 1:
+        own, partners = F.one_hot(own, num_classes), F.one_hot(partners, num_classes)
+    return images, ratio * own + (1 - ratio) * partners

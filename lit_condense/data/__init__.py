@@ -5,7 +5,8 @@ from lit_condense.data.digits import Digits
 from lit_condense.data.image_folder import ImageFolder
 from lit_condense.data.module import CondenseDataModule, Splits
 from lit_condense.data.normalization import PRESETS, Normalization, measured, preset
-from lit_condense.data.store import RealImages
+from lit_condense.data.real_images import RealImages
+from lit_condense.data.store import TensorImages
 from lit_condense.data.torchvision_datasets import CIFAR10, CIFAR100, MNIST, SVHN, FashionMNIST, TorchvisionData
 
 __all__ = [
@@ -22,6 +23,7 @@ __all__ = [
     "Normalization",
     "RealImages",
     "Splits",
+    "TensorImages",
     "TorchvisionData",
     "measured",
     "preset",

@@ -14,7 +14,8 @@ from torch import Tensor
 from lit_condense.data.levels import warn_if_dark
 from lit_condense.data.loaders import IndexLoader
 from lit_condense.data.normalization import Normalization, preset
-from lit_condense.data.store import RealImages, check_shapes
+from lit_condense.data.real_images import RealImages
+from lit_condense.data.store import TensorImages, check_shapes
 from lit_condense.errors import DataError, SettingsError
 
 NormalizationChoice = Literal["dc", "egm", "idc", "measured"]
@@ -97,6 +98,14 @@ class CondenseDataModule(LightningDataModule, ABC):
     @abstractmethod
     def load(self) -> Splits:
         """Read the whole dataset; called once."""
+
+    def stores(self) -> tuple[RealImages, RealImages]:
+        """Return the training and the test split, made once; by default each is one tensor of what ``load`` read.
+
+        A module with a store of its own, for images that do not fit into memory for instance, returns that. Both splits
+        have the training split's normalisation.
+        """
+        return self._make_stores(self.load())
 
     @property
     def real(self) -> RealImages:
@@ -186,7 +195,7 @@ class CondenseDataModule(LightningDataModule, ABC):
 
     def _loaded(self) -> tuple[RealImages, RealImages]:
         if self._stores is None:
-            self._stores = self._make_stores(self.load())
+            self._stores = self.stores()
         return self._stores
 
     def _make_stores(self, splits: Splits) -> tuple[RealImages, RealImages]:
@@ -211,10 +220,10 @@ class CondenseDataModule(LightningDataModule, ABC):
             train = _first_of_each_class(*train, self.train_limit_per_class)
         if self.held_out:
             train, test = _held_out(*train, self.held_out)
-        real = RealImages(*train, len(names), self._known_values(), names, "train")
+        real = TensorImages(*train, len(names), self._known_values(), names, "train")
         warn_if_dark(real.images, splits.white_level)
         self._white_level = splits.white_level
-        return real, RealImages(*test, len(names), real.normalization, names, "test")
+        return real, TensorImages(*test, len(names), real.normalization, names, "test")
 
     def _known_values(self) -> Normalization | None:
         if isinstance(self.normalization, Normalization):

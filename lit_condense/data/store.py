@@ -1,4 +1,4 @@
-"""One split of the real data, held on one device and drawn from by key.
+"""One split of the real data in one tensor, held on one device.
 
 Shapes: N images, C channels, H and W pixels; ``*`` stands for any leading dimensions.
 """
@@ -7,27 +7,23 @@ from __future__ import annotations
 
 import copy
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from functools import cached_property
 
 import torch
 from torch import Tensor
 
-from lit_condense.data.batching import batches
 from lit_condense.data.names import in_one_form
 from lit_condense.data.normalization import PIXEL_RANGE, Normalization, measured
+from lit_condense.data.real_images import RealImages
 from lit_condense.errors import DataError, SettingsError
-from lit_condense.rng import RandomKey
 from lit_condense.transfer import sent
 
 HASHED_IMAGES = 8192  # images copied to the CPU at a time for the fingerprint
 
 
-class RealImages:
-    """The images and labels of one split, kept as they came and normalised only when asked for.
-
-    Every draw is keyed and made on the CPU: the same key gives the same indices on every rank and device. The caller
-    folds into the key what the draw is for (update, class).
+class TensorImages(RealImages):
+    """The images and labels of one split, kept as they came.
 
     Args:
         images: ``(N, C, H, W)``, uint8, or floating point in [0, 1] (kept as float32).
@@ -79,9 +75,6 @@ class RealImages:
                     "Add images or leave the class out with `classes`."
                 )
 
-    def __len__(self) -> int:
-        return len(self.labels)
-
     def indices_of(self, class_index: int) -> Tensor:
         """Return where the images of a class stand, ascending, int64 on the CPU. Do not write into it.
 
@@ -91,10 +84,6 @@ class RealImages:
         if not 0 <= class_index < self.num_classes:
             raise SettingsError(f"Expected a class index from 0 to {self.num_classes - 1} but got {class_index}.")
         return self._indices[class_index]
-
-    def at(self, indices: Tensor) -> Tensor:
-        """Return the normalised images at ``indices`` (any shape ``*``): ``(*, C, H, W)`` float32 on ``device``."""
-        return self.normalization.normalize(self.pixels_at(indices))
 
     def pixels_at(self, indices: Tensor) -> Tensor:
         """Return the images at ``indices`` (any shape ``*``) in [0, 1]: ``(*, C, H, W)`` float32 on ``device``."""
@@ -109,31 +98,7 @@ class RealImages:
         """Return the labels at ``indices`` (any shape): int64 of that shape on ``device``."""
         return sent(self.labels[sent(indices, self.labels.device)], self.device)
 
-    def random_of_class(self, class_index: int, size: int, key: RandomKey) -> Tensor:
-        """Draw ``size`` different images of a class; a smaller class is used whole.
-
-        Returns:
-            Indices into the split, int64 ``(min(size, class size),)`` on the CPU, in drawn order.
-        """
-        _check_size(size)
-        members = self.indices_of(class_index)
-        return members[torch.randperm(len(members), generator=key.generator())[:size]]
-
-    def mixed(self, size: int, key: RandomKey) -> Tensor:
-        """Draw ``size`` different images of the whole split, or all of them where it holds fewer.
-
-        Returns:
-            Indices into the split, int64 ``(min(size, N),)`` on the CPU, in drawn order.
-        """
-        _check_size(size)
-        return torch.randperm(len(self), generator=key.generator())[:size]
-
-    def batches(self, batch_size: int, key: RandomKey) -> Iterator[Tensor]:
-        """Cut one shuffled pass over the split into batches of indices on the CPU (:mod:`.batching`)."""
-        _check_size(batch_size)
-        return iter(batches(torch.randperm(len(self), generator=key.generator()), batch_size))
-
-    def to(self, device: torch.device | str) -> RealImages:
+    def to(self, device: torch.device | str) -> TensorImages:
         """Return this split delivering on ``device``; self where it already does.
 
         The images move too, unless the device is a GPU and they would take more than half of its free memory: then
@@ -168,11 +133,6 @@ def _fits(images: Tensor, device: torch.device) -> bool:
         return True
     free, _ = torch.cuda.mem_get_info(device)
     return images.numel() * images.element_size() <= free // 2
-
-
-def _check_size(size: int) -> None:
-    if size < 1:
-        raise SettingsError(f"A draw of real images needs a size of 1 or more but got {size}.")
 
 
 def check_shapes(images: Tensor, labels: Tensor, split: str) -> None:

@@ -10,10 +10,11 @@ from torch.func import functional_call, grad, vmap
 from torch.nn import functional as F
 
 from lit_condense.engine.forward import Forward
-from lit_condense.engine.quantities import observe
+from lit_condense.engine.quantities import observe, read
 from lit_condense.functional.attention import plain_attention
 from lit_condense.functional.gradients import trainable_parameters
-from lit_condense.matching.base import Need, Quantities
+from lit_condense.matching.quantities import Quantities
+from lit_condense.matching.quantity import Need, Pass, differentiate
 from lit_condense.rng import RandomKey
 
 
@@ -27,7 +28,7 @@ def observe_together(forward: Forward, images: Tensor, labels: Tensor, needs: fr
         forward: The network in the mode it is to be observed in.
         images: ``(k, n, C, H, W)``, normalised.
         labels: ``(k, n)``.
-        needs: What to form.
+        needs: What to form, built-in quantities only.
     """
     own: Mapping[str, Tensor] = trainable_parameters(forward.network)
 
@@ -38,14 +39,12 @@ def observe_together(forward: Forward, images: Tensor, labels: Tensor, needs: fr
             seen = list(forward.outputs.with_tensors(dict(parameters), x))
         return F.cross_entropy(seen[-1], y), seen
 
-    if "gradients" in needs:
+    if differentiate(needs):
         gradients, seen = vmap(grad(loss, has_aux=True), (None, 0, 0))(own, images, labels)
     else:
         gradients, (_, seen) = {}, vmap(loss, (None, 0, 0))(own, images, labels)
-    features, logits = [None, *seen][-2:]
-    return Quantities(
-        gradients, features if "features" in needs else None, logits if "logits" in needs else None, labels
-    )
+    features = seen[0] if len(seen) == 2 else None
+    return read(Pass(features, seen[-1], gradients), needs, labels)
 
 
 def goes_together(forward: Forward, like: Tensor) -> bool:

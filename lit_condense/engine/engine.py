@@ -22,13 +22,13 @@ from lit_condense.engine.first_order import FirstOrderLoss
 from lit_condense.engine.forward import Forward, Mode, full_float32, images_are_independent, per_image
 from lit_condense.engine.image_gradient import ImageGradient
 from lit_condense.engine.quantities import isolation, observe, rejoined, stacked
-from lit_condense.engine.routes import Compile, Route, Workload, route_for
+from lit_condense.engine.routes import Compile, Route, Workload, for_own_quantities, route_for
 from lit_condense.errors import SettingsError, check_choice
-from lit_condense.matching.base import MatchingLoss, Need, Progress, Quantities, weights_at
+from lit_condense.matching.base import MatchingLoss, Progress, real_needs, weights_at
+from lit_condense.matching.quantities import Quantities
+from lit_condense.matching.quantity import GRADIENTS, Need, built_in, differentiate, read_features
 from lit_condense.networks import CondensableNetwork, FeaturesAndLogits
 from lit_condense.rng import RandomKey
-
-GRADIENTS: frozenset[Need] = frozenset({"gradients"})
 
 ToNetworkInput = Callable[[Tensor], Tensor]
 """From stored images of a block to what the network sees, ``(k, m, C, H, W)``: decode, normalise, augment."""
@@ -39,7 +39,7 @@ class Block:
     """Class blocks that go through the network together."""
 
     real_images: Tensor | None
-    """``(k, n, C, H, W)``, normalised and augmented; None where the real side is known already."""
+    """``(k, n, C, H, W)``, normalised and augmented; None where the real side is known already or not read."""
     real_labels: Tensor | None
     """``(k, n)``."""
     stored: Tensor
@@ -125,9 +125,8 @@ class Engine:
             independent=images_are_independent(network, real_batch[0]),
         )
         route = route_for(work, self.mode, self.compile, self.classes_per_block, self.real_chunk, self.record)
-        outputs = None
-        if not needs <= GRADIENTS:
-            outputs = FeaturesAndLogits(cast(CondensableNetwork, network))
+        route = route if built_in(needs) else for_own_quantities(route)
+        outputs = FeaturesAndLogits(cast(CondensableNetwork, network)) if read_features(needs) else None
         return RunningEngine(network, outputs, route, real_batch, synthetic_images)
 
 
@@ -167,7 +166,7 @@ class RunningEngine:
             self.synthetic_batch,
             together,
             self.clock,
-            table.recorded,
+            table.recorded and not table.own_quantities,
         )
         self._weights: dict[tuple[float, ...], Tensor] = {}
 
@@ -185,6 +184,8 @@ class RunningEngine:
             f"{side}, replayed" if part.recorded else side
             for side, part in ((real, self.first_order), (synthetic, self.image_gradient))
         )
+        if self.table.own_quantities:
+            return f"training: {real}; real and synthetic side: float32, eager, class by class (own quantities)"
         return f"real side and training: {real}; synthetic side: {synthetic}"
 
     def precision(self) -> AbstractContextManager[None]:
@@ -216,7 +217,8 @@ class RunningEngine:
             only: Tag of the one loss whose gradient is wanted; by default of all, weighted.
         """
         if real is None:
-            real = self.real_side(block, needs_of(losses)) if losses else Quantities()
+            needs = real_needs(losses)
+            real = self.real_side(block, needs) if needs else Quantities(classes=block.classes)
         seen = block.to_network_input(block.stored)
         gradient, values = self.image_gradient(
             losses,
@@ -264,8 +266,8 @@ class RunningEngine:
         keys: Sequence[RandomKey | None],
         full: tuple[int, ...],
     ) -> Quantities:
-        if tuple(images.shape[1:]) != full:
-            with torch.set_grad_enabled("gradients" in needs):
+        if tuple(images.shape[1:]) != full or self.table.own_quantities:
+            with torch.set_grad_enabled(differentiate(needs)):
                 return observe(self.eager, images, labels, needs, False, keys).detached()
         parts = []
         for x, y, key in zip(images, labels, keys, strict=True):
@@ -283,8 +285,3 @@ class RunningEngine:
 def keys_of(block: Block, side: str) -> list[RandomKey | None]:
     """Return the key of each class's layers on one side."""
     return [None] * len(block.synthetic_labels) if block.keys is None else [key.fold(side) for key in block.keys]
-
-
-def needs_of(losses: Sequence[MatchingLoss]) -> frozenset[Need]:
-    """Return every quantity that some loss reads."""
-    return frozenset().union(*(loss.needs for loss in losses))

@@ -13,9 +13,10 @@ from torch.nn import functional as F
 from lit_condense.engine.compilation import Clock, CompiledFunction
 from lit_condense.engine.cuda_graphs import CudaGraphed, Outputs, kept
 from lit_condense.engine.forward import Forward
-from lit_condense.engine.quantities import one_block
+from lit_condense.engine.quantities import read_one
 from lit_condense.functional.gradients import trainable_parameters
-from lit_condense.matching.base import Need, Quantities
+from lit_condense.matching.quantities import Quantities
+from lit_condense.matching.quantity import Need, Pass, differentiate
 from lit_condense.networks import evaluating
 from lit_condense.optim import laid_out_as
 
@@ -71,7 +72,7 @@ class FirstOrderLoss:
     def observe(self, images: Tensor, labels: Tensor, needs: frozenset[Need]) -> Quantities:
         """Return what is needed of one block ``(n, C, H, W)``, as quantities with k = 1, off the graph."""
         slopes: Sequence[Tensor | None] = ()
-        if "gradients" in needs:
+        if differentiate(needs):
             features, logits, *slopes = self._lasting(self._slopes, images, labels)
         else:
             features, logits = self._lasting(self._outputs, images, labels)
@@ -79,7 +80,7 @@ class FirstOrderLoss:
             name: torch.zeros_like(parameter) if slope is None else slope
             for (name, parameter), slope in zip(self._parameters.items(), slopes, strict=False)
         }
-        return one_block(gradients, features, cast(Tensor, logits), labels, needs)
+        return read_one(Pass(features, cast(Tensor, logits), gradients), needs, labels)
 
     def features(self, images: Tensor) -> Tensor:
         """Return the features ``(n, d)`` of ``(n, C, H, W)`` images: evaluation mode, no graph, same precision."""

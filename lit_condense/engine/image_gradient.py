@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import TypeAlias, cast
 
@@ -15,7 +16,9 @@ from lit_condense.engine.cuda_graphs import CudaGraphed, Outputs, kept
 from lit_condense.engine.forward import Forward
 from lit_condense.engine.quantities import isolation, observe
 from lit_condense.functional.attention import plain_attention
-from lit_condense.matching.base import MatchingLoss, Need, Quantities
+from lit_condense.matching.base import MatchingLoss, synthetic_needs
+from lit_condense.matching.quantities import Quantities
+from lit_condense.matching.quantity import Need
 from lit_condense.rng import RandomKey
 
 Found: TypeAlias = tuple[Tensor, Tensor]
@@ -150,21 +153,21 @@ class ImageGradient:
     def _replayed(self, losses: Sequence[MatchingLoss], region: CompiledFunction[..., Found], one: OneClass) -> Found:
         """Call the region through a recording, which takes and returns nothing but tensors."""
         weights, images, labels, real, vectors = one
-        optional = {"features": real.features, "logits": real.logits, "labels": real.labels}
-        rest = {name: tensor for name, tensor in optional.items() if tensor is not None}
-        kind = (*(loss.tag for loss in losses), "|", *real.gradients, "|", *rest, "|", *vectors)
+        own_labels = [] if real.labels is None else [real.labels]
+        labelled = real.labels is not None
+        kind = (*(loss.tag for loss in losses), "|", *real.names(), "|", labelled, "|", *vectors)
         if kind not in self._recordings:
-            names, others, pulled = list(real.gradients), list(rest), list(vectors)
+            pulled, frame = list(vectors), real.each(lambda tensor: tensor.new_empty(0))  # what it holds is not kept
 
             def call(weights: Tensor, images: Tensor, labels: Tensor, *tensors: Tensor) -> Outputs:
                 left = iter(tensors)
-                gradients = {name: next(left) for name in names}
-                side = Quantities(gradients, **{name: next(left) for name in others}, classes=real.classes)
+                side = frame.with_tensors(left)
+                side = replace(side, labels=next(left) if labelled else None)
                 return _on_leaf(region, (weights, images, labels, side, {name: next(left) for name in pulled}))
 
             self._recordings[kind] = CudaGraphed(call, self._read, True)
         recording = self._recordings[kind]
-        found = recording(weights, images, labels, *real.gradients.values(), *rest.values(), *vectors.values())
+        found = recording(weights, images, labels, *real.tensors(), *own_labels, *vectors.values())
         return cast(Found, tuple(kept(found) if recording.recorded else found))
 
 
@@ -194,9 +197,9 @@ def matched(
         real: The real side.
         vectors: Constant vectors by parameter name.
     """
-    needs: frozenset[Need] = frozenset().union(*(loss.needs for loss in losses))
+    needs = synthetic_needs(losses)
     seen = observed(images, labels, needs | ({"gradients"} if vectors else set()))
-    synthetic = Quantities(seen.gradients, seen.features, seen.logits, seen.labels, real.classes)
+    synthetic = Quantities(seen.values, seen.labels, real.classes)
     values = [loss.loss(real, synthetic) for loss in losses]
     total = images.new_zeros(())
     for weight, value in zip(weights.unbind(), values, strict=True):

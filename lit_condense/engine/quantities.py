@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 
 import torch
@@ -11,7 +11,9 @@ from torch.nn import functional as F
 
 from lit_condense.engine.forward import Forward
 from lit_condense.functional.gradients import gradients_of
-from lit_condense.matching.base import Need, Quantities
+from lit_condense.matching.contract import formed
+from lit_condense.matching.quantities import Quantities
+from lit_condense.matching.quantity import Need, Pass, PassQuantity, Quantity, Value, differentiate, quantities_of
 from lit_condense.rng import RandomKey
 
 
@@ -47,60 +49,57 @@ def isolation(key: RandomKey | None) -> AbstractContextManager[None]:
 
 def stacked(parts: Sequence[Quantities]) -> Quantities:
     """Join quantities of several blocks to one."""
-
-    def joined(tensors: Sequence[Tensor | None]) -> Tensor | None:
-        present = [t for t in tensors if t is not None]
-        return torch.cat(present) if present else None
-
     if len(parts) == 1:
         return parts[0]
-    return Quantities(
-        {name: torch.cat([part.gradients[name] for part in parts]) for name in parts[0].gradients},
-        joined([part.features for part in parts]),
-        joined([part.logits for part in parts]),
-        joined([part.labels for part in parts]),
-    )
+    labels = [part.labels for part in parts if part.labels is not None]
+    return _joined(parts, lambda quantity, tensors: quantity.stacked(tensors), torch.cat(labels) if labels else None)
 
 
 def rejoined(chunks: Sequence[Quantities]) -> Quantities:
-    """Join quantities of chunks of the same k blocks: gradients of means are averaged by the chunks' sizes."""
+    """Join quantities of chunks of the same k blocks, each in its own way: gradients of means are averaged by sizes."""
     labels = torch.cat([chunk.labels for chunk in chunks if chunk.labels is not None], dim=1)
     shares = [chunk.labels.shape[1] / labels.shape[1] for chunk in chunks if chunk.labels is not None]
-
-    def joined(tensors: Sequence[Tensor | None]) -> Tensor | None:
-        present = [t for t in tensors if t is not None]
-        return torch.cat(present, dim=1) if present else None
-
-    def mean(name: str) -> Tensor:
-        return torch.stack([share * c.gradients[name] for share, c in zip(shares, chunks, strict=True)]).sum(0)
-
-    return Quantities(
-        {name: mean(name) for name in chunks[0].gradients},
-        joined([chunk.features for chunk in chunks]),
-        joined([chunk.logits for chunk in chunks]),
-        labels,
-    )
+    return _joined(chunks, lambda quantity, tensors: quantity.rejoined(tensors, shares), labels)
 
 
-def one_block(
-    gradients: dict[str, Tensor], features: Tensor | None, logits: Tensor, labels: Tensor, needs: frozenset[Need]
+def read(seen: Pass, needs: frozenset[Need], labels: Tensor) -> Quantities:
+    """Return the built-in ones of what is needed, of blocks whose pass has their dimension k in front already."""
+    found = {q.name: q.read(seen) for q in quantities_of(needs) if isinstance(q, PassQuantity)}
+    return Quantities(found, labels)
+
+
+def read_one(seen: Pass, needs: frozenset[Need], labels: Tensor) -> Quantities:
+    """Return the built-in ones of what is needed, of one block, as quantities with k = 1."""
+    return read(seen, needs, labels.unsqueeze(0)).each(lambda tensor: tensor.unsqueeze(0))
+
+
+def _joined(
+    parts: Sequence[Quantities], join: Callable[[Quantity, Sequence[Tensor]], Tensor], labels: Tensor | None
 ) -> Quantities:
-    """Return what is needed of one block as quantities with k = 1."""
-    return Quantities(
-        {name: g.unsqueeze(0) for name, g in gradients.items()},
-        features.unsqueeze(0) if features is not None and "features" in needs else None,
-        logits.unsqueeze(0) if "logits" in needs else None,
-        labels.unsqueeze(0),
-    )
+    found: dict[str, Value] = {}
+    for quantity in quantities_of(parts[0].values):
+        values = [part[quantity.name] for part in parts]
+        if isinstance(values[0], Tensor):
+            found[quantity.name] = join(quantity, [value for value in values if isinstance(value, Tensor)])
+        else:
+            each = [value for value in values if not isinstance(value, Tensor)]
+            found[quantity.name] = {name: join(quantity, [value[name] for value in each]) for name in each[0]}
+    return Quantities(found, labels)
 
 
 def _observe_one(
     forward: Forward, images: Tensor, labels: Tensor, needs: frozenset[Need], create_graph: bool
 ) -> Quantities:
-    if not needs:
-        return Quantities(labels=labels.unsqueeze(0))
-    features, logits = forward(images)
-    gradients: dict[str, Tensor] = {}
-    if "gradients" in needs:
-        gradients = gradients_of(F.cross_entropy(logits, labels), forward.network, create_graph)
-    return one_block(gradients, features, logits, labels, needs)
+    own = [quantity for quantity in quantities_of(needs) if not isinstance(quantity, PassQuantity)]
+    passed = needs - {quantity.name for quantity in own}
+    one = Quantities(labels=labels.unsqueeze(0))
+    if passed:
+        features, logits = forward(images)
+        gradients: dict[str, Tensor] = {}
+        if differentiate(passed):
+            gradients = gradients_of(F.cross_entropy(logits, labels), forward.network, create_graph)
+        one = read_one(Pass(features, logits, gradients), passed, labels)
+    if not own:
+        return one
+    values = {q.name: formed(q, q.form(forward.network, images, labels, create_graph)) for q in own}
+    return Quantities({**one.values, **Quantities(values).each(lambda tensor: tensor.unsqueeze(0)).values}, one.labels)

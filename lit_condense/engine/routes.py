@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from lit_condense.engine.compilation import DOUBLE_BACKWARD_COMPILES
@@ -52,6 +52,8 @@ class Route:
     classes_per_block: int
     real_chunk: int | None
     """Real images that go through the network at once; None: all that are compared."""
+    own_quantities: bool = False
+    """Whether quantities of one's own are formed: both sides are then eager, class by class, whatever else is said."""
 
 
 @dataclass(frozen=True)
@@ -103,6 +105,15 @@ def route_for(
         classes_per_block=classes_per_block or (CLASSES_TOGETHER if light else classes_gathered(work)),
         real_chunk=real_chunk or (chunk_for(work, 2 if mode == "fast" else 4) if compiled else None),
     )
+
+
+def for_own_quantities(route: Route) -> Route:
+    """Return the route of a run whose losses read quantities that are not built in.
+
+    What their code does is not known here: it may keep what it saw, use hooks, or loop over images. Both sides are
+    therefore formed without compilation, recording or vmap, class by class; the training of networks stays as it was.
+    """
+    return replace(route, compiled_twice=False, together=False, own_quantities=True)
 
 
 def classes_gathered(work: Workload) -> int:

@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from lit_condense.augmentation import Augmentation
-from lit_condense.data.store import RealImages
+from lit_condense.data.real_images import RealImages
 from lit_condense.errors import SettingsError
 from lit_condense.evaluation.protocols import PROTOCOLS, ProtocolName, Recipe, describe, is_convnet_bn, recipe_for
 from lit_condense.evaluation.several import Trainings

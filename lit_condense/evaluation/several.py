@@ -11,7 +11,7 @@ from typing import Literal, TypeVar
 import torch
 from torch import Tensor, nn
 
-from lit_condense.data.store import RealImages
+from lit_condense.data.real_images import RealImages
 from lit_condense.engine.compilation import Clock
 from lit_condense.engine.first_order import FirstOrderLoss
 from lit_condense.engine.forward import Forward, images_are_independent, per_image

@@ -14,7 +14,7 @@ from torchmetrics.classification import MulticlassAccuracy
 
 from lit_condense.augmentation.cutmix import mixed
 from lit_condense.data.batching import batch_at, batch_count, batches
-from lit_condense.data.store import RealImages
+from lit_condense.data.real_images import RealImages
 from lit_condense.engine.first_order import FirstOrderLoss
 from lit_condense.engine.forward import Forward
 from lit_condense.evaluation.protocols import Recipe
@@ -47,6 +47,9 @@ class SmallSet:
 
     weights: Tensor | None = None
     """``(n,)``, 0 or more: how much each image counts in the loss of its batch; None: all the same."""
+
+    soft_labels: Tensor | None = None
+    """``(n, classes)``: what networks are trained on in place of the labels, where the set has learned them."""
 
     def at(self, indices: Tensor) -> Tensor:
         """Return normalised images ``(n, C, H, W)``."""
@@ -150,9 +153,11 @@ def _batch(data: LabelledImages, size: int, step: int, key: RandomKey) -> tuple[
     chosen = batch_at(order, size, position)
     images = data.at(chosen)
     weights = data.weights if isinstance(data, SmallSet) else None
+    soft_labels = data.soft_labels if isinstance(data, SmallSet) else None
+    targets = data.labels if soft_labels is None else soft_labels
     return (
         images,
-        sent(data.labels[sent(chosen, data.labels.device)], images.device),
+        sent(targets[sent(chosen, targets.device)], images.device),
         None if weights is None else weights[sent(chosen, weights.device)].to(images),
     )
 

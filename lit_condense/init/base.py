@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from lit_condense.data.store import RealImages
+from lit_condense.data.real_images import RealImages
 from lit_condense.errors import SettingsError, described
 from lit_condense.networks import NetworkFactory
 from lit_condense.parametrization.base import Parametrization

@@ -6,7 +6,7 @@ from typing import cast
 
 from torch import Tensor
 
-from lit_condense.data.store import RealImages
+from lit_condense.data.real_images import RealImages
 from lit_condense.errors import SettingsError, check_choice
 from lit_condense.functional.kmeans import Seeding
 from lit_condense.init.base import RealStart

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from lit_condense.data.store import RealImages
+from lit_condense.data.real_images import RealImages
 from lit_condense.errors import SettingsError
 from lit_condense.export.belonging import insist_on
 from lit_condense.export.condensed_set import load_condensed

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from lit_condense.data.store import RealImages
+from lit_condense.data.real_images import RealImages
 from lit_condense.init.base import RealStart
 from lit_condense.networks import NetworkFactory
 from lit_condense.rng import RandomKey

@@ -5,12 +5,13 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from lit_condense.augmentation import Augmentation
-from lit_condense.data.store import RealImages
+from lit_condense.data.real_images import RealImages
 from lit_condense.engine.first_order import FirstOrderLoss
 from lit_condense.errors import SettingsError, check_choice
 from lit_condense.inner.network import BatchNormStatistics, InnerNetwork
@@ -34,10 +35,17 @@ class InnerContext:
     real: RealImages
     loss: FirstOrderLoss
     """The engine's mean cross-entropy of the inner network."""
+    soft_labels: Tensor | None = None
+    """``(n, classes)``, where the set has learned them."""
+
+    @property
+    def targets(self) -> Tensor:
+        """What cross-entropy takes for the synthetic images: soft labels where there are any, else the labels."""
+        return self.labels if self.soft_labels is None else self.soft_labels
 
 
 class InnerLoop(ABC):
-    """How many updates a network serves and what happens to it between them.
+    """Which networks updates are matched on, how long they live, and what happens to them between updates.
 
     Args:
         lr: Learning rate of the inner network's SGD.
@@ -73,6 +81,46 @@ class InnerLoop(ABC):
     def updates_per_network(self, ipc: Sequence[int]) -> int:
         """Return how many image updates a network serves, for the images each class has."""
 
+    def networks(self, update: int, updates_per_network: int) -> list[int]:
+        """Return the networks that an image update is matched on; their losses and gradients are added up.
+
+        Networks are named by their number in the run, counted from 0 (their *slot*). By default one at a time: the next
+        one every ``updates_per_network`` updates.
+        """
+        return [update // updates_per_network]
+
+    def alive(self, update: int, updates_per_network: int) -> list[int]:
+        """Return the networks that exist in an update: those that were not there before begin, the others go on.
+
+        A pool names more than it matches on. By default those that the update is matched on.
+        """
+        return self.networks(update, updates_per_network)
+
+    def trained_after(self, update: int, updates_per_network: int) -> list[int]:
+        """Return the networks that ``advance`` is called for after an update; by default all that go on living."""
+        later = self.alive(update + 1, updates_per_network)
+        return [slot for slot in self.alive(update, updates_per_network) if slot in later]
+
+    def numbers(self, inner: InnerNetwork, context: InnerContext, progress: Progress) -> dict[str, float]:
+        """Return plain numbers about a network before an update is matched on it, for the weights of losses to read.
+
+        For instance its accuracy on a batch. Losses find them in ``progress.numbers``; rank 0's count. By default there
+        are none, and nothing is computed.
+        """
+        return {}
+
+    @property
+    def gives_numbers(self) -> bool:
+        """Whether ``numbers`` says anything."""
+        return type(self).numbers is not InnerLoop.numbers
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what the loop itself keeps over several updates, as plain data and tensors, the same on every rank."""
+        return {}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:  # noqa: B027
+        """Take over what ``state_dict`` gave."""
+
     def batch_sizes(self, images: int, real: int) -> list[int]:
         """Return how many images its batches hold, for a trial before the run; by default none is tried.
 
@@ -92,4 +140,4 @@ class InnerLoop(ABC):
 
     @abstractmethod
     def advance(self, inner: InnerNetwork, context: InnerContext, progress: Progress, key: RandomKey) -> None:
-        """Train the network after update ``progress``; not called after a network's last update."""
+        """Train a network after update ``progress``; not called after its last update."""

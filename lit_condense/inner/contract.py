@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from dataclasses import dataclass
 from typing import Any
 
 from torch import nn
@@ -17,6 +19,58 @@ def updates(loop: InnerLoop, found: Any) -> int:
             f"Expected {type(loop).__name__}.updates_per_network to return a whole number, 1 or more, got {found!r}."
         )
     return int(found)
+
+
+@dataclass(frozen=True)
+class Slots:
+    """Which of the run's networks an update is about."""
+
+    alive: list[int]
+    """Those that are kept."""
+    matched: list[int]
+    """Those that images are matched on."""
+    trained: list[int]
+    """Those that are trained after it."""
+
+
+def slots_of(loop: InnerLoop, update: int, updates_per_network: int) -> Slots:
+    """Return which networks an update is about, if the loop names them in a way that can be."""
+    alive, later = (_slots(loop, "alive", update + after, updates_per_network) for after in (0, 1))
+    matched = _slots(loop, "networks", update, updates_per_network)
+    trained = _slots(loop, "trained_after", update, updates_per_network)
+    for name, slots, among in (
+        ("networks", matched, alive),
+        ("trained_after", trained, [s for s in alive if s in later]),
+    ):
+        if not set(slots) <= set(among):
+            raise SettingsError(
+                f"Expected {type(loop).__name__}.{name} to name networks that are alive, {among} in update {update}, "
+                f"got {slots}. Name them in `alive` too."
+            )
+    if not matched:
+        raise SettingsError(f"Expected {type(loop).__name__}.networks to name one or more networks, got none.")
+    return Slots(alive, matched, trained)
+
+
+def _slots(loop: InnerLoop, method: str, update: int, updates_per_network: int) -> list[int]:
+    found: Any = getattr(loop, method)(update, updates_per_network)
+    if not isinstance(found, list) or len(set(found)) < len(found) or not all(is_count(slot + 1) for slot in found):
+        raise SettingsError(
+            f"Expected {type(loop).__name__}.{method} to return a list of different whole numbers, 0 or more, got "
+            f"{found!r}."
+        )
+    return found
+
+
+def checked_numbers(loop: InnerLoop, found: Any) -> dict[str, float]:
+    """Return what a loop says about a network, if it is finite numbers by name."""
+    if not isinstance(found, dict) or not all(
+        isinstance(value, int | float) and math.isfinite(value) for value in found.values()
+    ):
+        raise SettingsError(
+            f"Expected {type(loop).__name__}.numbers to return a dict of finite numbers, got {found!r}. Use .item()."
+        )
+    return found
 
 
 def trained_in_place(loop: InnerLoop, method: str, result: object, network: nn.Module, now: nn.Module) -> None:

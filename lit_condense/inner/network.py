@@ -14,7 +14,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from lit_condense.data.store import RealImages
+from lit_condense.data.real_images import RealImages
 from lit_condense.engine.first_order import FirstOrderLoss
 from lit_condense.networks import NetworkFactory, build_network, network_name
 from lit_condense.optim import steps_alone
@@ -68,8 +68,12 @@ class InnerNetwork:
     def renew(self, index: int) -> None:
         """Become the run's network ``index``: fresh weights and a fresh optimizer."""
         self.network.load_state_dict(self._build(index).state_dict())
-        self.optimizer = self._make_optimizer(self.network.parameters())
+        self.optimizer = self.new_optimizer()
         self.index = index
+
+    def new_optimizer(self) -> torch.optim.Optimizer:
+        """Return a fresh optimizer of the network's weights."""
+        return self._make_optimizer(self.network.parameters())
 
     def train_step(self, loss: FirstOrderLoss, images: Tensor, labels: Tensor) -> None:
         """Take one optimizer step on the mean cross-entropy of a batch."""
@@ -149,5 +153,5 @@ class InnerNetwork:
         """Go on where ``state_dict`` was taken."""
         self.index = state["index"]
         self.network.load_state_dict(state["network"])
-        self.optimizer = self._make_optimizer(self.network.parameters())
+        self.optimizer = self.new_optimizer()
         self.optimizer.load_state_dict(state["optimizer"])

@@ -11,7 +11,7 @@ from lit_condense.augmentation import AlwaysOn, Augmentation
 from lit_condense.augmentation.contract import applied
 from lit_condense.augmentation.cutmix import mixed
 from lit_condense.data.batching import batch_sizes, batches
-from lit_condense.data.store import RealImages
+from lit_condense.data.real_images import RealImages
 from lit_condense.data.walk import Batches, walked
 from lit_condense.errors import SettingsError, check_choice
 from lit_condense.inner.base import InnerContext, InnerLoop

@@ -90,7 +90,7 @@ class TrainOnSynthetic(InnerLoop):
         order = torch.randperm(len(context.labels), generator=key.fold("order", epoch).generator())
         for step, chosen in enumerate(batches(order, self.batch_size)):
             images = context.images[sent(chosen, context.images.device)]
-            labels = context.labels[sent(chosen, context.labels.device)]
+            labels = context.targets[sent(chosen, context.targets.device)]
             draw = context.augmentation.draw(
                 key.fold("augment", epoch, step), (images.shape[-2], images.shape[-1]), samples=len(images)
             )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar, Literal
 
@@ -11,19 +11,19 @@ from lightning.pytorch import Callback
 from torch import Tensor, nn
 
 from lit_condense.errors import SettingsError
+from lit_condense.matching.quantities import Quantities
+from lit_condense.matching.quantity import Need
 
-Need = Literal["gradients", "features", "logits"]
-"""Names of the quantities that the engine can compute; the fields of :class:`Quantities`."""
-
-Scope = Literal["class", "mean", "set"]
+Scope = Literal["class", "mean", "set", "whole"]
 """``class``: a sum over classes, whose blocks may be compared separately. ``mean``: a function of the mean over all
 classes of each class's quantities (gradients only). ``set``: a function of all classes' images at once, which go
-through the network in one batch."""
+through the network in one batch. ``whole``: a function of all that is learned and of the network itself
+(:mod:`lit_condense.matching.whole`)."""
 
 
 @dataclass(frozen=True)
 class Progress:
-    """Where a run stands, in whole numbers."""
+    """Where a run stands, in plain numbers that are the same on all ranks."""
 
     update: int
     """Image updates done before this one."""
@@ -31,65 +31,31 @@ class Progress:
     """Which inner network this is, counted from 0."""
     match_index: int
     """How many updates this network has already served."""
+    numbers: Mapping[str, float] = field(default_factory=dict, hash=False)
+    """What the inner loop says about this network (:meth:`lit_condense.inner.InnerLoop.numbers`), for instance its
+    accuracy on a batch, for the weights of losses to read. Empty where a loss is asked before there is a network."""
 
 
-@dataclass(frozen=True)
-class Quantities:
-    """What a network says about k blocks of n images, on one side (real or synthetic).
-
-    A block is a class; for losses of scope ``mean`` there is one block, the mean over classes, and for those of scope
-    ``set`` one block of all images. What no loss needs is empty or None.
-    """
-
-    gradients: dict[str, Tensor] = field(default_factory=dict)
-    """Parameter name -> gradient of each block's mean cross-entropy, ``(k, *parameter.shape)``."""
-    features: Tensor | None = None
-    """Input of the network's last layer, ``(k, n, d)``."""
-    logits: Tensor | None = None
-    """``(k, n, classes)``."""
-    labels: Tensor | None = None
-    """Class indices, ``(k, n)``; None for a mean over classes."""
-    classes: int = 1
-    """How many classes a block stands for: their number for a mean over classes and for the whole set, else 1."""
-
-    def tensors(self) -> list[Tensor]:
-        """Return what can be differentiated: gradients, features, logits."""
-        return [*self.gradients.values(), *(t for t in (self.features, self.logits) if t is not None)]
-
-    def block(self, index: int) -> Quantities:
-        """Return one of the k blocks, as quantities with k = 1."""
-
-        def one(tensor: Tensor | None) -> Tensor | None:
-            return None if tensor is None else tensor[index : index + 1]
-
-        gradients = {name: g[index : index + 1] for name, g in self.gradients.items()}
-        return Quantities(gradients, one(self.features), one(self.logits), one(self.labels), self.classes)
-
-    def detached(self, requires_grad: bool = False) -> Quantities:
-        """Return a copy off the graph, whose tensors may be leaves of a new one."""
-
-        def off(tensor: Tensor | None) -> Tensor | None:
-            return None if tensor is None else tensor.detach().requires_grad_(requires_grad)
-
-        gradients = {name: g.detach().requires_grad_(requires_grad) for name, g in self.gradients.items()}
-        return Quantities(gradients, off(self.features), off(self.logits), self.labels, self.classes)
-
-
-class MatchingLoss(Callback, ABC):
-    """A loss between what the inner network says about real and about synthetic images.
+class Loss(Callback, ABC):
+    """A term of what the images descend on.
 
     Configured as a Lightning callback (``trainer.callbacks``) and *called* by :class:`lit_condense.SyntheticSet` inside
-    its training step. A matching loss returns a number; it never calls backward or step, never writes to the trainer or
-    the module, never reads another callback and never draws random numbers. Any number of them, in any order, therefore
-    gives the same total.
+    its training step. A loss returns a number; it never calls backward or step, never writes to the trainer or the
+    module, never reads another callback and never draws from the global generators. Any number of them, in any order,
+    therefore gives the same total.
 
     Args:
         weight: Factor on the loss. 0 skips it.
         name: Tag in the logs (``loss/<name>``); the class name if not given. Two losses of one class need two names.
     """
 
-    needs: ClassVar[frozenset[Need]] = frozenset({"gradients"})
-    """The quantities that ``loss`` reads."""
+    needs: ClassVar[frozenset[Need]] = frozenset()
+    """The quantities that ``loss`` reads, on both sides unless the next two say otherwise."""
+    needs_real: ClassVar[frozenset[Need] | None] = None
+    """Those that it reads of the real side; None: ``needs``. A term on the synthetic images alone says ``frozenset()``:
+    no real image is then gathered or sent through the network for it, and the real side holds what others read."""
+    needs_synthetic: ClassVar[frozenset[Need] | None] = None
+    """Those that it reads of the synthetic side; None: ``needs``."""
     scope: Scope = "class"
     """What one call of ``loss`` sees."""
     least_images: ClassVar[int] = 1
@@ -122,8 +88,20 @@ class MatchingLoss(Callback, ABC):
     def check_network(self, network: nn.Module) -> None:
         """Refuse a network that has nothing to match, before the run; takes any by default."""
 
-    def check_companions(self, losses: Sequence[MatchingLoss]) -> None:
+    def check_companions(self, losses: Sequence[Loss]) -> None:
         """Refuse to stand among ``losses``, before the run; takes any company by default."""
+
+
+class MatchingLoss(Loss):
+    """A loss between what the inner network says about real and about synthetic images.
+
+    Args:
+        weight: As in :class:`Loss`.
+        name: As in :class:`Loss`.
+    """
+
+    needs: ClassVar[frozenset[Need]] = frozenset({"gradients"})
+    """As in :class:`Loss`."""
 
     @abstractmethod
     def loss(self, real: Quantities, synthetic: Quantities) -> Tensor:
@@ -134,6 +112,21 @@ class MatchingLoss(Callback, ABC):
         """
 
 
-def weights_at(losses: Sequence[MatchingLoss], progress: Progress, only: str | None = None) -> tuple[float, ...]:
+def real_needs(losses: Sequence[Loss]) -> frozenset[Need]:
+    """Return every quantity that some loss reads of the real side."""
+    return frozenset().union(*(loss.needs if loss.needs_real is None else loss.needs_real for loss in losses))
+
+
+def synthetic_needs(losses: Sequence[Loss]) -> frozenset[Need]:
+    """Return every quantity that some loss reads of the synthetic side."""
+    return frozenset().union(*(loss.needs if loss.needs_synthetic is None else loss.needs_synthetic for loss in losses))
+
+
+def needs_of(losses: Sequence[Loss]) -> frozenset[Need]:
+    """Return every quantity that some loss reads, of whichever side."""
+    return real_needs(losses) | synthetic_needs(losses)
+
+
+def weights_at(losses: Sequence[Loss], progress: Progress, only: str | None = None) -> tuple[float, ...]:
     """Return the factor on each loss at this point of the run; with ``only``, 0 for all but the loss of that tag."""
     return tuple(loss.weight_at(progress) if only in (None, loss.tag) else 0.0 for loss in losses)

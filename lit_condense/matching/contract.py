@@ -3,39 +3,67 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, get_args
 
 from torch import Tensor
 
-from lit_condense.data.store import RealImages
-from lit_condense.errors import SettingsError, described
-from lit_condense.matching.base import MatchingLoss, Need, Progress, Scope
+from lit_condense.data.real_images import RealImages
+from lit_condense.errors import SettingsError, check_same_kind, described
+from lit_condense.matching.base import Loss, MatchingLoss, Progress, Scope, needs_of, real_needs, synthetic_needs
+from lit_condense.matching.quantity import GRADIENTS, Quantity, Value, known_quantities
+from lit_condense.matching.whole import WholeSetLoss, WithGradient
 from lit_condense.networks import NetworkFactory, build_network
 from lit_condense.rng import RandomKey
 
 START = Progress(0, 0, 0)
 
 
-def declared(loss: MatchingLoss) -> None:
+def declared(loss: Loss) -> None:
     """Refuse a loss that reads or sees what there is not, or whose weight is no number."""
-    known, name = sorted(get_args(Need)), type(loss).__name__
-    needs: object = loss.needs
-    if not isinstance(needs, frozenset | set) or not needs <= set(known):
-        raise SettingsError(f"Expected {name}.needs to be a frozenset of some of {known}, got {needs!r}.")
+    name = type(loss).__name__
+    _check_needs(f"{name}.needs", loss.needs)
+    for side in ("needs_real", "needs_synthetic"):
+        if getattr(loss, side) is not None:
+            _check_needs(f"{name}.{side}", getattr(loss, side))
     if loss.scope not in get_args(Scope):
         raise SettingsError(f"Expected {name}.scope to be one of {sorted(get_args(Scope))}, got {loss.scope!r}.")
-    if loss.scope == "mean" and needs != {"gradients"}:
+    if isinstance(loss, WholeSetLoss) != (loss.scope == "whole") or not isinstance(loss, MatchingLoss | WholeSetLoss):
         raise SettingsError(
-            f"Expected {name}, of scope 'mean', to need gradients only, got {sorted(needs)}. Choose scope 'class' or "
-            "'set' for the others."
+            f"Expected {name}, of scope {loss.scope!r}, to derive from WholeSetLoss where its scope is 'whole' and "
+            "from MatchingLoss otherwise. Change one of the two."
+        )
+    if loss.scope == "mean" and (real_needs([loss]), synthetic_needs([loss])) != (GRADIENTS, GRADIENTS):
+        raise SettingsError(
+            f"Expected {name}, of scope 'mean', to need gradients only, got {sorted(needs_of([loss]))}. Choose scope "
+            "'class' or 'set' for the others."
         )
     weight: object = loss.weight_at(START)
     if not isinstance(weight, int | float) or not math.isfinite(weight):
         raise SettingsError(f"Expected {name}.weight_at to return a finite number, got {described(weight)}.")
 
 
-def loss_value(loss: MatchingLoss, value: Any, like: Tensor) -> Tensor:
+def _check_needs(owner: str, needs: object) -> None:
+    known = known_quantities()
+    if not isinstance(needs, frozenset | set) or not needs <= set(known):
+        raise SettingsError(
+            f"Expected {owner} to be a frozenset of some of {known}, got {needs!r}. Others are made known by "
+            "lit_condense.matching.register."
+        )
+
+
+def formed(quantity: Quantity, value: Any) -> Value:
+    """Return what a quantity of one's own was formed to, if it is a tensor or tensors by name."""
+    tensors = list(value.values()) if isinstance(value, dict) else [value]
+    if not tensors or any(not isinstance(t, Tensor) or not t.is_floating_point() for t in tensors):
+        got = described(next((t for t in tensors if not isinstance(t, Tensor) or not t.is_floating_point()), value))
+        raise SettingsError(
+            f"Expected {type(quantity).__name__}.form to return a floating-point tensor or a dict of them, got {got}."
+        )
+    return value  # type: ignore[no-any-return]
+
+
+def loss_value(loss: Loss, value: Any, like: Tensor) -> Tensor:
     """Return what a loss gave for quantities that are differentiated in, if it is one number with a graph.
 
     Args:
@@ -57,7 +85,40 @@ def loss_value(loss: MatchingLoss, value: Any, like: Tensor) -> Tensor:
     return value
 
 
-def check_losses(losses: Sequence[MatchingLoss], synthetic_images: int, real_images: int) -> None:
+def whole_value(loss: Loss, value: Any, leaves: Mapping[str, Tensor]) -> Tensor:
+    """Return what a loss of scope ``whole`` gave, if it is one number with a graph."""
+    owner, like = f"{type(loss).__name__}.loss", leaves["images"]
+    if not isinstance(value, Tensor) or value.ndim > 0 or not value.is_floating_point() or value.device != like.device:
+        raise SettingsError(
+            f"Expected {owner} to return a WithGradient, or one floating-point number, a tensor of shape () on "
+            f"{like.device}, got {described(value)}."
+        )
+    if not value.requires_grad:
+        raise SettingsError(
+            f"Expected {owner} to return a number with a graph to the leaves, got one without. Leave out detach() and "
+            "no_grad, build on whole.leaves, or return a WithGradient."
+        )
+    return value
+
+
+def own_gradient(loss: Loss, found: WithGradient, leaves: Mapping[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
+    """Return value and gradients that a method defines itself, if they are of leaves that there are."""
+    owner = f"{type(loss).__name__}.loss"
+    if not isinstance(found.value, Tensor) or found.value.ndim > 0:
+        raise SettingsError(f"Expected {owner} to say its value as a tensor of shape (), got {described(found.value)}.")
+    unknown = sorted(set(found.gradients) - set(leaves))
+    if unknown:
+        raise SettingsError(
+            f"Expected {owner} to give gradients of {', '.join(leaves)}, which is learned, got one of "
+            f"{', '.join(unknown)} too. Leave it out, or learn it (model.learnables)."
+        )
+    for name, gradient in found.gradients.items():
+        like = leaves[name].detach()
+        check_same_kind(f"{owner}, gradient of {name},", gradient, tuple(like.shape), like)
+    return found.value, {name: gradient.detach() for name, gradient in found.gradients.items()}
+
+
+def check_losses(losses: Sequence[Loss], synthetic_images: int, real_images: int) -> None:
     """Refuse a run that matches nothing, two losses with one name, or a loss that needs more images of each class."""
     if not losses:
         raise SettingsError(
@@ -85,7 +146,7 @@ def check_losses(losses: Sequence[MatchingLoss], synthetic_images: int, real_ima
             )
 
 
-def check_network(losses: Sequence[MatchingLoss], factory: NetworkFactory, real: RealImages, key: RandomKey) -> None:
+def check_network(losses: Sequence[Loss], factory: NetworkFactory, real: RealImages, key: RandomKey) -> None:
     """Refuse a network that does not fit the images, or in which a loss finds nothing to match."""
     channels, height, width = real.image_shape
     built = build_network(factory, channels, (height, width), real.num_classes, key)

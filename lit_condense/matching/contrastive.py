@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from lit_condense.errors import SettingsError
-from lit_condense.matching.base import MatchingLoss, Progress
+from lit_condense.matching.base import Loss, Progress
 from lit_condense.matching.gradient import ClassMeanGradientMatching, DistanceName, GradientMatching, Layers
 
 WARM_UP_NETWORKS = 250
@@ -60,7 +60,7 @@ class ContrastiveGradientMatching(ClassMeanGradientMatching):
         """Return True unless it is switched off for the whole run."""
         return self.weight > 0
 
-    def check_companions(self, losses: Sequence[MatchingLoss]) -> None:
+    def check_companions(self, losses: Sequence[Loss]) -> None:
         """Refuse a warm-up in which nothing is matched."""
         if self.warm_up_networks > 0 and self.warm_up_matches > 0:
             _check_companion(self, [loss for loss in losses if isinstance(loss, WarmUpGradientMatching)])
@@ -95,7 +95,7 @@ class WarmUpGradientMatching(GradientMatching):
         """Return 0 after the warm-up."""
         return 0.0 if contrastive(progress, self.warm_up_networks, self.warm_up_matches) else self.weight
 
-    def check_companions(self, losses: Sequence[MatchingLoss]) -> None:
+    def check_companions(self, losses: Sequence[Loss]) -> None:
         """Refuse a run in which nothing is matched after the warm-up."""
         _check_companion(self, [loss for loss in losses if isinstance(loss, ContrastiveGradientMatching)])
 

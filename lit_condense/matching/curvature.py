@@ -9,7 +9,8 @@ from torch import Tensor
 
 from lit_condense.errors import check_choice
 from lit_condense.functional.curvature import last_layer_gradient_variance
-from lit_condense.matching.base import MatchingLoss, Quantities
+from lit_condense.matching.base import MatchingLoss
+from lit_condense.matching.quantities import Quantities
 
 Norm = Literal["l1", "squared_l2"]
 

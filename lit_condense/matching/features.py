@@ -8,7 +8,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from lit_condense.errors import check_choice
-from lit_condense.matching.base import MatchingLoss, Quantities
+from lit_condense.matching.base import MatchingLoss
+from lit_condense.matching.quantities import Quantities
 
 FeatureDistance = Literal["squared_l2", "l1"]
 

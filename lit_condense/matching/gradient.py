@@ -14,7 +14,8 @@ from torch import Tensor, nn
 
 from lit_condense.errors import SettingsError, check_choice
 from lit_condense.functional import distances
-from lit_condense.matching.base import MatchingLoss, Quantities
+from lit_condense.matching.base import MatchingLoss
+from lit_condense.matching.quantities import Quantities
 
 DistanceName = Literal[
     "row_cosine", "row_cosine_clamped", "row_cosine_norm", "squared_l2", "l1", "l1_mean", "global_cosine"

@@ -8,7 +8,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from lit_condense.data.store import RealImages
+from lit_condense.data.real_images import RealImages
 from lit_condense.functional.kmeans import Seeding, kmeans_of_classes, nearest_distinct
 from lit_condense.networks.adapter import FeaturesAndLogits
 from lit_condense.networks.base import CondensableNetwork

@@ -7,8 +7,9 @@ from typing import Any, ClassVar
 
 from torch import Tensor
 
-from lit_condense.data.store import RealImages
-from lit_condense.matching.base import Need, Progress
+from lit_condense.data.real_images import RealImages
+from lit_condense.matching.base import Progress
+from lit_condense.matching.quantity import Need
 from lit_condense.networks.features import Features
 from lit_condense.rng import RandomKey
 from lit_condense.sharding import Share

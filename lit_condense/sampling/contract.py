@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lit_condense.data.store import RealImages
+from lit_condense.data.real_images import RealImages
 from lit_condense.errors import SettingsError, described, is_count
 from lit_condense.rng import RandomKey
 from lit_condense.sampling.base import Sampling

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from lit_condense.data.store import RealImages
+from lit_condense.data.real_images import RealImages
 from lit_condense.data.walk import Batches, walked
 from lit_condense.errors import SettingsError, check_choice
 from lit_condense.matching.base import Progress

@@ -7,10 +7,11 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from lit_condense.data.store import RealImages
+from lit_condense.data.real_images import RealImages
 from lit_condense.errors import SettingsError, check_choice
 from lit_condense.functional.kmeans import Seeding
-from lit_condense.matching.base import Need, Progress
+from lit_condense.matching.base import Progress
+from lit_condense.matching.quantity import Need
 from lit_condense.networks.features import Features, PixelRange, representatives
 from lit_condense.rng import RandomKey
 from lit_condense.sampling.base import Sampling

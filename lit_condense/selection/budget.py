@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from lit_condense.data.real_images import RealImages
 from lit_condense.data.sizes import counts_of, images_per_class
-from lit_condense.data.store import RealImages
 from lit_condense.errors import SettingsError
 
 

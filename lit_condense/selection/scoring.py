@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lit_condense.data.batching import batch_count, batches
-from lit_condense.data.store import RealImages
+from lit_condense.data.real_images import RealImages
 from lit_condense.errors import CheckpointError, NonFiniteError, SettingsError
 from lit_condense.networks import (
     CondensableNetwork,

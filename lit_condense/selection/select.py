@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from lit_condense.data.store import RealImages
+from lit_condense.data.real_images import RealImages
 from lit_condense.errors import SettingsError
 from lit_condense.networks import CondensableNetwork, NetworkFactory
 from lit_condense.rng import RandomKey

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from lit_condense.data.store import RealImages
+from lit_condense.data.real_images import RealImages
 from lit_condense.networks import NetworkFactory
 from lit_condense.networks.factory import single_precision
 from lit_condense.rng import RandomKey

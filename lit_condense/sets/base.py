@@ -41,8 +41,6 @@ class SmallTrainingSet(LightningModule):
     """Version of what the set adds to a checkpoint."""
     checkpoint_holds: ClassVar[str]
     """Name in the ``state_dict`` by which a checkpoint of such a set is known."""
-    held: ClassVar[tuple[str, ...]]
-    """Names in the ``state_dict`` of what the set consists of; they take the size of what is loaded."""
 
     def __init__(self, network: NetworkFactory, evaluation: Evaluation | None, seed: int | None) -> None:
         super().__init__()
@@ -61,6 +59,10 @@ class SmallTrainingSet(LightningModule):
 
         Where the real images are delivered, which after a fit is not where Lightning has put the module.
         """
+
+    @abstractmethod
+    def held(self) -> dict[str, Tensor]:
+        """Return what the set consists of, by its name among the module's tensors: it takes the size that is loaded."""
 
     def start_set(self) -> SmallSet | None:
         """Return the set before its first update, as :meth:`training_set` does; None where it had no such time."""
@@ -95,6 +97,10 @@ class SmallTrainingSet(LightningModule):
 
     def weights_of_images(self) -> Tensor | None:
         """Return how much each image stands for, ``(n,)`` on the CPU, where that was found out."""
+        return None
+
+    def step_size(self) -> float | None:
+        """Return the step size to train with, where the set has one."""
         return None
 
     def particulars(self) -> Plain:
@@ -175,8 +181,8 @@ class SmallTrainingSet(LightningModule):
         Its type too, as far as a trainer allows it: Lightning makes a run 64-true only after it has loaded.
         """
         any_type = self._trainer is None or self.trainer.precision == "64-true"
-        for name in self.held:
-            own, saved = getattr(self, name), state_dict.get(prefix + name)
+        for name, own in self.held().items():
+            saved = state_dict.get(prefix + name)
             if isinstance(saved, Tensor):
                 dtype = saved.dtype if any_type else own.dtype
                 if (own.shape, own.dtype) != (saved.shape, dtype):

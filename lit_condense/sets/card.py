@@ -39,4 +39,12 @@ def condensed_from(module: SmallTrainingSet, record: dict[str, Any]) -> Condense
         "device": module.data.real.device.type,
         **record,
     }
-    return CondensedSet(images, current.labels.cpu(), card, weights=module.weights_of_images(), stored=module.stored())
+    return CondensedSet(
+        images,
+        current.labels.cpu(),
+        card,
+        soft_labels=None if current.soft_labels is None else current.soft_labels.cpu(),
+        weights=module.weights_of_images(),
+        inner_lr=module.step_size(),
+        stored=module.stored(),
+    )

@@ -47,7 +47,6 @@ class SelectedSet(EvaluatedSet):
     words = ("selected", "selecting", "selected")
     checkpoint_format = 2
     checkpoint_holds = "indices"
-    held = ("indices", "weights")
 
     indices: Tensor
     """``(k,)`` int64, into the training split, class-major; empty before the selection."""
@@ -98,6 +97,10 @@ class SelectedSet(EvaluatedSet):
     def intervals(cls, max_steps: int) -> Intervals:
         """Return how often a run saves and evaluates by default: before the selection there is little to evaluate."""
         return Intervals(500, 1000)
+
+    def held(self) -> dict[str, Tensor]:
+        """Return what the set consists of, by name."""
+        return {"indices": self.indices, "weights": self.weights}
 
     @property
     def training_steps(self) -> int:
@@ -295,7 +298,7 @@ class SelectedSet(EvaluatedSet):
             state["trained"] = {i: [one.weights, one.forgetting] for i, one in self._trained.items()}
             state["history"] = None if self._history is None else [self._history.forgotten, self._history.right]
         else:
-            kept = (*self.held, "_extra_state")
+            kept = (*self.held(), "_extra_state")
             checkpoint["state_dict"] = {name: checkpoint["state_dict"][name] for name in kept}
             checkpoint["optimizer_states"] = []
         checkpoint["lit_condense"] = state

@@ -1,8 +1,9 @@
-"""The synthetic set: a LightningModule with the images as its one parameter and the bilevel loop as training step."""
+"""The synthetic set: a LightningModule whose parameters are what it learns, with the bilevel loop as training step."""
 
 from __future__ import annotations
 
-from collections import Counter
+from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any, cast
 
@@ -15,16 +16,16 @@ from torch import Tensor, nn
 from lit_condense.augmentation import Augmentation, NoAugmentation
 from lit_condense.data.sizes import check_fits, counts_of, images_per_class
 from lit_condense.engine import Engine, RunningEngine
-from lit_condense.engine.engine import needs_of
 from lit_condense.errors import check_choice
 from lit_condense.evaluation import Evaluation, SmallSet
 from lit_condense.init import Initialization, Noise
 from lit_condense.init.base import check_start
 from lit_condense.inner import InnerContext, InnerLoop, InnerNetwork, TrainOnSynthetic
-from lit_condense.inner.contract import trained_in_place, updates
-from lit_condense.matching import MatchingLoss, Progress
-from lit_condense.matching.base import Need
+from lit_condense.inner.contract import slots_of, updates
+from lit_condense.matching import Loss, Progress
+from lit_condense.matching.base import needs_of
 from lit_condense.matching.contract import check_losses, check_network
+from lit_condense.matching.quantity import Need, read_features
 from lit_condense.networks import ConvNet, NetworkFactory, network_name
 from lit_condense.optim import steps_images
 from lit_condense.parametrization import Parametrization, Pixels
@@ -39,9 +40,13 @@ from lit_condense.sampling.contract import of_classes, size
 from lit_condense.sets import meaning
 from lit_condense.sets.evaluated_set import EvaluatedSet
 from lit_condense.settings import Plain, settings_of
-from lit_condense.synthetic import Gatherer, ImageStep, NonFinite, UpdateResult, match
+from lit_condense.synthetic import Gatherer, ImageStep, NonFinite, UpdateResult
+from lit_condense.synthetic.data import IMAGES, Learnables, SyntheticData, keep_names
 from lit_condense.synthetic.grad_share import GradShares
 from lit_condense.synthetic.image_step import check_set
+from lit_condense.synthetic.inner_training import InnerTraining, with_births
+from lit_condense.synthetic.log import losses_to_log, rates_to_log, seconds_to_log
+from lit_condense.synthetic.matcher import Matcher
 from lit_condense.trial import first_update
 
 CHECKPOINT_FORMAT = 2
@@ -73,17 +78,12 @@ class SyntheticSet(EvaluatedSet):
             ``skip`` the update on all ranks, count it (``skipped_updates`` in the log and the card) and go on.
         grad_share_every: Image updates between two looks at how much of the image gradient each matching loss makes
             (``set/grad_share/<loss>``), where several are on; null: never. A look costs one more matching a loss.
+        learnables: What is learned beside the images: soft labels, a step size; by default nothing.
     """
 
     words = ("condensed", "condensing", "synthetic")
     checkpoint_format = CHECKPOINT_FORMAT
     checkpoint_holds = "images"
-    held = ("images", "labels")
-
-    images: nn.Parameter
-    """``(sum(ipc), C, H, W)``, class-major, in the parametrization's space."""
-    labels: Tensor
-    """``(sum(ipc),)``, int64."""
 
     def __init__(
         self,
@@ -101,6 +101,7 @@ class SyntheticSet(EvaluatedSet):
         seed: int | None = None,
         non_finite: NonFinite = "stop",
         grad_share_every: int | None = 50,
+        learnables: Learnables | None = None,
     ) -> None:
         super().__init__(network, evaluation, seed)
         self.automatic_optimization = False
@@ -116,21 +117,31 @@ class SyntheticSet(EvaluatedSet):
         self.non_finite = non_finite
         self.grad_share_every = grad_share_every
         self._shares = GradShares(grad_share_every)
-        # Empty until setup knows the data, or a checkpoint brings the images.
-        self.images = nn.Parameter(torch.empty(0))
-        self.register_buffer("labels", torch.empty(0, dtype=torch.int64))
+        self.learnables = learnables
+        self.synthetic_data = SyntheticData(learnables)
+        keep_names(self, "synthetic_data")
         self._start: Tensor | None = None  # on the CPU
         self._resumed: dict[str, Any] | None = None
         self._step: ImageStep | None = None
         self._running: RunningEngine | None = None
         self._compiling = 0.0
 
+    @property
+    def images(self) -> nn.Parameter:
+        """``(sum(ipc), C, H, W)``, class-major, in the parametrization's space; empty before a run."""
+        return self.synthetic_data.images
+
+    @property
+    def labels(self) -> Tensor:
+        """The class of each stored image, ``(sum(ipc),)``, int64."""
+        return self.synthetic_data.labels
+
     # ---------------------------------------------------------------- life cycle
 
     @property
-    def matching_losses(self) -> list[MatchingLoss]:
-        """The trainer's matching losses."""
-        return [c for c in self.trainer.callbacks if isinstance(c, MatchingLoss)]  # type: ignore[attr-defined]
+    def matching_losses(self) -> list[Loss]:
+        """The trainer's matching losses, those on the whole set among them."""
+        return [c for c in self.trainer.callbacks if isinstance(c, Loss)]  # type: ignore[attr-defined]
 
     def setup(self, stage: str) -> None:
         """Check the settings against the data and make the first images, unless a checkpoint brought them."""
@@ -142,9 +153,9 @@ class SyntheticSet(EvaluatedSet):
         if self.images.numel() == 0:
             self.data.to(self.trainer.strategy.root_device)  # a start may train networks
             counts = counts_of(self.ipc, real)
-            self._hold(torch.repeat_interleave(torch.arange(len(counts)), torch.tensor(counts)))
-            self._start = self._made_start(counts)
-            self.images = nn.Parameter(self._start.clone())
+            labels = torch.repeat_interleave(torch.arange(len(counts)), torch.tensor(counts))
+            self._start, self._counts = self._made_start(counts), list(counts)
+            self.synthetic_data.begin(self._start, labels, real.num_classes)
         elif stage == "fit" and self.evaluation.start and self._start is None:  # loaded before there was a trainer
             self.data.to(self.trainer.strategy.root_device)
             self._start = self._made_start(self.counts)
@@ -166,6 +177,7 @@ class SyntheticSet(EvaluatedSet):
         synthetic_images = min(map(self.parametrization.matched_count, self.counts))
         check_losses(losses, synthetic_images, real_images)
         check_length(self.trainer, updates(self.inner, self.updates_per_network))
+        slots_of(self.inner, 0, self.updates_per_network)
         check_network(losses, self.network, real, self.key.fold("network", 0))
 
     def _made_start(self, counts: list[int]) -> Tensor:
@@ -175,8 +187,8 @@ class SyntheticSet(EvaluatedSet):
         return check_start(self.init, start, (sum(counts), *real.image_shape))
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
-        """Return the one optimizer, over the images: the trainer's global step counts image updates."""
-        return self.optimizer([self.images])
+        """Return the one optimizer, over all that is learned: the trainer's global step counts image updates."""
+        return self.optimizer(self.synthetic_data.groups())
 
     def on_fit_start(self) -> None:
         """Make the inner network and bind the engine to it."""
@@ -186,11 +198,10 @@ class SyntheticSet(EvaluatedSet):
         self._try_first_update(needs)
         self.try_evaluations(torch.bincount(self._decoded()[1], minlength=real.num_classes).tolist())
         self.inner_network = self._new_inner_network(needs)
-        sizes = [self.sampling.size(real, c) for c in range(real.num_classes)]
-        usual = sizes.index(Counter(sizes).most_common(1)[0][0])
-        batch = real.at(self.sampling.select(real, usual, self.key.fold("shape"))).to(self.images.dtype)
-        shown = Counter(map(self.parametrization.matched_count, self.counts)).most_common(1)[0][0]
-        self._running = self.engine.start(self.inner_network.network, batch, needs, shown)
+        self._training = self._new_training()
+        batch, matched = self._gatherer(0).usual()
+        self._running = self.engine.start(self.inner_network.network, batch, needs, matched)
+        self._matcher = self._new_matcher()
         self._step = self._new_step(self.skipped)
         if self._resumed is not None:
             self._go_on(self._resumed)
@@ -201,12 +212,26 @@ class SyntheticSet(EvaluatedSet):
         )
 
     def _new_inner_network(self, needs: frozenset[Need]) -> InnerNetwork:
-        needs_features = not needs <= {"gradients"}
-        return InnerNetwork(self.network, self.data.real, self.key, self.inner.optimizer, self.images, needs_features)
+        made_for = (self.data.real, self.key, self.inner.optimizer, self.images, read_features(needs))
+        return InnerNetwork(self.network, *made_for)
+
+    def _new_training(self) -> InnerTraining:
+        return InnerTraining(
+            self.inner,
+            self.inner_network,
+            key=self.key,
+            share=self.share,
+            updates_per_network=self.updates_per_network,
+            context=self._context,
+        )
+
+    def _new_matcher(self) -> Matcher:
+        losses, statistics = self.matching_losses, self.inner.batch_norm
+        return Matcher(self.running, self._training, losses=losses, gatherer=self._gatherer, batch_norm=statistics)
 
     def _new_step(self, skipped: int) -> ImageStep:
         return ImageStep(
-            images=self.images,
+            leaves=self.synthetic_data.leaves(),
             optimizer=cast(LightningOptimizer, self.optimizers()),
             backward=self.manual_backward,
             share=self.share,
@@ -243,7 +268,7 @@ class SyntheticSet(EvaluatedSet):
         return self._running
 
     def _go_on(self, state: dict[str, Any]) -> None:
-        self.inner_network.load_state_dict(state["inner"])
+        self._training.load_state_dict(with_births(state["inner"], self.updates_per_network))
         self.sampling.load_state_dict(state["sampling"])
         self._step = self._new_step(state.get("skipped", 0))
         warn_of_other_route(state["route"], self.running.route)
@@ -258,7 +283,8 @@ class SyntheticSet(EvaluatedSet):
 
     def training_set(self) -> SmallSet:
         """Return what networks are trained on: decoded, normalised float32 images and their labels, detached."""
-        return self._small()
+        small, soft = self._small(), self._soft_labels()
+        return small if soft is None else replace(small, soft_labels=soft.float().to(small.labels.device))
 
     def start_set(self) -> SmallSet | None:
         """Return the set before its first update, also where a checkpoint brought the images."""
@@ -294,63 +320,49 @@ class SyntheticSet(EvaluatedSet):
         stored = self.images.detach() if stored is None else stored
         return storage.decode(stored, self.data.real.normalization), storage.decode_labels(self.labels)
 
+    def _soft_labels(self) -> Tensor | None:
+        """Return the soft label of each decoded image, where labels are learned."""
+        return self.synthetic_data.soft_labels_of(self.parametrization.for_training.decode_labels)
+
+    def step_size(self) -> float | None:
+        """Return the step size, where the set has one."""
+        return self.synthetic_data.step_size()
+
     # ---------------------------------------------------------------- one image update
 
     def training_step(self, batch: int, batch_idx: int) -> None:
         """Do image update ``batch``: match, step the images, train the inner network."""
         update = int(batch)
-        network_index, match_index = divmod(update, self.updates_per_network)
-        progress = Progress(update, network_index, match_index)
         watch = Stopwatch("sampling", "match", "inner")
         # Foreign layers may draw from the global generators (dropout): give them this update's own.
         with self.running.precision(), self.key.fold("update", update).isolated():
-            if match_index == 0:
+            if self._training.comes_in(update):
                 with watch.part("inner"):
-                    self._renew(network_index)
+                    if self.parametrization.clamp == "every_network":
+                        self.project()
+                    self._training.bring_in(update)
+            networks = self._training.progress(update)
             with watch.part("sampling"):
-                self._refresh(progress)
+                self._refresh(networks[0])
             with watch.part("match"):
-                matched = self._match(progress)
-                self._log_shares(progress, matched.gradient)
+                matched = self._matcher(networks)
+                self._log_shares(networks, matched.gradients["images"])
                 grad_norm = self._image_step.take(
-                    matched.gradient, matched.losses, update, partial(self._gradient_of, progress)
+                    matched.gradients, matched.losses, update, lambda tag: self._matcher.alone(networks, tag).gradients
                 )
                 self._updates += 1
-            if match_index + 1 < self.updates_per_network:
+            if self._training.goes_on(update):
                 with watch.part("inner"):
-                    self._advance(progress)
-        self._log_update(progress, matched.losses, grad_norm, watch)
-
-    def _renew(self, network_index: int) -> None:
-        if self.parametrization.clamp == "every_network":
-            self.project()
-        self.inner_network.renew(network_index)
-        if self.inner.trains_new:
-            network, key = self.inner_network.network, self.key.fold("inner", network_index, "begin")
-            done: object = self.inner.begin(self.inner_network, self._context(), key)  # type: ignore[func-returns-value]
-            trained_in_place(self.inner, "begin", done, network, self.inner_network.network)
-            self.share.broadcast(self.inner_network.tensors())
+                    self._training.advance(update)
+        self._log_update(networks, matched, grad_norm, watch)
 
     def _refresh(self, progress: Progress) -> None:
-        """Let the sampling look at the inner network."""
+        """Let the sampling look at the inner network, the first of them where an update has several."""
+        self._training.use(progress)
         key = self.key.fold("sampling", progress.update)
         self.sampling.refresh(self.data.real, self.running.features, progress, key, self.share)
         if progress.update == 0:
             of_classes(self.sampling, self.data.real, self.key.fold("real", 0))
-
-    def _match(self, progress: Progress, only: str | None = None, share_of: str | None = None) -> UpdateResult:
-        """Return this rank's part of the image gradient, and the losses summed over the rank's classes.
-
-        Args:
-            progress: Where the run stands.
-            only: Leave out all losses but that of this tag.
-            share_of: Compute all as ever, but return the gradient of the loss of this tag.
-        """
-        losses = [loss for loss in self.matching_losses if loss.weight_at(progress) != 0 or loss.watched_at(progress)]
-        losses = [loss for loss in losses if only in (None, loss.tag)]
-        gatherer = self._gatherer(progress.update)
-        with self.inner_network.frozen_batch_norm(self.inner.batch_norm, self.key.fold("statistics", progress.update)):
-            return match(self.running, gatherer, self.share, losses, progress, share_of)
 
     def _gatherer(self, update: int) -> Gatherer:
         return Gatherer(
@@ -363,58 +375,38 @@ class SyntheticSet(EvaluatedSet):
             augmentation=self.augmentation,
             key=self.key,
             update=update,
+            others={n: leaf.detach() for n, leaf in self.synthetic_data.leaves().items() if n != IMAGES},
+            step_size=self.synthetic_data.fixed_step_size,
         )
 
-    def _gradient_of(self, progress: Progress, tag: str) -> Tensor:
-        """Return this rank's part of the image gradient of one loss alone."""
-        with self.inner_network.kept():
-            return self._match(progress, only=tag).gradient
-
-    def _log_shares(self, progress: Progress, gradient: Tensor) -> None:
+    def _log_shares(self, networks: Sequence[Progress], gradient: Tensor) -> None:
         """Log how much of the image gradient each loss makes, in the updates that look; the run is not changed."""
-        tags = [loss.tag for loss in self.matching_losses if loss.weight_at(progress) != 0]
-        if not self._shares.due(progress.update, tags):
-            return
-
-        def gradient_of(tag: str) -> Tensor:
-            with self.inner_network.kept(), self.key.fold("share", progress.update).isolated():
-                return self._match(progress, share_of=tag).gradient
-
-        shares = self._shares.look(gradient, tags, gradient_of, self.share.sum)
-        self.log_dict({f"set/grad_share/{tag}": share for tag, share in shares.items()})
+        tags = [loss.tag for loss in self.matching_losses if any(loss.weight_at(one) != 0 for one in networks)]
+        if self._shares.due(networks[0].update, tags):
+            matcher = self._matcher
+            shares = self._shares.look(
+                gradient, tags, lambda tag: matcher.of_one(networks, tag).gradients["images"], self.share.sum
+            )
+            self.log_dict({f"set/grad_share/{tag}": share for tag, share in shares.items()})
 
     def project(self) -> None:
         """Clamp the images as the parametrization does."""
         self.parametrization.project_(self.images.data, self.data.real.normalization)
 
-    def _advance(self, progress: Progress) -> None:
-        """Train the inner network until the next update; rank 0's weights count."""
-        key = self.key.fold("inner", progress.network_index, progress.match_index)
-        network = self.inner_network.network
-        done: object = self.inner.advance(self.inner_network, self._context(), progress, key)
-        trained_in_place(self.inner, "advance", done, network, self.inner_network.network)
-        self.share.broadcast(self.inner_network.tensors())
-
     def _context(self) -> InnerContext:
         loss = self.running.first_order
-        return InnerContext(*self._decoded(), self.counts, self.augmentation, self.data.real, loss)
+        images, labels = self._decoded()
+        return InnerContext(images, labels, self.counts, self.augmentation, self.data.real, loss, self._soft_labels())
 
-    def _log_update(self, progress: Progress, losses: dict[str, Tensor], grad_norm: Tensor, watch: Stopwatch) -> None:
-        # Tensors, not numbers: Lightning reads them when it writes a line, and an update waits for no logger.
-        weights = {loss.tag: loss.weight_at(progress) for loss in self.matching_losses}
-        total = sum((weights[tag] * value for tag, value in losses.items()), torch.zeros_like(grad_norm))
-        self.log("loss/total", total, prog_bar=True)
-        # Lightning repeats the last value of what is not logged any more: a loss that is off now says NaN, not that.
-        self.log_dict({f"loss/{tag}": losses.get(tag, torch.tensor(torch.nan)) for tag in weights})
-        rates = {
-            "images": cast(Any, self.optimizers()).param_groups,
-            "inner": self.inner_network.optimizer.param_groups,
-        }
-        self.log_dict({f"lr/{name}": torch.tensor(groups[0]["lr"]) for name, groups in rates.items()})
+    def _log_update(
+        self, networks: Sequence[Progress], matched: UpdateResult, grad_norm: Tensor, watch: Stopwatch
+    ) -> None:
         compiling = self.running.clock.taken()
         self._compiling += compiling
-        seconds = {f"time/{part}": spent for part, spent in {**watch.seconds, "compile": compiling}.items()}
-        self.log_dict({tag: torch.tensor(spent) for tag, spent in seconds.items()})
+        optimizers = {"images": cast(Any, self.optimizers()), "inner": self.inner_network.optimizer}
+        values = losses_to_log(matched, self._matcher.weights(networks[0]), self.share, grad_norm)
+        self.log("loss/total", values.pop("loss/total"), prog_bar=True)
+        self.log_dict({**values, **rates_to_log(optimizers), **seconds_to_log({**watch.seconds, "compile": compiling})})
         self.log("set/grad_norm", grad_norm)
         if self.non_finite == "skip":
             self.log("skipped_updates", torch.tensor(float(self.skipped)))
@@ -426,6 +418,8 @@ class SyntheticSet(EvaluatedSet):
         settings = super().settings()
         del settings["model"]["non_finite"]  # a run that stopped may go on with the other choice
         del settings["model"]["grad_share_every"]  # looking changes nothing
+        if self.learnables is None:  # as sets were before there were any
+            del settings["model"]["learnables"]
         return {**settings, "matching": {loss.tag: settings_of(loss) for loss in self.matching_losses}}
 
     def meaning(self) -> Plain:
@@ -441,14 +435,14 @@ class SyntheticSet(EvaluatedSet):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Add the settings and the inner network, so that a run can go on in the middle of a network's life."""
-        check_set(self.images, self.trainer.global_step)
+        check_set(self.synthetic_data.leaves(), self.trainer.global_step)
         checkpoint["lit_condense"] = {
             "format": CHECKPOINT_FORMAT,
             "settings": self.settings(),
             "meaning": self.meaning(),
             "arguments": settings_of(self),
             "route": self.running.route,
-            "inner": self.inner_network.state_dict(),
+            "inner": self._training.state_dict(),
             "sampling": self.sampling.state_dict(),
             "skipped": self.skipped,
             "start": None if self.init.keyed else self._start,
@@ -475,10 +469,11 @@ class SyntheticSet(EvaluatedSet):
         if counts not in (self.ipc, [self.ipc] * len(counts)):  # the checkpoint says how many images there are
             self.ipc = counts
 
-    def _load_from_state_dict(self, state_dict: Plain, *args: Any) -> None:
-        super()._load_from_state_dict(state_dict, *args)
-        self._hold(self.labels)
+    def held(self) -> dict[str, Tensor]:
+        """Return what the set consists of, by name."""
+        return self.synthetic_data.held()
 
-    def _hold(self, labels: Tensor) -> None:
-        self.labels = labels.clone().to(self.labels.device)
+    def _load_from_state_dict(self, state_dict: Plain, prefix: str, *args: Any) -> None:
+        labels = state_dict.get(f"{prefix}labels", self.labels)
+        super()._load_from_state_dict(state_dict, prefix, *args)
         self._counts = torch.bincount(labels).tolist()  # once: an update asks for them class by class

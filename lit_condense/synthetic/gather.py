@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
 from lit_condense.augmentation import Augmentation
 from lit_condense.augmentation.contract import applied
-from lit_condense.data.store import RealImages
+from lit_condense.data.real_images import RealImages
 from lit_condense.engine.engine import Block
 from lit_condense.parametrization import Parametrization
 from lit_condense.parametrization.contract import decoded, decoded_labels
@@ -37,6 +38,14 @@ class Gatherer:
     augmentation: Augmentation
     key: RandomKey
     update: int
+    others: Mapping[str, Tensor] = field(default_factory=dict)
+    """What the set learns beside its images, off the graph."""
+    step_size: Tensor | None = None
+    """Of the set, where it has one that is not learned."""
+
+    def leaves(self) -> dict[str, Tensor]:
+        """Return all that is learned, off the graph."""
+        return {"images": self.stored, **self.others}
 
     @property
     def num_classes(self) -> int:
@@ -57,6 +66,14 @@ class Gatherer:
         """Return where the stored images of a class stand."""
         start = sum(self.counts[:class_index])
         return slice(start, start + self.counts[class_index])
+
+    def usual(self) -> tuple[Tensor, int]:
+        """Return a real batch ``(n, C, H, W)`` of the size that most classes have, and the images that most match."""
+        sizes = [self.sampling.size(self.real, c) for c in range(self.num_classes)]
+        usual = sizes.index(Counter(sizes).most_common(1)[0][0])
+        chosen = self.sampling.select(self.real, usual, self.key.fold("shape"))
+        matched = Counter(map(self.parametrization.matched_count, self.counts)).most_common(1)[0][0]
+        return self.real.at(chosen).to(self.stored.dtype), matched
 
     def block(self, classes: Sequence[int], with_real: bool = True) -> Block:
         """Gather a block of classes that have the same sizes, with its real images or without."""

@@ -1,10 +1,10 @@
-"""One optimizer step on the images, unless a loss, the gradient or the images it makes are NaN or infinite."""
+"""One optimizer step on all that a set learns, unless a loss, a gradient or what it makes is NaN or infinite."""
 
 from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal, cast
 
 import torch
@@ -22,11 +22,11 @@ ADVICE = "The images are as they were before it. Look at the data and lower the 
 
 
 class ImageStep:
-    """Steps the images of a set and keeps them finite. Whether it stops or skips is the same on all ranks.
+    """Steps what a set learns and keeps it finite. Whether it stops or skips is the same on all ranks.
 
     Args:
-        images: The parameter.
-        optimizer: Lightning's, over the images alone.
+        leaves: The parameters by name, ``images`` among them.
+        optimizer: Lightning's, over these alone.
         backward: Lightning's ``manual_backward``.
         share: This process's place in the run.
         non_finite: See :data:`NonFinite`.
@@ -37,7 +37,7 @@ class ImageStep:
 
     def __init__(
         self,
-        images: Tensor,
+        leaves: Mapping[str, Tensor],
         optimizer: LightningOptimizer,
         backward: Callable[[Tensor], None],
         share: Share,
@@ -47,7 +47,7 @@ class ImageStep:
         skipped: int = 0,
     ) -> None:
         self.skipped = skipped
-        self._images = images
+        self._leaves = leaves
         self._optimizer = optimizer
         self._backward = backward
         self._share = share
@@ -56,15 +56,19 @@ class ImageStep:
         self._inner_tensors = inner_tensors
 
     def take(
-        self, gradient: Tensor, losses: dict[str, Tensor], update: int, gradient_of: Callable[[str], Tensor]
+        self,
+        gradients: Mapping[str, Tensor],
+        losses: dict[str, Tensor],
+        update: int,
+        gradients_of: Callable[[str], Mapping[str, Tensor]],
     ) -> Tensor:
         """Take the step, and sum the losses over the ranks in place.
 
         Args:
-            gradient: This rank's part of the image gradient.
+            gradients: This rank's part of the gradient in each leaf.
             losses: This rank's part of each loss, by tag.
             update: The image update.
-            gradient_of: Gives this rank's part of the image gradient of one loss alone.
+            gradients_of: Gives this rank's part of the gradients of one loss alone.
 
         Returns:
             The norm of the image gradient, summed over the ranks; NaN for an update that was skipped before its step.
@@ -72,7 +76,7 @@ class ImageStep:
         Raises:
             NonFiniteError: Something is not finite, and the run is to stop. The images are as they were before.
         """
-        summed = self._share.sum(torch.stack([*losses.values(), _bad_entries(gradient)]))
+        summed = self._share.sum(torch.stack([*losses.values(), _bad_entries(gradients)]))
         losses.update(zip(losses, summed, strict=False))
         self._optimizer.zero_grad()
         # One of the two points of an update at which the program waits for a GPU; the other looks at the new images.
@@ -81,24 +85,26 @@ class ImageStep:
             dict(zip(losses, values, strict=True)),
             bad_entries > 0,
             update,
-            lambda tag: bool(self._share.sum(_bad_entries(gradient_of(tag))) == 0),
+            lambda tag: bool(self._share.sum(_bad_entries(gradients_of(tag))) == 0),
         )
         if reason:
             self._refuse(reason + _diverged(self._inner_tensors()), between_updates=True)
             self._optimizer.step()  # of no gradient: the images stay, and the update counts
             return torch.full_like(summed[-1], torch.nan)
         before = self._before()
-        # A surrogate whose gradient is `gradient`: only manual_backward arms DDP's reducer, which averages over ranks.
-        self._backward((self._images * gradient).sum() * self._share.world_size)
-        grad_norm: Tensor = torch.linalg.vector_norm(cast(Tensor, self._images.grad))
+        # A surrogate with these gradients: only manual_backward arms DDP's reducer, which averages over ranks.
+        products = [(leaf * gradients[name]).sum() for name, leaf in self._leaves.items()]
+        self._backward(sum(products[1:], products[0]) * self._share.world_size)
+        grad_norm: Tensor = torch.linalg.vector_norm(cast(Tensor, self._leaves["images"].grad))
         self._optimizer.step()
         if self._project is not None:
             self._project()
-        if not bool(self._images.isfinite().all()):
+        bad = _not_finite(self._leaves)
+        if bad:
             self._put_back(*before)
             self._refuse(
-                f"Update {update} made images that are NaN or infinite; the set was put back to before it. Lower the "
-                "learning rate of the images.",
+                f"Update {update} made {bad} that are NaN or infinite; the set was put back to before it. Lower the "
+                f"learning rate of the {bad}.",
                 between_updates=False,  # the optimizer has taken its step
             )
         return grad_norm
@@ -109,33 +115,43 @@ class ImageStep:
         self.skipped += 1
         rank_zero_warn(f"{reason} The update is skipped ({self.skipped} so far).")
 
-    def _before(self) -> tuple[Tensor, dict[str, Any] | None]:
-        """Return the images and, where a run goes on after a bad step, the optimizer's state."""
+    def _before(self) -> tuple[dict[str, Tensor], dict[str, Any] | None]:
+        """Return the leaves and, where a run goes on after a bad step, the optimizer's state."""
         optimizer = self._optimizer.optimizer
         state = copy.deepcopy(optimizer.state_dict()) if self._non_finite == "skip" else None
-        return self._images.detach().clone(), state
+        return {name: leaf.detach().clone() for name, leaf in self._leaves.items()}, state
 
-    def _put_back(self, images: Tensor, state: dict[str, Any] | None) -> None:
-        self._images.detach().copy_(images)
+    def _put_back(self, leaves: Mapping[str, Tensor], state: dict[str, Any] | None) -> None:
+        for name, leaf in self._leaves.items():
+            leaf.detach().copy_(leaves[name])
         if state is not None:
             self._optimizer.optimizer.load_state_dict(state)
 
 
-def check_set(images: Tensor, updates: int) -> None:
-    """Refuse to save images that are not finite over good ones.
+def check_set(leaves: Mapping[str, Tensor], updates: int) -> None:
+    """Refuse to save what is not finite over what is.
 
     Raises:
-        NonFiniteError: Some are not.
+        NonFiniteError: Some of it is not.
     """
-    if not bool(images.isfinite().all()):
+    bad = _not_finite(leaves)
+    if bad:
         raise NonFiniteError(
-            f"Expected finite images to save after {updates} updates, some are NaN or infinite. The checkpoint was not "
+            f"Expected finite {bad} to save after {updates} updates, some are NaN or infinite. The checkpoint was not "
             "written: go on from the last one with --ckpt_path last."
         )
 
 
-def _bad_entries(gradient: Tensor) -> Tensor:
-    return (~gradient.isfinite()).sum().to(gradient.dtype)
+def _not_finite(leaves: Mapping[str, Tensor]) -> str:
+    """Return the names of the leaves that are not finite, as words; empty where all are."""
+    return " and ".join(
+        name.replace("_", " ") for name, leaf in leaves.items() if not bool(leaf.detach().isfinite().all())
+    )
+
+
+def _bad_entries(gradients: Mapping[str, Tensor]) -> Tensor:
+    counts = [(~gradient.isfinite()).sum().to(gradient.dtype) for gradient in gradients.values()]
+    return sum(counts[1:], counts[0])
 
 
 def _diverged(inner_tensors: Sequence[Tensor]) -> str:

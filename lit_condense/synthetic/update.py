@@ -2,41 +2,65 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from lit_condense.engine.engine import GRADIENTS, BlockResult, RunningEngine, needs_of
-from lit_condense.matching.base import MatchingLoss, Need, Progress, Quantities, weights_at
+from lit_condense.engine.engine import BlockResult, RunningEngine
+from lit_condense.matching.base import Loss, MatchingLoss, Progress, real_needs, weights_at
+from lit_condense.matching.quantities import Quantities
+from lit_condense.matching.quantity import GRADIENTS, Need
+from lit_condense.matching.whole import WholeSetLoss
 from lit_condense.sharding import Share
 from lit_condense.synthetic.gather import Gatherer
+from lit_condense.synthetic.whole_set import match_whole
 
 
 @dataclass(frozen=True)
 class UpdateResult:
     """A rank's part of an update."""
 
-    gradient: Tensor
-    """In all stored images; those of other ranks' classes have none."""
+    gradients: dict[str, Tensor]
+    """In each leaf of the set: in ``images`` those of other ranks' classes have none."""
     losses: dict[str, Tensor]
     """Unweighted losses by tag; their sum over ranks is the loss of the update."""
+    weighted: Tensor | None = None
+    """Their weighted sum, where several networks, with weights of their own, are in it."""
+
+
+def summed(results: Sequence[UpdateResult], weights: Sequence[Mapping[str, float]] = ()) -> UpdateResult:
+    """Return the sum of what an update gives on each of its networks.
+
+    Args:
+        results: One for each network.
+        weights: Of the losses on each network, by tag; without them no weighted sum is formed.
+    """
+    if len(results) == 1:
+        return results[0]
+    gradients = {name: sum((r.gradients[name] for r in results[1:]), g) for name, g in results[0].gradients.items()}
+    tags = dict.fromkeys(tag for result in results for tag in result.losses)
+    losses = {tag: torch.stack([r.losses[tag] for r in results if tag in r.losses]).sum() for tag in tags}
+    each = zip(results, weights, strict=False)
+    weighted = [factors[tag] * value for result, factors in each for tag, value in result.losses.items()]
+    return UpdateResult(gradients, losses, torch.stack(weighted).sum() if weighted else None)
 
 
 def match(
     engine: RunningEngine,
     gatherer: Gatherer,
     share: Share,
-    losses: Sequence[MatchingLoss],
+    losses: Sequence[Loss],
     progress: Progress,
     only: str | None = None,
 ) -> UpdateResult:
-    """Return the image gradient and the losses of this rank's classes.
+    """Return the gradients and the losses of this rank's classes.
 
     Losses of scope ``class`` are evaluated block by block. Those of scope ``mean`` take two passes: first the mean over
     all classes (and ranks) without a graph, then their constant vector goes back through each block. Those of scope
-    ``set`` are evaluated by the first rank. So the result depends neither on how classes are cut nor on the ranks.
+    ``set`` and ``whole`` are evaluated by the first rank, or by all if they share their work. So the result depends
+    neither on how classes are cut nor on the ranks.
 
     Args:
         engine: Bound to the inner network.
@@ -49,12 +73,15 @@ def match(
     zero = gatherer.stored.new_zeros(())
     totals = {loss.tag: zero.clone() for loss in losses}
     blocks = gatherer.blocks(share, engine.table.classes_per_block)
-    separable = [loss for loss in losses if loss.scope == "class"]
+    matched = [loss for loss in losses if isinstance(loss, MatchingLoss)]
+    separable = [loss for loss in matched if loss.scope == "class"]
     kept: list[Quantities] | None = None
     vectors: dict[str, Tensor] | None = None
-    means = [loss for loss in losses if loss.scope == "mean"]
+    means = [loss for loss in matched if loss.scope == "mean"]
     if means:
-        kept, real_mean, synthetic_mean = _class_means(engine, gatherer, share, blocks, needs_of(separable) | GRADIENTS)
+        kept, real_mean, synthetic_mean = _class_means(
+            engine, gatherer, share, blocks, real_needs(separable) | GRADIENTS
+        )
         weights = weights_at(means, progress, only)
         values, vectors = _mean_vectors(means, weights, real_mean, synthetic_mean, gatherer.num_classes)
         if share.rank == 0:  # every rank has the same values: they count once
@@ -63,12 +90,20 @@ def match(
     if separable or means:
         for position, classes in enumerate(blocks):
             real = None if kept is None else kept[position]
-            block = gatherer.block(classes, with_real=real is None)
+            block = gatherer.block(classes, with_real=real is None and bool(real_needs(separable)))
             _add(totals, done, classes, engine.run(block, separable, progress, real, vectors, only))
-    whole = [loss for loss in losses if loss.scope == "set"]
-    if whole and share.rank == 0:
-        _add(totals, done, range(gatherer.num_classes), engine.run(gatherer.whole(), whole, progress, only=only))
-    return UpdateResult(gatherer.scatter(done), totals)
+    joint = [loss for loss in matched if loss.scope == "set"]
+    if joint and share.rank == 0:
+        _add(totals, done, range(gatherer.num_classes), engine.run(gatherer.whole(), joint, progress, only=only))
+    gradients = {"images": gatherer.scatter(done)}
+    gradients |= {name: torch.zeros_like(leaf) for name, leaf in gatherer.others.items()}
+    whole = [loss for loss in losses if isinstance(loss, WholeSetLoss)]
+    if whole:
+        weighted = list(zip(whole, weights_at(whole, progress, only), strict=True))
+        values, found = match_whole(gatherer, engine.network, share, weighted, progress)
+        totals.update(values)
+        gradients |= {name: gradients[name] + gradient for name, gradient in found.items()}
+    return UpdateResult(gradients, totals)
 
 
 def _add(
@@ -112,7 +147,7 @@ def _over_ranks(
     mean = share.sum(flat) / num_classes
     parts = torch.split(mean, [shape.numel() for shape in shapes.values()])
     gradients = {name: part.view(1, *shapes[name]) for name, part in zip(shapes, parts, strict=True)}
-    return Quantities(gradients, classes=num_classes)
+    return Quantities({"gradients": gradients}, classes=num_classes)
 
 
 def _mean_vectors(

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lit_condense.data.batching import batch_sizes
-from lit_condense.data.store import RealImages
+from lit_condense.data.real_images import RealImages
 from lit_condense.errors import SettingsError
 from lit_condense.evaluation.baselines import Baselines
 from lit_condense.evaluation.evaluation import Evaluator

@@ -9,22 +9,26 @@ from typing import cast, get_args
 import torch
 from torch import Tensor
 
-from lit_condense.data.store import RealImages
-from lit_condense.engine.engine import GRADIENTS, Block, RunningEngine, keys_of, needs_of
+from lit_condense.data.real_images import RealImages
+from lit_condense.engine.engine import Block, RunningEngine, keys_of
 from lit_condense.engine.first_order import FirstOrderLoss
 from lit_condense.engine.forward import Forward
 from lit_condense.engine.quantities import observe
 from lit_condense.engine.routes import Route
+from lit_condense.engine.whole_set import whole_set_gradient
 from lit_condense.errors import SettingsError, first_line
 from lit_condense.functional.attention import plain_attention
 from lit_condense.inner import InnerLoop, InnerNetwork
-from lit_condense.matching import MatchingLoss, Quantities
-from lit_condense.matching.base import Need, Scope
+from lit_condense.matching import Loss, MatchingLoss, Quantities, WholeSetLoss
+from lit_condense.matching.base import Scope, needs_of, real_needs, synthetic_needs
 from lit_condense.matching.contract import START, loss_value
+from lit_condense.matching.quantity import Need, differentiate, read_features
 from lit_condense.networks import FeaturesAndLogits
 from lit_condense.networks.factory import explained
 from lit_condense.sampling.contract import of_classes
+from lit_condense.sharding import Share
 from lit_condense.synthetic.gather import Gatherer
+from lit_condense.synthetic.whole_set import whole_of
 from lit_condense.trial.evaluations import extremes, learns
 
 FEW_REAL = 16
@@ -51,7 +55,7 @@ def losses(
     gatherer: Gatherer,
     blocks: Sequence[Block],
     inner: InnerNetwork,
-    matched: Sequence[MatchingLoss],
+    matched: Sequence[Loss],
     needs: frozenset[Need],
     real_chunk: int | None,
 ) -> None:
@@ -70,7 +74,10 @@ def losses(
     """
     trial = _Trial(gatherer, inner, blocks, needs, real_chunk)
     for scope in get_args(Scope):
-        trial.of_scope(scope, [loss for loss in matched if loss.scope == scope])
+        trial.of_scope(scope, [loss for loss in matched if isinstance(loss, MatchingLoss) and loss.scope == scope])
+    for loss in matched:
+        if isinstance(loss, WholeSetLoss):
+            trial.of_whole_set(loss)
 
 
 def inner_training(inner: InnerNetwork, loop: InnerLoop, images: Tensor, labels: Tensor, real: RealImages) -> None:
@@ -117,9 +124,9 @@ class _Trial:
         needs: frozenset[Need],
         real_chunk: int | None,
     ) -> None:
-        outputs = None if needs <= GRADIENTS else FeaturesAndLogits(inner.network)  # type: ignore[arg-type]
+        outputs = FeaturesAndLogits(inner.network) if read_features(needs) else None  # type: ignore[arg-type]
         route = Route("exact", False, False, False, False, 1, real_chunk)
-        self.name = inner.name
+        self.name, self.network = inner.name, inner.network
         self.gatherer, self.blocks = gatherer, blocks
         self.engine = RunningEngine(inner.network, outputs, route, gatherer.stored[:1], 1)
 
@@ -127,21 +134,30 @@ class _Trial:
         """Try the losses of a scope on what they will be called with; a class stands in for the mean over all."""
         if not losses:
             return
-        needs = needs_of(losses)
+        real_side, synthetic_side = real_needs(losses), synthetic_needs(losses)
         for block in [self.gatherer.whole()] if scope == "set" else self.blocks:
             seen_by_network = block.to_network_input(block.stored)
             images = seen_by_network.detach().requires_grad_()
             with explained(f"{self.name} does not run on the batches that are matched, in training mode"):
-                real = self.engine.real_side(block, needs)
-                seen = self._observed(block, images, needs)
+                real = self.engine.real_side(block, real_side) if real_side else Quantities(classes=block.classes)
+                seen = self._observed(block, images, synthetic_side)
             if scope == "mean":
-                real = Quantities(real.gradients, classes=self.gatherer.num_classes)
+                real = replace(real, labels=None, classes=self.gatherer.num_classes)
             for loss in losses:
                 self._tried(loss, real, seen, images)
             what = "The way from stored images to the network's input (parametrization, augmentation)"
             with explained(f"{what} has no derivative"):
                 ones = torch.ones_like(seen_by_network)
                 torch.autograd.grad(seen_by_network, block.stored, grad_outputs=ones)
+
+    def of_whole_set(self, loss: WholeSetLoss) -> None:
+        """Try a loss on the whole set: its value, and that something is learned from it."""
+        _, gradients = whole_set_gradient(loss, whole_of(self.gatherer, self.network, loss, START, Share()), 1.0)
+        if not gradients:
+            raise SettingsError(
+                f"Expected the value of {type(loss).__name__}.loss to depend on something that is learned "
+                f"({', '.join(self.gatherer.leaves())}), it does not. Build it on whole.leaves."
+            )
 
     def _observed(self, block: Block, images: Tensor, needs: frozenset[Need]) -> Quantities:
         with plain_attention():
@@ -150,8 +166,8 @@ class _Trial:
 
     def _tried(self, loss: MatchingLoss, real: Quantities, seen: Quantities, images: Tensor) -> None:
         leaves = seen.detached(requires_grad=True)
-        of_means = Quantities(leaves.gradients, classes=self.gatherer.num_classes)
-        shown = of_means if loss.scope == "mean" else _copied(leaves)
+        of_means = replace(leaves, labels=None, classes=self.gatherer.num_classes)
+        shown = of_means if loss.scope == "mean" else leaves.each(Tensor.clone)  # a loss may write into its arguments
         loss.weight_at(START)  # as in an update, where it is asked first
         value = loss_value(loss, loss.loss(real, shown), images)
         with explained(f"The value of {type(loss).__name__}.loss has no derivative"):
@@ -160,9 +176,9 @@ class _Trial:
         if not found:
             raise SettingsError(
                 f"Expected the value of {type(loss).__name__}.loss to depend on the synthetic quantities that it "
-                f"needs ({', '.join(sorted(loss.needs)) or 'none'}), it does not. Use its second argument."
+                f"needs ({', '.join(sorted(synthetic_needs([loss]))) or 'none'}), it does not. Use its second argument."
             )
-        self._differentiated(found, images, "gradients" in loss.needs)
+        self._differentiated(found, images, differentiate(needs_of([loss])))
 
     def _differentiated(self, found: Sequence[tuple[Tensor, Tensor]], images: Tensor, twice: bool) -> None:
         """Carry the derivatives of a loss in the synthetic quantities back to the images."""
@@ -194,16 +210,6 @@ def _with_few(block: Block) -> Block:
     """Return a block with its first real images only: most of an update's time is spent on them."""
     images, labels = cast(Tensor, block.real_images), cast(Tensor, block.real_labels)
     return replace(block, real_images=images[:, :FEW_REAL], real_labels=labels[:, :FEW_REAL])
-
-
-def _copied(side: Quantities) -> Quantities:
-    """Return copies on the graph: a loss may write into its arguments, as long as they are no leaves."""
-
-    def copy(tensor: Tensor | None) -> Tensor | None:
-        return None if tensor is None else tensor.clone()
-
-    gradients = {name: gradient.clone() for name, gradient in side.gradients.items()}
-    return Quantities(gradients, copy(side.features), copy(side.logits), side.labels, side.classes)
 
 
 def _smallest(gatherer: Gatherer) -> list[int]:

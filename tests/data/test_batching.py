@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from lit_condense.augmentation import NoAugmentation
-from lit_condense.data import Normalization, RealImages
+from lit_condense.data import Normalization, TensorImages
 from lit_condense.data.batching import batch_at, batch_count, batch_sizes, batches
 from lit_condense.engine.first_order import FirstOrderLoss
 from lit_condense.engine.forward import Forward
@@ -102,7 +102,7 @@ class Squeezing(nn.Module):
 def test_a_test_split_with_one_image_over_is_tested_without_a_batch_of_one():
     images = torch.rand(training.TEST_BATCH + 1, 1, 8, 8)
     labels = torch.arange(len(images)) % 2
-    test = RealImages(images, labels, 2, Normalization((0.0,), (1.0,)), ("a", "b"), "test")
+    test = TensorImages(images, labels, 2, Normalization((0.0,), (1.0,)), ("a", "b"), "test")
     network = Squeezing()
     right = (network(test.at(torch.arange(len(images)))).argmax(1) == labels).float().mean()
     assert training.test_accuracy(network, test) == pytest.approx(float(right))

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from lit_condense.data import Normalization, RealImages
+from lit_condense.data import Normalization, TensorImages
 from lit_condense.errors import DataError, SettingsError
 from lit_condense.rng import RandomKey
 
@@ -16,7 +16,7 @@ NAMES = ("cat", "dog", "eel")
 def make(images=None, labels=LABELS, num_classes=3, normalization=VALUES, names=NAMES):
     if images is None:
         images = torch.arange(len(labels) * 2 * 3 * 4).remainder(256).to(torch.uint8).view(-1, 2, 3, 4)
-    return RealImages(images, labels, num_classes, normalization, names)
+    return TensorImages(images, labels, num_classes, normalization, names)
 
 
 def test_facts_about_the_split():

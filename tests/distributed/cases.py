@@ -25,7 +25,10 @@ from lit_condense.matching import (
 from lit_condense.parametrization import MultiFormation, Pixels
 from lit_condense.sampling import RandomSampling, Representative
 from lit_condense.sets.report import Report
+from lit_condense.synthetic import Learnables
 from tests.helpers import Poisoned, Recorder, TinyData, fitted, tiny_convnet
+from tests.inner.pool import ByAccuracy, Pool
+from tests.synthetic.whole_losses import SharedTrained, Trained
 
 BATCH_NORM = tiny_convnet("batch")
 EVALUATED = {"limit_val_batches": None, "val_check_interval": 2}
@@ -64,6 +67,10 @@ def two_levels():
     ]
 
 
+def learnables():
+    return Learnables(label_lr=0.1, inner_lr=0.05, inner_lr_rate=0.001)
+
+
 def everything():
     return [*two_levels(), CurvatureMatching(), FeatureMatching(joint=True, weight=0.01)]
 
@@ -97,6 +104,8 @@ CASES = {
     "set, two classes": lambda: case(FeatureMatching(joint=True), sizes=TWO, inner=FreshNetwork()),
     "everything": lambda: case(*everything(), engine=Engine(classes_per_block=2)),
     "everything, two classes": lambda: case(*everything(), sizes=TWO),
+    "whole": lambda: case(Trained(weight=0.1), GradientMatching(), learnables=learnables()),
+    "whole, shared": lambda: case(SharedTrained(), learnables=learnables(), parametrization=MultiFormation(2)),
     # after inner training
     "momentum": lambda: case(inner=TrainOnSynthetic(4, epochs=2, momentum=0.9, weight_decay=0.01)),
     "decreasing": lambda: case(inner=DecreasingTraining(4, opening=(3, 2))),
@@ -106,6 +115,7 @@ CASES = {
         sampling=RandomSampling(6, batches="epochs"),
         inner=TrainOnReal(4, images=16, batch_size=8, batches="epochs"),
     ),
+    "pool": lambda: case(ByAccuracy(), inner=Pool(), max_steps=5),
     "batch norm": lambda: case(network=BATCH_NORM, inner=TrainOnSynthetic(4, epochs=2)),
     "running average": lambda: case(
         network=BATCH_NORM, inner=TrainOnSynthetic(4, epochs=2, batch_norm="running_average")
@@ -191,6 +201,7 @@ def run(name, **trainer):
     return {
         "images": torch.stack(images.images),
         "gradients": torch.stack(gradients.gradients),
+        "leaves": {name: leaf.detach().clone() for name, leaf in module.synthetic_data.leaves().items()},
         "scores": scores.scores,
         "logged": logged,
         "world_size": module.trainer.world_size,

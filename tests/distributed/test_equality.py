@@ -7,13 +7,12 @@ import functools
 import pytest
 import torch
 
-from lit_condense import inner, matching, sampling
 from tests.distributed.cases import CASES, SKIPPED, run
 from tests.distributed.group import results_of
 
 QUICK = {
     2: ("mean", "until over-fitting", "dream", "skipped", "evaluated"),
-    3: ("everything, two classes", "unequal", "stopped"),
+    3: ("everything, two classes", "unequal", "pool", "whole", "whole, shared", "stopped"),
 }
 """Processes and cases of the default run; all cases in both groups are the slow one."""
 COMPILED = ("fast", "exact, compiled")
@@ -47,6 +46,9 @@ def assert_equal_to_one(name, ranks):
         torch.testing.assert_close(
             one["gradients"] / scale, alone["gradients"] / scale, **WITHIN, msg=lambda text: f"{name}, gradient: {text}"
         )
+        for leaf, value in one["leaves"].items():
+            assert torch.equal(value, ranks[0]["leaves"][leaf]), (name, leaf)
+            torch.testing.assert_close(value, alone["leaves"][leaf], **WITHIN)
         assert one["logged"] == pytest.approx(alone["logged"], rel=1e-5, nan_ok=True)
         assert one["scores"] == alone["scores"]
     moved = (alone["images"][1:] - alone["images"][:-1]).flatten(1).abs().amax(1)
@@ -65,14 +67,3 @@ def test_a_group_ends_with_the_set_of_one_process(quick):
 @pytest.mark.parametrize("name", CASES)
 def test_every_case_ends_with_the_set_of_one_process(all_of, name):
     assert_equal_to_one(name, all_of[name])
-
-
-@pytest.mark.parametrize(
-    ("package", "base"), [(matching, "MatchingLoss"), (inner, "InnerLoop"), (sampling, "Sampling")]
-)
-def test_every_loss_inner_loop_and_sampling_is_among_the_cases(package, base):
-    kinds = {getattr(package, name) for name in package.__all__ if isinstance(getattr(package, name), type)}
-    kinds = {kind for kind in kinds if issubclass(kind, getattr(package, base)) and kind is not getattr(package, base)}
-    parts = [part for make in CASES.values() for part in (*make()["callbacks"], *make()["settings"].values())]
-    defaults = {inner.TrainOnSynthetic, sampling.RandomSampling}  # of ``fitted``
-    assert kinds - {type(part) for part in parts} - defaults == set()

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from lit_condense.data import Normalization, RealImages
+from lit_condense.data import Normalization, TensorImages
 from lit_condense.evaluation import SmallSet
 from lit_condense.evaluation.protocols import recipe_for
 from lit_condense.evaluation.several import STACKED_AT_ONCE, Trainings, in_threads, way_for
@@ -144,7 +144,7 @@ def test_threads_work_on_one_core_each_and_the_cores_come_back():
 
 def store():
     images = ((images_of(9, 40).float() + 4) / 8).clamp(0, 1)
-    return RealImages(images, torch.arange(40) % 5, 5, Normalization((0.5,), (0.5,)), tuple("abcde"), "test")
+    return TensorImages(images, torch.arange(40) % 5, 5, Normalization((0.5,), (0.5,)), tuple("abcde"), "test")
 
 
 def trained(monkeypatch, way, factory, networks=3):

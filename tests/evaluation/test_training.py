@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from lit_condense.augmentation import Augmentation, NoAugmentation
-from lit_condense.data import Normalization, RealImages
+from lit_condense.data import Normalization, TensorImages
 from lit_condense.evaluation import SmallSet, training
 from lit_condense.evaluation.protocols import recipe_for
 from lit_condense.networks import MLP, build_network
@@ -159,7 +159,7 @@ def test_the_accuracy_is_what_a_hand_count_says():
     generator = torch.Generator().manual_seed(6)
     images = torch.randint(0, 256, (523, 1, 4, 4), generator=generator, dtype=torch.uint8)
     labels = torch.randint(0, 3, (523,), generator=generator)
-    store = RealImages(images, labels, 3, Normalization((0.5,), (0.25,)), ("a", "b", "c"), "test")
+    store = TensorImages(images, labels, 3, Normalization((0.5,), (0.25,)), ("a", "b", "c"), "test")
     network = build_network(MLP, 1, (4, 4), 3, KEY)
     expected = oracle.accuracy(network, store.at(torch.arange(523)), labels)
     assert 0.2 < expected < 0.5
@@ -167,7 +167,7 @@ def test_the_accuracy_is_what_a_hand_count_says():
 
 
 def test_the_accuracy_is_measured_in_evaluation_mode():
-    store = RealImages(torch.rand(40, 1, 8, 8), torch.arange(40) % 5, 5, None, tuple("abcde"), "test")
+    store = TensorImages(torch.rand(40, 1, 8, 8), torch.arange(40) % 5, 5, None, tuple("abcde"), "test")
     network = build_network(tiny_convnet("batch"), 1, (8, 8), 5, KEY)
     before = {name: value.clone() for name, value in network.state_dict().items()}
     found = training.test_accuracy(network, store)

@@ -7,10 +7,10 @@ import functools
 import torch
 
 from lit_condense.augmentation import Augmentation, NoAugmentation
-from lit_condense.data import Normalization, RealImages
+from lit_condense.data import Normalization, TensorImages
 from lit_condense.engine import Engine
-from lit_condense.engine.engine import needs_of
 from lit_condense.matching import Progress
+from lit_condense.matching.base import needs_of
 from lit_condense.networks import build_network
 from lit_condense.parametrization import Pixels
 from lit_condense.rng import RandomKey
@@ -89,7 +89,7 @@ class Parts:
         return [work(self.share(rank)) for rank in range(self.world_size)]
 
 
-class NormalisedImages(RealImages):
+class NormalisedImages(TensorImages):
     """Images of each class in float64, given as the network sees them."""
 
     def __init__(self, images):
@@ -131,7 +131,7 @@ def matched(
     running = engine.start(network, real_of(counts)[0], needs_of(losses))
     results = Parts(ranks).run(lambda share: match(running, gatherer, share, losses, progress))
     values = {loss.tag: sum(float(result.losses[loss.tag]) for result in results) for loss in losses}
-    return values, sum(result.gradient for result in results)
+    return values, sum(result.gradients["images"] for result in results)
 
 
 # ------------------------------------------------------------------ through a whole run

@@ -102,7 +102,7 @@ def test_squares_are_summed_over_features_and_classes_and_never_averaged():
     def side(*means):
         # two images a class around each mean
         features = torch.stack([torch.stack([m - 1, m + 1]) for m in means])
-        return Quantities(features=features, labels=torch.arange(len(means))[:, None].expand(-1, 2))
+        return Quantities({"features": features}, labels=torch.arange(len(means))[:, None].expand(-1, 2))
 
     real = side(torch.zeros(3), torch.ones(3))
     synthetic = side(torch.tensor([1.0, 2.0, 3.0]), torch.tensor([1.0, 1.0, 5.0]))

@@ -108,7 +108,7 @@ def test_without_the_factor_of_the_number_of_classes_the_gradient_is_another_dir
 def test_equal_sets_match_perfectly_with_a_finite_gradient():
     # the norm of the difference has no derivative at 0
     gradients = {name: p.detach()[None].clone() for name, p in network_of().named_parameters()}
-    real = Quantities(gradients, classes=CLASSES)
+    real = Quantities({"gradients": gradients}, classes=CLASSES)
     for loss in levels():
         synthetic = real.detached(requires_grad=True)
         value = loss.loss(real, synthetic)
@@ -120,7 +120,8 @@ def test_equal_sets_match_perfectly_with_a_finite_gradient():
 def test_the_distance_sees_the_size_of_a_gradient_and_not_only_its_direction():
     gradients = {name: p.detach()[None].clone() for name, p in network_of().named_parameters()}
     rows = sum(float(row.norm()) for g in gradients.values() if g[0].ndim > 1 for row in g[0].flatten(1))
-    real, larger = Quantities(gradients), Quantities({name: 2.5 * g for name, g in gradients.items()})
+    real = Quantities({"gradients": gradients})
+    larger = Quantities({"gradients": {name: 2.5 * g for name, g in gradients.items()}})
     assert float(GradientMatching("row_cosine").loss(real, larger)) == pytest.approx(0, abs=1e-4)
     assert float(GradientMatching("row_cosine_norm").loss(real, larger)) == pytest.approx(1.5 * rows, rel=1e-10)
 

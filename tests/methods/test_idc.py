@@ -45,15 +45,14 @@ SYNTHETIC_WEIGHT = [[[0, 1], [1, 0]], [[1, 1], [1, 1]]]
 
 def gradients(weight, other):
     """One class: a convolution (2, 1, 2, 2), and a bias, a norm and a classifier that must not count."""
-    return Quantities(
-        {
-            "conv.weight": torch.tensor(weight, dtype=torch.float64)[None, :, None],
-            "conv.bias": torch.full((1, 2), float(other)),
-            "norm.weight": torch.full((1, 2, 3, 3), float(other)),
-            "classifier.weight": torch.full((1, 5, 8), float(other)),
-            "classifier.bias": torch.full((1, 5), float(other)),
-        }
-    )
+    each = {
+        "conv.weight": torch.tensor(weight, dtype=torch.float64)[None, :, None],
+        "conv.bias": torch.full((1, 2), float(other)),
+        "norm.weight": torch.full((1, 2, 3, 3), float(other)),
+        "classifier.weight": torch.full((1, 5, 8), float(other)),
+        "classifier.bias": torch.full((1, 5), float(other)),
+    }
+    return Quantities({"gradients": each})
 
 
 @pytest.mark.parametrize(

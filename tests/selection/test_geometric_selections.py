@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from lit_condense.data import Normalization, RealImages
+from lit_condense.data import Normalization, TensorImages
 from lit_condense.errors import DataError, SettingsError
 from lit_condense.functional.geometry import symmetric_divergence
 from lit_condense.rng import RandomKey
@@ -33,7 +33,7 @@ def normal(*shape, seed=0):
 def real_images(classes=3, size=2):
     pixels = torch.rand(IMAGES, 1, size, size, generator=torch.Generator().manual_seed(9))
     names = [str(c) for c in range(classes)]
-    return RealImages(pixels, torch.arange(IMAGES) % classes, classes, Normalization((0.4,), (0.3,)), names)
+    return TensorImages(pixels, torch.arange(IMAGES) % classes, classes, Normalization((0.4,), (0.3,)), names)
 
 
 REAL = real_images()

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from lit_condense.data import Normalization, RealImages
+from lit_condense.data import Normalization, TensorImages
 from lit_condense.rng import RandomKey
 from lit_condense.selection import CRAIG, AdaCore, Candidates, Glister, GradMatch, GraNd, LCMatS, ScoringView, program
 from lit_condense.selection.program import program_scales
@@ -88,7 +88,7 @@ def test_the_craig_of_deepcore_covers_scaled_gradients_and_counts_one_more(n, se
 
 @pytest.mark.parametrize("networks", [1, 2])
 def test_the_grand_of_deepcore_takes_norms_at_the_scale_of_a_loader_of_the_whole_split(networks):
-    real = RealImages(torch.rand(14, 1, 2, 2), torch.arange(14) % 2, 2, Normalization((0.4,), (0.3,)), ["a", "b"])
+    real = TensorImages(torch.rand(14, 1, 2, 2), torch.arange(14) % 2, 2, Normalization((0.4,), (0.3,)), ["a", "b"])
     views = [ScoringView(nn.Identity(), noise(7, 4, seed=s), noise(7, 2, seed=9 + s)) for s in range(networks)]
     indices = torch.arange(14)[1::2]
     labels = torch.ones(7, dtype=torch.int64)

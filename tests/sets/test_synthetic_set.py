@@ -25,10 +25,10 @@ def same_bytes(module, other):
 
 def test_the_images_are_the_only_parameter_and_the_inner_network_is_not_part_of_the_module():
     module = fitted()
-    assert [name for name, _ in module.named_parameters()] == ["images"]
+    assert [name for name, _ in module.named_parameters()] == ["synthetic_data.images"]
     assert next(module.parameters()) is module.images
-    assert list(module.state_dict()) == ["images", "labels", "_extra_state"]
-    assert list(module.children()) == []
+    assert sorted(module.state_dict()) == ["_extra_state", "images", "labels"]
+    assert list(module.children()) == [module.synthetic_data]
 
 
 def test_plain_python_needs_five_lines():

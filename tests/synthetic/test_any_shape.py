@@ -78,7 +78,7 @@ def test_the_image_gradient_is_the_literal_one(case):
         return match(running, gather, share, LOSSES, Progress(2, 1, 0))
 
     results = Parts(case.ranks).run(update)
-    found = sum(result.gradient for result in results)
+    found = sum(result.gradients["images"] for result in results)
     losses = sum(sum(result.losses.values()) for result in results)
     terms = [(1.0, methods.egm(len(case.ipc)))]
     (value,), wanted = methods.image_gradient(network, gather.stored, gather.labels, real, terms)

@@ -1,0 +1,167 @@
+"""All that a synthetic set learns, in one bag: images, and where wanted soft labels and a step size."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from lit_condense.errors import SettingsError
+
+IMAGES, LABEL_LOGITS, INNER_LR = "images", "label_logits", "inner_lr"
+"""Names of the leaves, in the ``state_dict`` too."""
+
+
+class Learnables:
+    """What a set learns beside its images. Losses of scope ``whole`` give these leaves a gradient.
+
+    Args:
+        label_lr: Learning rate of soft labels; None: labels stay hard. They are the softmax of logits, one row for each
+            stored image. Networks are trained on them between updates and in evaluations; what is matched class by
+            class reads the hard labels even so.
+        inner_lr: Step size that the set starts with, for losses that train networks on it; None: it has none.
+        inner_lr_rate: Learning rate of the step size; None: it stays as it is.
+        confidence: Probability of an image's own class in its first soft label, between 0 and 1; the others share the
+            rest.
+
+    Raises:
+        SettingsError: A number is out of its range.
+    """
+
+    def __init__(
+        self,
+        label_lr: float | None = None,
+        inner_lr: float | None = None,
+        *,
+        inner_lr_rate: float | None = None,
+        confidence: float = 0.9,
+    ) -> None:
+        for name, value in (("label_lr", label_lr), ("inner_lr", inner_lr), ("inner_lr_rate", inner_lr_rate)):
+            if value is not None and not (math.isfinite(value) and value > 0):
+                raise SettingsError(f"Expected Learnables.{name} to be above 0, got {value}. Leave it out for none.")
+        if inner_lr is None and inner_lr_rate is not None:
+            raise SettingsError(
+                f"Expected Learnables.inner_lr beside inner_lr_rate {inner_lr_rate}, got none. Say where it starts."
+            )
+        if not 0 < confidence < 1:
+            raise SettingsError(f"Expected Learnables.confidence to be between 0 and 1, got {confidence}.")
+        self.label_lr = label_lr
+        self.inner_lr = inner_lr
+        self.inner_lr_rate = inner_lr_rate
+        self.confidence = confidence
+
+
+class SyntheticData(nn.Module):
+    """The tensors of a synthetic set; empty until :meth:`begin`, or until a checkpoint brings them.
+
+    Args:
+        learnables: What is learned beside the images.
+    """
+
+    images: nn.Parameter
+    """``(n, C, H, W)``, class-major, as they are stored."""
+    labels: Tensor
+    """The class that each row belongs to, ``(n,)`` int64: structure, never learned, and apart from :meth:`targets`."""
+    label_logits: nn.Parameter | None
+    """``(n, classes)``, where labels are soft."""
+    inner_lr: nn.Parameter | None
+    """A number, where the set has a step size."""
+
+    def __init__(self, learnables: Learnables | None = None) -> None:
+        super().__init__()
+        self._learnables = learnables or Learnables()
+        self.images = nn.Parameter(torch.empty(0))
+        self.register_buffer("labels", torch.empty(0, dtype=torch.int64))
+        start, learned = self._learnables.inner_lr, self._learnables.inner_lr_rate is not None
+        soft = nn.Parameter(torch.empty(0)) if self._learnables.label_lr is not None else None
+        step = nn.Parameter(torch.tensor(start), requires_grad=learned) if start is not None else None
+        self.register_parameter(LABEL_LOGITS, soft)
+        self.register_parameter(INNER_LR, step)
+
+    def begin(self, images: Tensor, labels: Tensor, num_classes: int) -> None:
+        """Take the images that the set starts from, and their classes.
+
+        Args:
+            images: ``(n, C, H, W)``.
+            labels: ``(n,)``.
+            num_classes: Of the data.
+        """
+        self.images = nn.Parameter(images.clone())
+        self.labels = labels.clone().to(self.labels.device)
+        if self.label_logits is not None:
+            own = self._learnables.confidence
+            lead = math.log(own) - math.log((1 - own) / max(1, num_classes - 1))
+            self.label_logits = nn.Parameter(lead * F.one_hot(labels, num_classes).to(images.dtype))
+
+    def held(self) -> dict[str, Tensor]:
+        """Return every tensor by its name in the ``state_dict``."""
+        return {**dict(self.named_parameters()), "labels": self.labels}
+
+    def leaves(self) -> dict[str, nn.Parameter]:
+        """Return what is learned, images first: what the engine differentiates, and the optimizer steps."""
+        return {name: leaf for name, leaf in self.named_parameters() if leaf.requires_grad}
+
+    def groups(self) -> list[Any]:
+        """Return the parameters of the one optimizer: the images alone, or a group with its rate for each leaf."""
+        rates = {LABEL_LOGITS: self._learnables.label_lr, INNER_LR: self._learnables.inner_lr_rate}
+        others = [(name, leaf) for name, leaf in self.leaves().items() if name != IMAGES]
+        if not others:
+            return [self.images]
+        return [{"params": [self.images]}, *({"params": [leaf], "lr": rates[name]} for name, leaf in others)]
+
+    def soft_labels_of(self, decode_labels: Callable[[Tensor], Tensor]) -> Tensor | None:
+        """Return the soft labels of the decoded images, ``(decoded, classes)``, detached; None where labels are hard.
+
+        Args:
+            decode_labels: The storage's, from something of each stored image to that of each decoded one.
+        """
+        if self.label_logits is None:
+            return None
+        soft = self.label_logits.detach().softmax(1)
+        return soft[decode_labels(torch.arange(len(soft), device=soft.device))]
+
+    @property
+    def fixed_step_size(self) -> Tensor | None:
+        """The step size, detached, where the set has one."""
+        return None if self.inner_lr is None else self.inner_lr.detach()
+
+    def step_size(self) -> float | None:
+        """Return the step size, where the set has one."""
+        return None if self.inner_lr is None else float(self.inner_lr)
+
+
+def keep_names(owner: nn.Module, child: str) -> None:
+    """Let a module save and load the tensors of a child as if they were its own: ``images``, not ``child.images``.
+
+    Args:
+        owner: The module.
+        child: Name of the child, none of whose tensors is called like one of the owner's.
+    """
+    owner.register_state_dict_post_hook(partial(_renamed, f"{child}.", ""))  # type: ignore[no-untyped-call]
+    owner.register_load_state_dict_pre_hook(partial(_renamed_to_load, child))  # type: ignore[no-untyped-call]
+
+
+def _renamed(old: str, new: str, _: nn.Module, state: dict[str, Any], prefix: str, *__: object) -> None:
+    for name in [name for name in state if name.startswith(prefix + old)]:
+        state[prefix + new + name.removeprefix(prefix + old)] = state.pop(name)
+
+
+def _renamed_to_load(child: str, owner: nn.Module, state: dict[str, Any], prefix: str, *_: object) -> None:
+    for name in owner.get_submodule(child).state_dict():
+        if prefix + name in state:
+            state[f"{prefix}{child}.{name}"] = state.pop(prefix + name)
+
+
+def targets_of(leaves: Mapping[str, Tensor], labels: Tensor) -> Tensor:
+    """Return what cross-entropy takes for stored images: ``(n,)`` class indices, or soft labels ``(n, classes)``.
+
+    Args:
+        leaves: With the logits of soft labels, where these are learned.
+        labels: ``(n,)``.
+    """
+    return leaves[LABEL_LOGITS].softmax(1) if LABEL_LOGITS in leaves else labels
