@@ -1,4 +1,4 @@
-"""Seconds to judge a set of digits by fresh networks: straightforward loop and judge alternate, a process each.
+"""Seconds to judge a set of digits by fresh networks: reference loop and judge alternate, a process each.
 
 ``python -m benchmarks.evaluation --ipc 1`` writes ``benchmarks/results/evaluation_<device>_ipc<k>.json``: 20 networks
 (ConvNet-2, width 32) trained by protocol ``dc`` on real digits, k a class, and tested on all test digits. On a CPU a
@@ -18,7 +18,7 @@ import torch
 from jsonargparse import auto_cli
 
 from benchmarks.common import RESULTS, RandomImages, child, machine, now, spread, write
-from benchmarks.straightforward import evaluate
+from benchmarks.reference_loop import evaluate
 from lit_condense.data import CondenseDataModule, Digits
 from lit_condense.evaluation import Evaluation, Evaluator, SmallSet
 from lit_condense.networks import ConvNet

@@ -1,4 +1,4 @@
-"""Peak memory of an update, straightforward loop and engine each in a process of its own.
+"""Peak memory of an update, reference loop and engine each in a process of its own.
 
 ``python -m benchmarks.memory`` writes ``benchmarks/results/memory_<device>.json``: the largest resident size of a
 process that does two updates, as ``benchmarks.update`` has them, one class at a time; on a GPU the most that was
@@ -86,7 +86,7 @@ def _straightforward(module: Any, losses: list[Any], data: RandomImages, alterna
     module.training_step = training_step
     quiet_trainer(UPDATES, losses, device=alternating.device).fit(module, datamodule=data)
     if len(alternating.slow) != UPDATES or module.running.clock.seconds > 0:
-        raise RuntimeError("Expected the straightforward updates and nothing of the engine's.")
+        raise RuntimeError("Expected the update of the reference loops and nothing of the engine's.")
 
 
 if __name__ == "__main__":

@@ -1,8 +1,8 @@
-"""Seconds an image update, straightforward loop and engine alternating in one run.
+"""Seconds an image update, reference loop and engine alternating in one run.
 
 ``python -m benchmarks.update --method dc --ipc 1 --updates 5`` writes
 ``benchmarks/results/update_<device>_<method>_ipc<k>_<mode>.json``. The engine runs as users run it, inside
-``Trainer.fit`` with the settings of the method's CIFAR-10 config; a callback runs the straightforward update before
+``Trainer.fit`` with the settings of the method's CIFAR-10 config; a callback runs the update of the reference loop before
 each of the engine's. Both see 10 classes of random 3x32x32 images, ConvNet-3 of width 128 and the published batches.
 """
 
@@ -30,7 +30,7 @@ from benchmarks.common import (
     write,
 )
 from benchmarks.methods import config_of, made, published_batch
-from benchmarks.straightforward import match, match_idc, train, train_on_real
+from benchmarks.reference_loop import match, match_idc, train, train_on_real
 from benchmarks.timed import gflop_of
 from lit_condense import SyntheticSet
 from lit_condense.augmentation.cutmix import mixed
@@ -48,7 +48,7 @@ RANDOM = {"class_path": "lit_condense.sampling.RandomSampling"}
 
 
 class Alternating(Callback):
-    """Runs and times the straightforward update before each engine update."""
+    """Runs and times the update of the reference loop before each engine update."""
 
     def __init__(self, module: SyntheticSet, method: Method, ipc: int, device: str = "cpu") -> None:
         self.module, self.method, self.ipc, self.device = module, method, ipc, device
@@ -156,7 +156,7 @@ def benchmark(
         mode: The engine's.
         threads: CPU threads.
         kept_memory: Let the allocator keep what is freed, for both, as the command line does; glibc's default is what
-            makes the straightforward loop slow.
+            makes the reference loop slow.
         device: Where.
         record: The engine's.
         compile: The engine's.

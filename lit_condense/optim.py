@@ -1,54 +1,15 @@
-"""SGD of networks, in one call a step; optimizers of the images that published programs imply."""
+"""Optimizers of the images that published programs imply, and what an optimizer must be to be used here."""
 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterable, Sequence
-from typing import Any
+from collections.abc import Iterable
 
 import torch
 from lightning.pytorch.cli import OptimizerCallable
-from torch import Tensor, nn
+from torch import nn
 
 from lit_condense.errors import SettingsError, described
-
-FUSED_DEVICES = ("cpu", "cuda")
-"""Where PyTorch steps all tensors of an optimizer in one call: a tenth of a training step of a small network."""
-
-
-class NetworkSGD(torch.optim.SGD):
-    """SGD of a network's weights: all in one call, as long as every weight has a gradient in every step."""
-
-    def __init__(
-        self, params: Sequence[Tensor], lr: float, momentum: float, weight_decay: float, nesterov: bool = False
-    ) -> None:
-        fused = all(parameter.device.type in FUSED_DEVICES for parameter in params)
-        super().__init__(params, lr=lr, momentum=momentum, weight_decay=weight_decay, nesterov=nesterov, fused=fused)
-
-    def step(self, closure: Any = None) -> Any:
-        """Take one step. From the first missing gradient on (a layer skipped at random) weights go one by one."""
-        for group in self.param_groups:
-            # PyTorch's one call wants the momentum of all weights or of none
-            group["fused"] = group["fused"] and all(parameter.grad is not None for parameter in group["params"])
-            if group["fused"]:
-                _arrange(group["params"])
-        return super().step(closure)
-
-
-def _arrange(parameters: Sequence[Tensor]) -> None:
-    """Lay gradients out in memory as their weights are.
-
-    PyTorch's one call on a CPU goes through the memory of both in order, whatever their strides: it would give each
-    weight the slope of another. Compiled convolutions return gradients with the channels last.
-    """
-    for parameter in parameters:
-        if parameter.grad is not None:
-            parameter.grad = laid_out_as(parameter, parameter.grad)
-
-
-def laid_out_as(parameter: Tensor, gradient: Tensor) -> Tensor:
-    """Return a gradient with the strides of its parameter."""
-    return gradient if gradient.stride() == parameter.stride() else torch.empty_like(parameter).copy_(gradient)
 
 
 class SharedTensorSGD(torch.optim.SGD):

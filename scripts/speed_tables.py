@@ -25,7 +25,7 @@ def updates() -> str:
         "work",
         "on",
         "engine's mode",
-        "straightforward",
+        "reference loop",
         "engine",
         "faster",
         "faster where both keep freed memory",
@@ -43,7 +43,7 @@ def allocator() -> str:
         for file in sorted(files, key=lambda file: (*_work(file), file["allocator"]))
         if _work(file) in twice
     ]
-    return _table("update", ("work", "on", "engine's mode", "allocator", "straightforward", "engine", "faster"), rows)
+    return _table("update", ("work", "on", "engine's mode", "allocator", "reference loop", "engine", "faster"), rows)
 
 
 def arithmetic() -> str:
@@ -70,7 +70,7 @@ def arithmetic() -> str:
         "on",
         "mode",
         "arithmetic",
-        "straightforward, GFLOP/s",
+        "reference loop, GFLOP/s",
         "engine, GFLOP/s",
         "a convolution alone",
     )
@@ -90,7 +90,7 @@ def memory() -> str:
         for file in measurements(ROOT, "memory_*.json")
         for case in file["cases"]
     ]
-    return _table("memory", ("two updates", "mode", "straightforward", "engine", "ratio"), rows)
+    return _table("memory", ("two updates", "mode", "reference loop", "engine", "ratio"), rows)
 
 
 def startup() -> str:

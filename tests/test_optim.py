@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from lit_condense.errors import SettingsError
-from lit_condense.optim import NetworkSGD, SharedTensorSGD, rescaled_lr
+from lit_condense.optim import SharedTensorSGD, rescaled_lr
 from tests.oracles.methods import shared_tensor_steps
 
 CLASSES, UPDATES = 10, 6
@@ -134,37 +134,3 @@ def test_the_published_rates(name):
 def test_the_base_size_is_that_of_cifar():
     assert rescaled_lr(5e-3, 10, 32) == pytest.approx(5e-3, rel=1e-15)
     assert rescaled_lr(1e-4, 10, 28) / rescaled_lr(1e-4, 10, 28, 28) == pytest.approx(0.765625, rel=1e-15)
-
-
-# ------------------------------------------------------------------ of networks
-
-
-@pytest.mark.parametrize("missing", [(), (0, 3), (1, 2)], ids=["none", "at first", "later"])
-@pytest.mark.parametrize("nesterov", [False, True])
-def test_weights_without_a_gradient_are_skipped_and_all_others_take_the_plain_step(missing, nesterov):
-    settings = {"lr": 0.1, "momentum": 0.9, "weight_decay": 0.01, "nesterov": nesterov}
-    ours, plain = ([noise(3, 4, seed=i).requires_grad_() for i in range(2)] for _ in range(2))
-    optimizers = NetworkSGD(ours, **settings), torch.optim.SGD(plain, foreach=False, **settings)
-    for step in range(5):
-        for weights, optimizer in zip((ours, plain), optimizers, strict=True):
-            for i, weight in enumerate(weights):
-                skipped = i == 1 and step in missing
-                weight.grad = None if skipped else noise(3, 4, seed=10 * step + i)
-            optimizer.step()
-    for found, wanted in zip(ours, plain, strict=True):
-        torch.testing.assert_close(found, wanted, rtol=1e-13, atol=1e-15)
-
-
-@pytest.mark.parametrize("momentum", [0.0, 0.9])
-def test_a_gradient_laid_out_otherwise_in_memory_is_stepped_down_all_the_same(momentum):
-    start = noise(4, 3, 3, 3, seed=0).float()
-    found, wanted = (torch.nn.Parameter(start.clone()) for _ in range(2))
-    fused = NetworkSGD([found], lr=0.1, momentum=momentum, weight_decay=0.01)
-    literal = torch.optim.SGD([wanted], lr=0.1, momentum=momentum, weight_decay=0.01, foreach=False)
-    for update in range(3):
-        gradient = noise(4, 3, 3, 3, seed=1 + update).float()
-        found.grad = gradient.to(memory_format=torch.channels_last)  # as a compiled convolution returns it
-        wanted.grad = gradient
-        fused.step()
-        literal.step()
-    torch.testing.assert_close(found, wanted)

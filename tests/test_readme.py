@@ -32,4 +32,5 @@ def test_the_snippet_ends_within_seconds_in_a_number_above_random_and_a_picture(
     condensed, random = evaluation["condensed"][0], evaluation["baselines"]["random"]
     assert condensed["accuracy_mean"] - condensed["accuracy_std"] > random["accuracy_mean"] > 0.1
     assert f"{100 * condensed['accuracy_mean']:.1f} +- " in process.stdout
-    assert min(Image.open(folder / "grid.png").size) > 32
+    with Image.open(folder / "grid.png") as picture:
+        assert min(picture.size) > 32

@@ -16,7 +16,6 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from lit_condense.engine.class_batched import goes_together
 from lit_condense.engine.compilation import Clock
 from lit_condense.engine.first_order import FirstOrderLoss
 from lit_condense.engine.forward import Forward, Mode, full_float32, images_are_independent, per_image
@@ -72,7 +71,7 @@ class Engine:
         compile: ``auto`` compiles a run once it is heavy enough for that to pay (a fixed table, never a timing),
             ``always`` and ``never`` do what they say.
         classes_per_block: Classes whose images are gathered and compared together. More costs memory; the result of
-            an update does not depend on it. By default 1, and up to 16 where they are light.
+            an update does not depend on it. By default 1; on a GPU up to 16, as many as fit 256 MiB.
         real_chunk: Real images of a class that go through the network at once, for images so large that a class batch
             does not fit. By default all; where a run is compiled on a CPU, as many as fit the cache, unless layers draw
             (dropout) or use the statistics of their batch, which chunks would change. Else the result is the same to
@@ -158,13 +157,11 @@ class RunningEngine:
         self.forward = Forward(network, table.mode, outputs)
         self.first_order = FirstOrderLoss(self.forward, table.compiled, self.clock, table.recorded)
         self.eager = Forward(network, "exact", outputs)
-        together = table.together and table.classes_per_block > 1 and goes_together(self.eager, real_batch[0])
         self.image_gradient = ImageGradient(
             self.forward,
             self.eager,
             table.compiled_twice,
             self.synthetic_batch,
-            together,
             self.clock,
             table.recorded and not table.own_quantities,
         )
@@ -177,8 +174,6 @@ class RunningEngine:
         synthetic = "float32, eager, class by class"
         if self.image_gradient.compiled:
             synthetic = f"{forward}, compiled"
-        elif self.image_gradient.together:
-            synthetic = f"float32, eager, {self.table.classes_per_block} classes at once"
         real = f"{forward}, compiled" if self.first_order.compiled else "float32, eager"
         real, synthetic = (
             f"{side}, replayed" if part.recorded else side

@@ -18,7 +18,6 @@ from lit_condense.functional.gradients import trainable_parameters
 from lit_condense.matching.quantities import Quantities
 from lit_condense.matching.quantity import Need, Pass, differentiate
 from lit_condense.networks import evaluating
-from lit_condense.optim import laid_out_as
 
 LossAndOutputs: TypeAlias = tuple[Tensor, Tensor | None, Tensor]
 """Mean cross-entropy, features where there are any, logits."""
@@ -44,7 +43,7 @@ class FirstOrderLoss:
         )
         self._parameters = trainable_parameters(forward.network)
         read = [*forward.network.parameters(), *forward.network.buffers()]
-        slopes = partial(_slopes, self._region, list(self._parameters.values()), recorded)
+        slopes = partial(_slopes, self._region, list(self._parameters.values()))
         self._slopes = CudaGraphed(slopes, read, recorded)
         self._outputs = CudaGraphed(partial(_outputs, self._region), read, recorded)
 
@@ -104,15 +103,11 @@ def _loss(forward: Forward, images: Tensor, labels: Tensor) -> LossAndOutputs:
 def _slopes(
     loss_of: CompiledFunction[[Tensor, Tensor], LossAndOutputs],
     parameters: Sequence[Tensor],
-    lay_out: bool,
     images: Tensor,
     labels: Tensor,
 ) -> Outputs:
     loss, features, logits = loss_of(images, labels)
     slopes = torch.autograd.grad(loss, parameters, allow_unused=True)
-    if lay_out:  # within a recording, an optimizer finds them laid out for free
-        each = zip(parameters, slopes, strict=True)
-        slopes = tuple(None if slope is None else laid_out_as(parameter, slope) for parameter, slope in each)
     return (_off(features), logits.detach(), *slopes)
 
 

@@ -10,7 +10,6 @@ from typing import TypeAlias, cast
 import torch
 from torch import Tensor
 
-from lit_condense.engine.class_batched import observe_together
 from lit_condense.engine.compilation import Clock, CompiledFunction
 from lit_condense.engine.cuda_graphs import CudaGraphed, Outputs, kept
 from lit_condense.engine.forward import Forward
@@ -36,7 +35,6 @@ class ImageGradient:
         compiled: Whether blocks of ``shape`` go through one compiled region, class by class. It holds the network, its
             gradient, the losses, and the derivative of these in the images.
         shape: Of a class's images, ``(n, C, H, W)``; others run eager, so that no few small classes compile their own.
-        together: Whether eager blocks go through the network at once (:mod:`lit_condense.engine.class_batched`).
         clock: Counts what compiling takes.
         recorded: Whether blocks of ``shape`` are replayed, class by class, as recordings of the GPU
             (:mod:`lit_condense.engine.cuda_graphs`); for a network whose layers neither draw nor keep statistics.
@@ -48,14 +46,12 @@ class ImageGradient:
         eager: Forward,
         compiled: bool,
         shape: tuple[int, ...],
-        together: bool,
         clock: Clock,
         recorded: bool = False,
     ) -> None:
         self.forward = forward
         self.eager = eager
         self.shape = shape
-        self.together = together
         self._compile = compiled
         self._record = recorded
         self._clock = clock
@@ -99,8 +95,6 @@ class ImageGradient:
             if (self._compile or self._record) and images.shape[1:] == self.shape:
                 return self._class_by_class(losses, weights, images, labels, real, vectors, keys)
             observed = partial(observe, self.eager, create_graph=True, keys=keys)
-            if self.together and len(images) > 1:
-                observed = partial(observe_together, self.eager)
             return matched(observed, losses, weights, images.requires_grad_(), labels, real, vectors)
 
     def _class_by_class(

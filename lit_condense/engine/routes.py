@@ -14,12 +14,8 @@ COMPILE_FROM_GFLOP = {"cpu": 0.3, "cuda": 0.3}
 """Forward cost of a class's real batch from which compiling pays within some hundred updates: half a minute or two once
 against a tenth of a second and more an update. Below are handwritten digits of 8x8 pixels and first tries."""
 
-TOGETHER_BELOW_GFLOP = {"cpu": 0.05}
-"""Forward cost of a class's synthetic images below which eager classes go through the network together: 3x faster on
-two cores at 0.003 GFLOP, even at 0.06. Not measured on a GPU."""
-
-CLASSES_TOGETHER = 16
-"""Classes in a block where a block is light; more gain nothing."""
+MOST_CLASSES = 16
+"""Classes whose images are gathered at once; more gain nothing."""
 
 RECORDED = frozenset({"cuda"})
 """Devices whose work can be recorded and replayed: there, launching the kernels of a small network takes longer than
@@ -45,8 +41,6 @@ class Route:
     """Real gradients, training steps and features: whatever is differentiated once."""
     compiled_twice: bool
     """The synthetic side, which is differentiated twice."""
-    together: bool
-    """Whether light eager classes go through the network at once."""
     recorded: bool
     """Whether the GPU replays its work instead of being told again."""
     classes_per_block: int
@@ -94,15 +88,13 @@ def route_for(
     heavy = work.real_images * work.gflop >= COMPILE_FROM_GFLOP.get(work.device, float("inf"))
     compiled = compile == "always" or (compile == "auto" and heavy)
     recorded = record and work.device in RECORDED and work.independent
-    light = not compiled and work.synthetic_images * work.gflop < TOGETHER_BELOW_GFLOP.get(work.device, 0.0)
     return Route(
         # bfloat16 pays where arithmetic dominates; small eager batches only lose digits and time to casts
         mode=mode if compiled else "exact",
         compiled=compiled,
         compiled_twice=compiled and DOUBLE_BACKWARD_COMPILES,
-        together=light,
         recorded=recorded,
-        classes_per_block=classes_per_block or (CLASSES_TOGETHER if light else classes_gathered(work)),
+        classes_per_block=classes_per_block or classes_gathered(work),
         real_chunk=real_chunk or (chunk_for(work, 2 if mode == "fast" else 4) if compiled else None),
     )
 
@@ -111,15 +103,15 @@ def for_own_quantities(route: Route) -> Route:
     """Return the route of a run whose losses read quantities that are not built in.
 
     What their code does is not known here: it may keep what it saw, use hooks, or loop over images. Both sides are
-    therefore formed without compilation, recording or vmap, class by class; the training of networks stays as it was.
+    therefore formed without compilation or recording, class by class; the training of networks stays as it was.
     """
-    return replace(route, compiled_twice=False, together=False, own_quantities=True)
+    return replace(route, compiled_twice=False, own_quantities=True)
 
 
 def classes_gathered(work: Workload) -> int:
     """Return how many classes' images are gathered at once where they go through the network one by one."""
     bytes_per_class = 4 * work.pixels * (work.real_images + work.synthetic_images)
-    return max(1, min(CLASSES_TOGETHER, GATHER_BYTES.get(work.device, 0) // bytes_per_class))
+    return max(1, min(MOST_CLASSES, GATHER_BYTES.get(work.device, 0) // bytes_per_class))
 
 
 def chunk_for(work: Workload, bytes_per_entry: int) -> int | None:

@@ -30,8 +30,9 @@ COMPILE_FROM_GFLOP = {"cpu": 1e3, "cuda": 1e6}
 """Forward cost of all trainings from which compiling the loss pays."""
 
 STACK_BELOW_GFLOP = {"cpu": 0.006}
-"""Forward cost of a batch below which stacking wins: 3x faster than one after the other at 10 images of 8x8 pixels on
-two cores, no faster than threads at 30. Not measured on a GPU."""
+"""Forward cost of a batch below which stacking wins: at 10 images of 8x8 pixels on two cores 3.5 times as fast as the
+reference loop, where threads are 1.6 times (``benchmarks/evaluation.py``); no faster than threads at 30. Not measured
+on a GPU."""
 
 STACK_FROM = 4
 """Networks from which stacking wins."""

@@ -19,7 +19,6 @@ from lit_condense.engine.first_order import FirstOrderLoss
 from lit_condense.engine.forward import Forward
 from lit_condense.evaluation.protocols import Recipe
 from lit_condense.networks import evaluating
-from lit_condense.optim import NetworkSGD
 from lit_condense.rng import RandomKey
 from lit_condense.transfer import sent
 
@@ -98,7 +97,11 @@ class Descent:
     def __init__(self, parameters: Sequence[Tensor], recipe: Recipe) -> None:
         self._parameters = parameters
         self._new = partial(
-            NetworkSGD, parameters, momentum=recipe.momentum, nesterov=recipe.nesterov, weight_decay=recipe.weight_decay
+            torch.optim.SGD,
+            parameters,
+            momentum=recipe.momentum,
+            nesterov=recipe.nesterov,
+            weight_decay=recipe.weight_decay,
         )
         self._optimizer = self._new(lr=recipe.lr)
 

@@ -16,7 +16,6 @@ from lit_condense.engine.first_order import FirstOrderLoss
 from lit_condense.errors import SettingsError, check_choice
 from lit_condense.inner.network import BatchNormStatistics, InnerNetwork
 from lit_condense.matching.base import Progress
-from lit_condense.optim import NetworkSGD
 from lit_condense.rng import RandomKey
 
 
@@ -75,7 +74,7 @@ class InnerLoop(ABC):
 
     def optimizer(self, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
         """Return the optimizer of a new network."""
-        return NetworkSGD(list(parameters), lr=self.lr, momentum=self.momentum, weight_decay=self.weight_decay)
+        return torch.optim.SGD(parameters, lr=self.lr, momentum=self.momentum, weight_decay=self.weight_decay)
 
     @abstractmethod
     def updates_per_network(self, ipc: Sequence[int]) -> int:

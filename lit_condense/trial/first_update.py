@@ -125,7 +125,7 @@ class _Trial:
         real_chunk: int | None,
     ) -> None:
         outputs = FeaturesAndLogits(inner.network) if read_features(needs) else None  # type: ignore[arg-type]
-        route = Route("exact", False, False, False, False, 1, real_chunk)
+        route = Route("exact", False, False, False, 1, real_chunk)
         self.name, self.network = inner.name, inner.network
         self.gatherer, self.blocks = gatherer, blocks
         self.engine = RunningEngine(inner.network, outputs, route, gatherer.stored[:1], 1)

@@ -54,6 +54,7 @@ def test_colour_becomes_grey_when_asked_for(tmp_path):
     assert np.abs(data.real.images[0, 0].numpy() - luma).max() <= 1
 
 
+@pytest.mark.filterwarnings("ignore:The brightest training pixel")
 def test_palette_alpha_and_1_bit_images_are_converted(tmp_path):
     colour = np.zeros((4, 4, 3), np.uint8)
     colour[:2] = (255, 0, 0)
@@ -97,6 +98,7 @@ def test_a_square_is_torchvisions_resize_of_the_shorter_side_and_centre_crop(tmp
         assert np.array_equal(found, expected)
 
 
+@pytest.mark.filterwarnings("ignore:The brightest training pixel")
 def test_a_rectangle_is_covered_and_cropped_in_the_middle(tmp_path):
     stripes = np.repeat(np.arange(12, dtype=np.uint8)[None], 6, axis=0)  # column number as grey value, 6 x 12
     for split in ("train", "test"):
@@ -187,6 +189,7 @@ def test_impossible_settings_are_refused_before_reading(settings):
 COMPOSED, DECOMPOSED = "caf\u00e9", "cafe\u0301"
 
 
+@pytest.mark.filterwarnings("ignore:A look at the image files")
 def test_names_are_one_whichever_form_the_file_system_keeps_them_in(tmp_path):
     for split, name in (("train", DECOMPOSED), ("test", COMPOSED)):
         for position, folder in enumerate((name, "cafz", "caf")):

@@ -124,6 +124,7 @@ def test_a_choice_of_classes_is_relabelled_in_the_order_given():
     assert (data.test.images[:, 0, 0, 0] % 4).tolist() == [[3, 1][label] for label in data.test.labels]
 
 
+@pytest.mark.filterwarnings("ignore:The brightest training pixel")
 def test_the_limit_keeps_the_first_training_images_of_each_class_and_all_test_images():
     data = Made(train_limit_per_class=2)
     assert data.real.images[:, 0, 0, 0].tolist() == list(range(8))

@@ -10,7 +10,7 @@ from torch import nn
 
 from lit_condense.engine import Engine
 from lit_condense.engine.forward import images_are_independent, per_image
-from lit_condense.engine.routes import CLASSES_TOGETHER, Workload, route_for
+from lit_condense.engine.routes import MOST_CLASSES, Workload, route_for
 from lit_condense.networks import ConvNet, build_network
 from lit_condense.rng import RandomKey
 
@@ -32,11 +32,10 @@ def test_heavy_runs_compile_and_take_bfloat16_in_the_fast_mode_only():
     assert (exact.mode, exact.compiled) == ("exact", True)
 
 
-def test_light_runs_stay_eager_in_float32_and_take_classes_together():
+def test_light_runs_stay_eager_in_float32_class_by_class():
     route = route_for(DIGITS, "fast", "auto")
     assert (route.mode, route.compiled, route.compiled_twice) == ("exact", False, False)
-    assert route.together
-    assert route.classes_per_block == CLASSES_TOGETHER
+    assert route.classes_per_block == 1
 
 
 def test_what_is_asked_for_goes_before_the_table():
@@ -54,7 +53,7 @@ def test_a_gpu_replays_what_does_not_draw_and_gathers_many_classes():
         assert route_for(on_gpu, "fast", compile).recorded
         assert not route_for(on_gpu, "fast", compile, record=False).recorded
         assert not route_for(changed(on_gpu, independent=False), "fast", compile).recorded
-    assert route_for(on_gpu, "fast", "auto").classes_per_block == CLASSES_TOGETHER
+    assert route_for(on_gpu, "fast", "auto").classes_per_block == MOST_CLASSES
     # 266 images of 224 x 224 pixels are 153 MiB: no two classes in 256 MiB
     assert route_for(changed(on_gpu, pixels=3 * 224 * 224), "fast", "auto").classes_per_block == 1
 
@@ -71,7 +70,7 @@ def test_exact_runs_do_without_tf32_and_leave_the_setting_as_it_was():
 @pytest.mark.parametrize("device", ["mps", "xpu"])
 def test_a_device_that_was_never_measured_gets_the_plain_route(device):
     route = route_for(changed(CIFAR, device=device), "fast", "auto")
-    assert (route.compiled, route.together, route.classes_per_block, route.real_chunk) == (False, False, 1, None)
+    assert (route.compiled, route.classes_per_block, route.real_chunk) == (False, 1, None)
 
 
 def test_double_backward_is_compiled_where_this_torch_can(monkeypatch):
@@ -152,6 +151,6 @@ def test_the_route_is_said_in_words():
     exact = Engine("exact").start(convnet(), batch)
     assert exact.route == "real side and training: float32, compiled; synthetic side: float32, compiled"
     light = Engine().start(convnet(width=4), batch[:8])
-    assert light.route == "real side and training: float32, eager; synthetic side: float32, eager, 16 classes at once"
+    assert light.route == "real side and training: float32, eager; synthetic side: float32, eager, class by class"
     one_by_one = Engine(compile="never", classes_per_block=1).start(convnet(), batch)
     assert one_by_one.route == "real side and training: float32, eager; synthetic side: float32, eager, class by class"

@@ -78,6 +78,7 @@ def test_an_update_waits_for_nothing(reads, losses, settings):
     assert reads.found == []
 
 
+@pytest.mark.filterwarnings("ignore:Converting a tensor with requires_grad")
 def test_the_watch_sees_what_waits(reads, monkeypatch):
     published = GradientMatching.loss
 

@@ -132,8 +132,8 @@ def test_the_dashboard_shows_ten_classes_and_the_file_shows_all(tmp_path, classe
     grid = image_grid(condensed.images, condensed.labels, classes=classes)
     tile = 5 * 8  # 4 pixels wide: enlarged eight times to 32
     assert grid.shape == (3, 2 + rows * (tile + 2), 2 + 2 * (32 + 2))
-    picture = Image.open(write_grid(tmp_path / "grid.png", condensed.images, condensed.labels))
-    assert picture.size == (2 + 2 * 34, 2 + 12 * 42)
+    with Image.open(write_grid(tmp_path / "grid.png", condensed.images, condensed.labels)) as picture:
+        assert picture.size == (2 + 2 * 34, 2 + 12 * 42)
 
 
 @pytest.mark.parametrize("channels", [2, 5])

@@ -1,4 +1,4 @@
-"""The straightforward loops: DC, IDC and an evaluation as published programs do them, the yardstick of every speed-up.
+"""The reference loops: DC, IDC and an evaluation as published programs do them, the yardstick of every speed-up.
 
 Eager float32, one class at a time in Python, a backward pass that also forms the weight gradients nobody reads, one
 network after the other. Written from the definitions (Zhao et al., ICLR 2021; Kim et al., ICML 2022); they share no
