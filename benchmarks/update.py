@@ -2,7 +2,7 @@
 
 ``python -m benchmarks.update --method dc --ipc 1 --updates 5`` writes
 ``benchmarks/results/update_<device>_<method>_ipc<k>_<mode>.json``. The engine runs as users run it, inside
-``Trainer.fit`` with the settings of the method's CIFAR-10 config; a callback runs the update of the reference loop before
+``Trainer.fit`` with the settings of the method's CIFAR-10 config; a callback runs the reference loop before
 each of the engine's. Both see 10 classes of random 3x32x32 images, ConvNet-3 of width 128 and the published batches.
 """
 

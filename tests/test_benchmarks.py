@@ -61,6 +61,7 @@ def weight_gradient_gflop():
     return 3 * forward_gflop() - forward_gflop(first_layer_only=True)
 
 
+@pytest.mark.slow
 def test_every_method_is_timed_as_often_beside_dc_and_says_with_which_images(results):
     assert set(results) == {f"dc_{REAL}", *methods.FILES} - {"dc"}
     for result in results.values():
@@ -72,6 +73,7 @@ def test_every_method_is_timed_as_often_beside_dc_and_says_with_which_images(res
     assert published == dict.fromkeys(methods.FILES, 256) | {"idc": 64, "idc_i": 64, "lcmat_c": 64, "dream": 128}
 
 
+@pytest.mark.slow
 def test_ratio_and_bound_follow_from_the_raw_numbers(results):
     dc = results[f"dc_{REAL}"]
     rate = dc["gflop"] / median(dc)
@@ -85,6 +87,7 @@ def test_ratio_and_bound_follow_from_the_raw_numbers(results):
             assert result["seconds"][part]["median"] == pytest.approx(median(result, part), abs=2e-6)
 
 
+@pytest.mark.slow
 def test_counted_arithmetic_is_what_the_definitions_ask_for(results):
     gflop = {result["method"]: result["gflop"] for result in results.values()}
     real, synthetic = 10 * REAL, 10 * IPC
@@ -108,6 +111,7 @@ def test_dc_is_timed_at_every_published_batch():
     assert {label: cases[label][1] for label in ("idc", "dsa", "dream")} == {"idc": 64, "dsa": 256, "dream": 128}
 
 
+@pytest.mark.slow
 def test_share_of_k_means_follows_from_the_rounds_of_a_block(tmp_path):
     command(tmp_path, dream="true", data=tmp_path / "missing")
     result = json.loads((tmp_path / f"dream_ipc{IPC}.json").read_text())
@@ -157,6 +161,7 @@ def test_augmentation_is_timed_on_its_way_back_too(monkeypatch):
     assert (forward, parts.seconds["augmentation"]) == (2.0, 3.0)  # a tick each for draw, apply and the way back
 
 
+@pytest.mark.slow
 def test_readme_shows_the_ratio_or_says_that_nothing_was_measured(folder, tmp_path, monkeypatch, results):
     monkeypatch.syspath_prepend(str(REPOSITORY / "scripts"))
     tables = importlib.import_module("readme_tables")

@@ -55,28 +55,21 @@ def read_file(path):
     return read(path.relative_to(REPOSITORY / "configs").with_suffix("").as_posix())
 
 
-def classes_of(path):
-    """The classes that a config is made of, apart from its data set."""
-    config = read_file(path) | {"data": None}
-    return tuple(sorted(re.findall(r"'class_path': '([\w.]+)'", str(config))))
+def method_of(path):
+    """The method of a condensing config, and the class of a selection's."""
+    return read_file(path)["model"]["init_args"]["selection"]["class_path"] if path in SELECTING else path.parent.name
 
 
-def first_of_its_kind(paths):
-    """One config for every combination of classes; MNIST's where there is one, because its images are small."""
-    kinds = {}
+def each(paths, kind=method_of):
+    """By default one config of a kind, MNIST's where there is one: its images are small. All others are slow tests."""
+    quick = {}
     for path in sorted(paths, key=lambda path: (not path.stem.startswith("mnist"), path)):
-        kinds.setdefault(classes_of(path), path)
-    return set(kinds.values())
-
-
-def each(paths):
-    """By default one config of a kind; all the others, which differ in numbers only, among the slow tests."""
-    quick = first_of_its_kind(paths)
-    marked = [pytest.param(path, marks=[] if path in quick else pytest.mark.slow) for path in paths]
+        quick.setdefault(kind(path), path)
+    marked = [pytest.param(path, marks=[] if path in quick.values() else pytest.mark.slow) for path in paths]
     return pytest.mark.parametrize("path", marked, ids=[f"{path.parent.name}-{path.stem}" for path in paths])
 
 
-every_config = each(RUNNABLE)
+every_config = each(RUNNABLE, kind=lambda path: path.parent.name)
 
 
 ROOMS = ("data", "init", "inner", "sampling", "parametrization", "augmentation", "networks", "evaluation", "selection")

@@ -42,7 +42,7 @@ def engine_calls(monkeypatch):
     return calls
 
 
-@pytest.mark.parametrize("method", ["dc", "idc"])
+@pytest.mark.parametrize("method", ["dc", pytest.param("idc", marks=pytest.mark.slow)])
 def test_each_process_of_the_memory_benchmark_does_its_own_updates_only(tiny, engine_calls, monkeypatch, method):
     slow = []
     start = update.Alternating.on_train_batch_start
@@ -68,6 +68,7 @@ def test_a_cell_of_the_growth_table_says_what_it_did(monkeypatch):
     assert "eager" in found["route"]
 
 
+@pytest.mark.slow
 def test_a_process_that_fails_is_no_process_without_memory():
     with pytest.raises(RuntimeError, match=r"benchmarks\.growth"):
         common.child("benchmarks.growth", ipc=0)
