@@ -162,14 +162,14 @@ class Counting(TrainOnSynthetic):
 
     def __init__(self):
         super().__init__(updates=3, epochs=1)
-        self.trained_after = []
+        self.advanced_after = []
 
     def advance(self, inner, context, progress, key):
-        self.trained_after.append(progress.update)
+        self.advanced_after.append(progress.update)
         super().advance(inner, context, progress, key)
 
 
-def test_a_network_is_not_trained_after_its_last_update():
+def test_a_network_is_not_advanced_after_its_last_update():
     inner = Counting()
     trained([GradientMatching()], 1, inner, 6, network=tiny_convnet())
-    assert inner.trained_after == [0, 1, 3, 4]
+    assert inner.advanced_after == [0, 1, 3, 4]

@@ -24,7 +24,7 @@ def test_the_process_that_called_fit_holds_the_set_with_its_counts(kind, strateg
     main = torch.load(tmp_path / "launched" / "main.pt", weights_only=True)
     module = fit(kind, tmp_path / "here")
     here = kept(module)
-    for name in module.held:
+    for name in module.held():
         torch.testing.assert_close(main["state"][name], here["state"][name], rtol=0, atol=1e-6)
     assert main["counts"] == here["counts"] == ([2, 1] if kind == "synthetic" else [2, 2])
     assert main["updates"] == here["updates"] == (3 if kind == "synthetic" else 2)

@@ -7,9 +7,10 @@ import torch
 from torch.nn import functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from lit_condense import SyntheticSet
 from lit_condense.inner import DecreasingTraining, FreshNetwork, TrainOnSynthetic
 from lit_condense.matching import ClassMeanGradientMatching, CurvatureMatching, FeatureMatching, GradientMatching
+from lit_condense.synthetic.inner_training import InnerTraining
+from lit_condense.synthetic.matcher import Matcher
 from tests.helpers import fitted
 
 READING = {"_local_scalar_dense", "nonzero", "masked_select", "_unique2", "unique_dim", "equal"}
@@ -54,8 +55,8 @@ def reads(monkeypatch):
 
         return read
 
-    for name in ("_renew", "_match", "_advance"):
-        monkeypatch.setattr(SyntheticSet, name, watched(getattr(SyntheticSet, name)))
+    for owner, name in ((InnerTraining, "bring_in"), (Matcher, "__call__"), (InnerTraining, "advance")):
+        monkeypatch.setattr(owner, name, watched(getattr(owner, name)))
     # it checks its argument, except on a GPU
     monkeypatch.setattr(F, "one_hot", lambda labels, n: (labels.unsqueeze(-1) == torch.arange(n)).long())
     for name in ("tolist", "numpy"):
