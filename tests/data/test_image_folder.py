@@ -54,7 +54,7 @@ def test_colour_becomes_grey_when_asked_for(tmp_path):
     assert np.abs(data.real.images[0, 0].numpy() - luma).max() <= 1
 
 
-@pytest.mark.filterwarnings("ignore:The brightest training pixel")
+@pytest.mark.filterwarnings("ignore:The brightest training pixel", "ignore:A look at the image files")
 def test_palette_alpha_and_1_bit_images_are_converted(tmp_path):
     colour = np.zeros((4, 4, 3), np.uint8)
     colour[:2] = (255, 0, 0)
@@ -189,7 +189,7 @@ def test_impossible_settings_are_refused_before_reading(settings):
 COMPOSED, DECOMPOSED = "caf\u00e9", "cafe\u0301"
 
 
-@pytest.mark.filterwarnings("ignore:A look at the image files")
+@pytest.mark.filterwarnings("ignore:The brightest training pixel", "ignore:A look at the image files")
 def test_names_are_one_whichever_form_the_file_system_keeps_them_in(tmp_path):
     for split, name in (("train", DECOMPOSED), ("test", COMPOSED)):
         for position, folder in enumerate((name, "cafz", "caf")):

@@ -57,6 +57,7 @@ def assert_equal_to_one(name, ranks):
 
 
 @pytest.mark.timeout(150)
+@pytest.mark.filterwarnings("ignore:.*The update is skipped")
 def test_a_group_ends_with_the_set_of_one_process(quick):
     for name, ranks in quick.items():
         assert_equal_to_one(name, ranks)
