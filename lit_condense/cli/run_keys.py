@@ -83,7 +83,7 @@ def folder_of(config: Namespace) -> RunFolder:
         return RunFolder(Path(config.out), goes_on=checkpoint == "last" or same)
     name = _name(config)
     if checkpoint == "last" and (newest := RunFolder.newest(name)) is not None:
-        rank_zero_info(f"Going on with {newest.path}.")
+        rank_zero_info(f"The last checkpoint is that of {newest.path}.")
         return newest
     return RunFolder.new_version(name)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import sys
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,16 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 
 from lit_condense.errors import SettingsError
 from lit_condense.runs.folder import RunFolder
-from tests.cli_helpers import card_of, checkpoint_of, cli, refusal, tiny_config, write_config
+from tests.cli_helpers import (
+    card_of,
+    checkpoint_of,
+    cli,
+    new_process,
+    refusal,
+    succeeded,
+    tiny_config,
+    write_config,
+)
 
 QUICK = ["--trainer.max_steps", "2", "--trainer.limit_val_batches", "0", "--model.evaluation.full_data_steps", "0"]
 QUICK += ["--model.evaluation.repeats", "1", "--model.evaluation.epochs", "1"]
@@ -61,7 +71,7 @@ def test_last_goes_on_with_the_newest_version_that_can_be_gone_on_with(here, mon
         cli("fit", "--config", "mine.yaml", *QUICK)
     (here / "runs" / "mine" / "version_2" / "checkpoints").mkdir(parents=True)  # died before its first checkpoint
     done = cli("fit", "--config", "mine.yaml", *QUICK, "--trainer.max_steps", "3", "--ckpt_path", "last")
-    assert said == ["Going on with runs/mine/version_1."]
+    assert said == ["The last checkpoint is that of runs/mine/version_1."]
     assert done.trainer.global_step == 3
     assert card_of(here / "runs" / "mine" / "version_1")["update"] == 3
     assert card_of(here / "runs" / "mine" / "version_0")["update"] == 2
@@ -125,6 +135,17 @@ def test_a_dry_run_makes_no_folder(here):
     cli("fit", "--config", "mine.yaml", "--trainer.fast_dev_run", "true")
     assert files(here) == {"mine.yaml"}
     assert not (here / "runs").exists()
+
+
+@pytest.mark.slow
+def test_several_processes_share_one_version(here):
+    ddp = ["--trainer.devices", "2", "--trainer.strategy", "ddp"]
+    for version, more in ((0, []), (0, ["--ckpt_path", "last", "--trainer.max_steps", "4"]), (1, [])):
+        command = [sys.executable, "-m", "lit_condense", "fit", "--config", "mine.yaml", *QUICK, *ddp, *more]
+        succeeded(new_process(*command, cwd=here))
+        versions = sorted(path.name for path in (here / "runs" / "mine").iterdir())
+        assert versions == [f"version_{k}" for k in range(version + 1)]
+    assert card_of(here / "runs" / "mine" / "version_0")["update"] == 4
 
 
 def test_own_keys_reach_the_callbacks_and_a_callback_of_ones_own_takes_the_place_of_its_key(here):
