@@ -45,7 +45,7 @@ def match(
     optimizer.zero_grad()
     loss.backward()
     optimizer.step()
-    return float(loss)
+    return float(loss.detach())
 
 
 def match_idc(
@@ -83,7 +83,7 @@ def match_idc(
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
-        total += loss.item()
+        total += loss.detach().item()
     return total
 
 
@@ -139,7 +139,7 @@ def _pass(
         images, labels = (part.to(device) for part in batch)
         logits = network(images)
         loss = criterion(logits, labels)
-        total += loss.item() * len(labels)
+        total += loss.detach().item() * len(labels)
         right += int((logits.detach().cpu().numpy().argmax(1) == labels.cpu().numpy()).sum())
         seen += len(labels)
         if optimizer is not None:
