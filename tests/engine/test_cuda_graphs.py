@@ -90,7 +90,6 @@ def test_a_recorded_run_is_the_run(case, replayed, monkeypatch):
     called = run(case)
     assert not replayed
     monkeypatch.setattr("lit_condense.engine.routes.RECORDED", {"cpu"})
-    monkeypatch.setattr("lit_condense.engine.routes.TOGETHER_BELOW_GFLOP", {})
     found = run(case)
     assert replayed
     torch.testing.assert_close(found["images"], called["images"], rtol=0, atol=1e-6)
