@@ -88,7 +88,8 @@ class CondenseCLI(LightningCLI):
             super().__init__(*args, **kwargs)
         except BaseException:
             if self.folder is not None and getattr(getattr(self, "trainer", None), "global_step", 0) == 0:
-                self.folder.discard()
+                cache = self.config[self.subcommand].scoring_cache
+                self.folder.discard(*([Path(cache)] if cache else []))
             raise
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:

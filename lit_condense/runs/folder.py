@@ -103,8 +103,12 @@ class RunFolder:
             path.unlink(missing_ok=True)
         self._stale = []
 
-    def discard(self) -> None:
-        """Take away what a run that came to nothing has made: its log, its config, and its folders if empty then."""
+    def discard(self, *shared: Path) -> None:
+        """Take away what a run that came to nothing has made: its log, its config, and its folders if empty then.
+
+        Args:
+            shared: Folders beside it, which go too where they are empty.
+        """
         if self._before is None:
             return
         config = self.path / "config.yaml"
@@ -112,7 +116,7 @@ class RunFolder:
         for file in [*ours, *self.path.glob(EVENTS), *self.path.glob("hparams.yaml")]:
             if file not in self._before:
                 file.unlink()
-        for folder in (self.checkpoints, *self._made):
+        for folder in (*shared, self.checkpoints, *self._made):
             with contextlib.suppress(OSError):  # it is not empty, or was not there
                 folder.rmdir()
 

@@ -88,6 +88,10 @@ def test_a_refused_run_leaves_nothing_and_a_user_s_files_stay(here, capsys):
     for args in (["--model.sampling.batch_size", "-1"], ["--trainer.max_steps", "-1"], ["--trainer.callbacks", "[]"]):
         refusal(capsys, "fit", "--config", "mine.yaml", *args)
         assert not (here / "runs").exists()
+    selecting = ["--model", "SelectedSet", "--model.selection", "EL2N", "--model.ipc", "1"]
+    refusal(capsys, "fit", *selecting, "--data", "Digits", "--trainer.precision", "64-true")
+    refusal(capsys, "fit", *selecting, "--data", "Digits", "--model.network", "ResNet18", "--data.classes", "[0]")
+    assert not (here / "runs").exists()
     (here / "notes").mkdir()
     (here / "notes" / "mine.txt").write_text("mine")
     refusal(capsys, "fit", "--config", "mine.yaml", "--out", "notes", "--trainer.callbacks", "[]")
