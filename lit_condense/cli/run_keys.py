@@ -47,8 +47,10 @@ class Replacing(Callback):
     def __init__(self, folder: RunFolder) -> None:
         self._folder = folder
 
-    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Remove them."""
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Remove them after the first update, before the first checkpoint."""
         if trainer.is_global_zero:
             self._folder.clear()
 
@@ -117,7 +119,7 @@ def without_folder(config: Namespace) -> Namespace:
         saved.checkpoint.dirpath = None
     if saved.report.folder == saved.out:
         saved.report.folder = None
-    saved.out, saved.overwrite = None, False
+    saved.out, saved.overwrite, saved.ckpt_path = None, False, None
     return saved
 
 

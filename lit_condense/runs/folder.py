@@ -65,7 +65,7 @@ class RunFolder:
         """Make the folder, if it may be used; a new version that another run has taken meanwhile becomes the next one.
 
         Args:
-            overwrite: Whether results that stand there may go; they do so at the first update, not before.
+            overwrite: Whether results that stand there may go; they do so after the first update, not before.
 
         Raises:
             SettingsError: It holds results of another run.
@@ -78,7 +78,8 @@ class RunFolder:
                     f"Expected a folder without results, but {results[0]} stands in {self.path}. Go on with that run "
                     "(--ckpt_path last), choose another folder (--out), or let it be replaced (--overwrite true)."
                 )
-            self._stale = [*results, *self.path.glob(EVENTS)]
+            # a log without results may be another program's
+            self._stale = [*results, *self.path.glob(EVENTS)] if results else []
         self._made = [folder for folder in (self.path, *self.path.parents) if not folder.exists()]
         if self._name is not None:
             self._take_version(self._name)

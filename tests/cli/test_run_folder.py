@@ -112,6 +112,19 @@ def test_results_are_not_written_over_unless_that_is_said(finished, tmp_path, ca
     assert len(list(folder.glob("events.out.tfevents*"))) == 1
 
 
+def test_logs_of_another_program_stay(here):
+    (here / "logs").mkdir()
+    (here / "logs" / "events.out.tfevents.other").write_text("precious")
+    cli("fit", "--config", "mine.yaml", *QUICK, "--out", "logs")
+    assert (here / "logs" / "events.out.tfevents.other").read_text() == "precious"
+
+
+def test_the_config_of_a_resumed_run_makes_a_new_version_too(here):
+    cli("fit", "--config", "mine.yaml", *QUICK)
+    cli("fit", "--config", "mine.yaml", *QUICK, "--trainer.max_steps", "3", "--ckpt_path", "last")
+    assert yaml.safe_load(Path("runs/mine/version_0/config.yaml").read_text())["ckpt_path"] is None
+
+
 def test_a_run_that_may_replace_results_but_is_refused_replaces_none(finished, tmp_path, capsys):
     shutil.copytree(finished, tmp_path, dirs_exist_ok=True)
     before = files(tmp_path / "tiny")
