@@ -54,7 +54,6 @@ USAGE = {
     for command in ("fit", "validate", "test", "predict")
 }
 
-
 EPILOG = "lit-condense configs [WORD ...] lists the configs that ship with it; --config takes their names."
 
 
@@ -145,13 +144,12 @@ class CondenseCLI(LightningCLI):
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """Make the trainer; unless it is given another way to write checkpoints, it writes them atomically."""
-        given = self.config_init[self.subcommand].trainer.plugins or []
-        plugins = list(given) if isinstance(given, list) else [given]
+        made = self.config_init[self.subcommand].trainer
+        plugins = _listed(made.plugins)
         if not any(isinstance(plugin, CheckpointIO) for plugin in plugins):
             plugins.append(checkpointing.AtomicCheckpointIO())
         parser, options = self._parser(self.subcommand), self.config[self.subcommand].trainer
-        callbacks = self.config_init[self.subcommand].trainer.callbacks or []
-        parser.callback_keys = run_keys.keys_in_use(callbacks if isinstance(callbacks, list) else [callbacks], options)
+        parser.callback_keys = run_keys.keys_in_use(_listed(made.callbacks), options)
         assert self.folder is not None  # before_instantiate_classes
         kwargs |= run_keys.trainer_settings(options, self.folder)
         trainer = super().instantiate_trainer(plugins=plugins, **kwargs)
@@ -218,6 +216,11 @@ class CondenseCLI(LightningCLI):
                 "a new run, or give the path of a checkpoint."
             )
         return max(found, key=lambda path: path.stat().st_mtime)
+
+
+def _listed(given: Any) -> list[Any]:
+    """Return what may be given as one, several or none."""
+    return list(given) if isinstance(given, list) else [given] if given else []
 
 
 def run(args: ArgsType = None) -> CondenseCLI:

@@ -77,14 +77,13 @@ def add(parser: LightningArgumentParser) -> None:
 
 def folder_of(config: Namespace) -> RunFolder:
     """Return the folder of a run: as told, the one it goes on in, or a new version of its configs' name."""
-    checkpoint = config.get("ckpt_path")
-    there = None if checkpoint in (None, "last") else local_path(checkpoint)
-    home = RunFolder.of_checkpoint(there.resolve()) if there else None
+    there, last = _checkpoint(config), config.get("ckpt_path") == "last"
     if config.out is not None:
+        home = RunFolder.of_checkpoint(there.resolve()) if there else None
         same = home is not None and home.path == Path(config.out).resolve()
-        return RunFolder(Path(config.out), goes_on=checkpoint == "last" or same)
+        return RunFolder(Path(config.out), goes_on=last or same)
     name = _name(config)
-    if checkpoint == "last" and (newest := RunFolder.newest(name)) is not None:
+    if last and (newest := RunFolder.newest(name)) is not None:
         rank_zero_info(f"The last checkpoint is that of {newest.path}.")
         return newest
     return RunFolder.new_version(name)
@@ -92,10 +91,15 @@ def folder_of(config: Namespace) -> RunFolder:
 
 def folder_to_look_at(config: Namespace) -> RunFolder:
     """Return the folder of a command that trains nothing: that of the checkpoint it looks at, if that is a run's."""
-    checkpoint = config.get("ckpt_path")
-    there = None if checkpoint in (None, "last") else local_path(checkpoint)
+    there = _checkpoint(config)
     home = RunFolder.of_checkpoint(there) if there and config.out is None else None
     return home or folder_of(config)
+
+
+def _checkpoint(config: Namespace) -> Path | None:
+    """Return the checkpoint that is named by its path, if it is on this machine."""
+    given = config.get("ckpt_path")
+    return None if given in (None, "last") else local_path(given)
 
 
 def fill(config: Namespace, folder: RunFolder) -> None:
@@ -105,10 +109,10 @@ def fill(config: Namespace, folder: RunFolder) -> None:
         config.checkpoint.dirpath = str(folder.checkpoints)
     if config.report.folder is None:
         config.report.folder = config.out
-    intervals = _intervals(config)
+    intervals: Intervals = _class_of(config.model).intervals(config.trainer.max_steps)
     if all(config.checkpoint[trigger] is None for trigger in TRIGGERS):
         config.checkpoint.every_n_train_steps = intervals.checkpoint
-    if isinstance(config.trainer, Namespace) and config.trainer.val_check_interval is None:
+    if config.trainer.val_check_interval is None:
         config.trainer.val_check_interval = intervals.validation
 
 
@@ -139,13 +143,6 @@ def trainer_settings(trainer: Namespace, folder: RunFolder) -> dict[str, Any]:
     if trainer.logger in (None, True) and not trainer.barebones:
         settings["logger"] = TensorBoardLogger(str(folder.path), name="", version="", default_hp_metric=False)
     return settings
-
-
-def _intervals(config: Namespace) -> Intervals:
-    """Return how often a run of this model saves and evaluates."""
-    steps = config.trainer.get("max_steps", -1) if isinstance(config.trainer, Namespace) else -1
-    found: Intervals = _class_of(config.model).intervals(steps)
-    return found
 
 
 def _name(config: Namespace) -> str:

@@ -109,11 +109,14 @@ def run_name(configs: Sequence[Path], data: str) -> str:
 def _place(config: Path) -> Path:
     """Return ``<method>/<name>`` of a config below a folder ``configs``, else its name; of a saved one its run's."""
     if config.parent.name.startswith("version_"):
-        parts = config.parent.parent.parts
-        below = parts[len(parts) - parts[::-1].index("runs") :] if "runs" in parts else parts[-1:]
-        return Path(*below)
-    parts = config.with_suffix("").parts
-    return Path(*parts[len(parts) - parts[::-1].index("configs") :]) if "configs" in parts else Path(parts[-1])
+        return _below("runs", config.parent.parent)
+    return _below("configs", config.with_suffix(""))
+
+
+def _below(folder: str, path: Path) -> Path:
+    """Return what of a path lies below the last folder of that name; its last part where there is none."""
+    parts = path.parts
+    return Path(*parts[len(parts) - parts[::-1].index(folder) :]) if folder in parts else Path(path.name)
 
 
 def main(args: Sequence[str]) -> None:

@@ -71,33 +71,41 @@ def loss_value(loss: Loss, value: Any, like: Tensor) -> Tensor:
         value: What it returned.
         like: A tensor of the device it should be on.
     """
-    owner = f"{type(loss).__name__}.loss"
-    if not isinstance(value, Tensor) or value.ndim > 0 or not value.is_floating_point() or value.device != like.device:
-        raise SettingsError(
-            f"Expected {owner} to return one floating-point number, a tensor of shape () on {like.device}, got "
-            f"{described(value)}. Sum over the blocks, not with .item() or float()."
-        )
-    if not value.requires_grad:
-        raise SettingsError(
-            f"Expected {owner} to return a number that can be differentiated in the synthetic quantities, got one "
-            "without a graph. Leave out detach(), item(), no_grad and whatever rounds or compares."
-        )
-    return value
+    return _number_with_graph(
+        loss,
+        value,
+        like,
+        wanted="one floating-point number",
+        advice=" Sum over the blocks, not with .item() or float().",
+        without_graph="return a number that can be differentiated in the synthetic quantities, got one without a "
+        "graph. Leave out detach(), item(), no_grad and whatever rounds or compares.",
+    )
 
 
 def whole_value(loss: Loss, value: Any, leaves: Mapping[str, Tensor]) -> Tensor:
     """Return what a loss of scope ``whole`` gave, if it is one number with a graph."""
-    owner, like = f"{type(loss).__name__}.loss", leaves["images"]
+    return _number_with_graph(
+        loss,
+        value,
+        leaves["images"],
+        wanted="a WithGradient, or one floating-point number",
+        without_graph="return a number with a graph to the leaves, got one without. Leave out detach() and no_grad, "
+        "build on whole.leaves, or return a WithGradient.",
+    )
+
+
+def _number_with_graph(
+    loss: Loss, value: Any, like: Tensor, *, wanted: str, without_graph: str, advice: str = ""
+) -> Tensor:
+    """Return a value if it is one number with a graph, on the device of ``like``; the words are for the refusal."""
+    owner = f"{type(loss).__name__}.loss"
     if not isinstance(value, Tensor) or value.ndim > 0 or not value.is_floating_point() or value.device != like.device:
         raise SettingsError(
-            f"Expected {owner} to return a WithGradient, or one floating-point number, a tensor of shape () on "
-            f"{like.device}, got {described(value)}."
+            f"Expected {owner} to return {wanted}, a tensor of shape () on {like.device}, got {described(value)}."
+            f"{advice}"
         )
     if not value.requires_grad:
-        raise SettingsError(
-            f"Expected {owner} to return a number with a graph to the leaves, got one without. Leave out detach() and "
-            "no_grad, build on whole.leaves, or return a WithGradient."
-        )
+        raise SettingsError(f"Expected {owner} to {without_graph}")
     return value
 
 
