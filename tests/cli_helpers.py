@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
 import os
@@ -101,6 +102,25 @@ def cli(*args):
     """Run a command that is expected to work, and return it: its trainer, model and data."""
     with untouched_process():
         return run([str(a) for a in args])
+
+
+def printed(capsys, *args):
+    """What a command prints for ``--print_config``, as text."""
+    capsys.readouterr()
+    with untouched_process(), pytest.raises(SystemExit) as stopped:
+        main([*map(str, args), "--print_config"])
+    assert stopped.value.code in (0, None)
+    return capsys.readouterr().out
+
+
+def contents(folder):
+    """The files below a folder, each with the hash of its bytes."""
+    return {path: hashlib.sha256(path.read_bytes()).hexdigest() for path in folder.rglob("*") if path.is_file()}
+
+
+def names(folder):
+    """The files below a folder, by their paths in it."""
+    return {path.relative_to(folder).as_posix() for path in Path(folder).rglob("*") if path.is_file()}
 
 
 def made(*args):

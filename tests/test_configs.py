@@ -10,7 +10,6 @@ import yaml
 
 import lit_condense.selection
 from lit_condense import SyntheticSet, load_condensed
-from lit_condense.cli import main
 from lit_condense.cli.shipped import read, shipped
 from lit_condense.data import Digits
 from lit_condense.evaluation.published import figure, published
@@ -18,7 +17,7 @@ from lit_condense.evaluation.several import Trainings
 from lit_condense.inner import InnerNetwork
 from lit_condense.selection import Selection
 from lit_condense.settings import flat
-from tests.cli_helpers import REPOSITORY, card_of, cli, untouched_process, write_arrays
+from tests.cli_helpers import REPOSITORY, card_of, cli, printed, write_arrays
 
 CONFIGS = sorted(shipped().values())
 SELECTING = [path for path in CONFIGS if path.parent.name == "selection"]
@@ -82,19 +81,11 @@ def class_of(node):
     return next(found for place in places if (found := getattr(importlib.import_module(place), name, None)))
 
 
-def printed(capsys, path):
-    capsys.readouterr()
-    with untouched_process(), pytest.raises(SystemExit) as stopped:
-        main(["fit", "--config", str(path), "--print_config"])
-    assert stopped.value.code in (0, None)
-    return capsys.readouterr().out
-
-
 @every_config
 def test_printing_a_config_and_reading_it_again_changes_nothing(path, tmp_path, capsys):
-    first = printed(capsys, path)
+    first = printed(capsys, "fit", "--config", path)
     (tmp_path / "printed.yaml").write_text(first)
-    assert printed(capsys, tmp_path / "printed.yaml") == first
+    assert printed(capsys, "fit", "--config", tmp_path / "printed.yaml") == first
     given, full = dict(flat(read_file(path))), dict(flat(yaml.safe_load(first)))
     written, read_back = given.pop("trainer.callbacks"), full.pop("trainer.callbacks") or []
     settings = {name: value for name, value in given.items() if value != {} and not name.endswith("class_path")}

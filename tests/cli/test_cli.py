@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import functools
-import hashlib
 import re
 import resource
 from types import SimpleNamespace
@@ -18,10 +17,11 @@ from tests.cli_helpers import (
     checkpoint_of,
     cli,
     console_script,
+    contents,
+    printed,
     python_m,
     refusal,
     succeeded,
-    untouched_process,
     write_arrays,
     write_config,
 )
@@ -69,17 +69,6 @@ def events(folder):
     return accumulator
 
 
-def printed_config(capsys, *args):
-    with untouched_process(), pytest.raises(SystemExit) as stopped:
-        main([*args, "--print_config"])
-    assert stopped.value.code in (0, None)
-    return yaml.safe_load(capsys.readouterr().out)
-
-
-def contents(folder):
-    return {path: hashlib.sha256(path.read_bytes()).hexdigest() for path in folder.rglob("*") if path.is_file()}
-
-
 def test_a_fit_writes_the_set_its_card_a_picture_its_log_its_config_and_checkpoints(fitted):
     _, folder, _ = fitted
     written = {path.name for path in folder.iterdir()}
@@ -98,7 +87,8 @@ def test_a_fit_writes_the_set_its_card_a_picture_its_log_its_config_and_checkpoi
 def test_the_saved_config_repeats_the_run(fitted, capsys):
     _, folder, args = fitted
     saved = yaml.safe_load((folder / "config.yaml").read_text())
-    assert saved == printed_config(capsys, "fit", *args) | {"out": None}  # so that it makes a folder of its own
+    # it makes a folder of its own
+    assert saved == yaml.safe_load(printed(capsys, "fit", *args)) | {"out": None}
 
 
 def test_standard_output_of_a_fit_is_the_table_and_nothing_else(fitted):
@@ -278,7 +268,7 @@ def test_every_setting_can_be_given_on_the_shell(tmp_path, capsys):
         "--data.classes=[0,1,2]",
         "--seed_everything=5",
     ]
-    config = printed_config(capsys, "fit", *write_config(tmp_path), *overrides)
+    config = yaml.safe_load(printed(capsys, "fit", *write_config(tmp_path), *overrides))
     model = config["model"]["init_args"]
     assert model["ipc"] == 2
     assert model["inner"]["init_args"]["epochs"] == 1

@@ -17,6 +17,7 @@ from tests.cli_helpers import (
     card_of,
     checkpoint_of,
     cli,
+    names,
     new_process,
     refusal,
     succeeded,
@@ -26,10 +27,6 @@ from tests.cli_helpers import (
 
 QUICK = ["--trainer.max_steps", "2", "--trainer.limit_val_batches", "0", "--model.evaluation.full_data_steps", "0"]
 QUICK += ["--model.evaluation.repeats", "1", "--model.evaluation.epochs", "1"]
-
-
-def files(folder):
-    return {path.relative_to(folder).as_posix() for path in Path(folder).rglob("*") if path.is_file()}
 
 
 @pytest.fixture
@@ -51,10 +48,10 @@ def finished(tmp_path_factory):
 def test_every_run_of_a_config_gets_a_version_of_its_own_with_all_that_it_writes(here):
     for version in range(2):
         cli("fit", "--config", "mine.yaml", *QUICK)
-        written = files(here / "runs" / "mine" / f"version_{version}")
+        written = names(here / "runs" / "mine" / f"version_{version}")
         assert {"config.yaml", "condensed.safetensors", "card.json", "grid.png", "checkpoints/last.ckpt"} <= written
         assert any(name.startswith("events.out.tfevents") for name in written)
-    assert {name.split("/")[0] for name in files(here)} == {"mine.yaml", "runs"}
+    assert {name.split("/")[0] for name in names(here)} == {"mine.yaml", "runs"}
 
 
 def test_the_saved_config_makes_a_new_version_and_the_same_set(here):
@@ -80,7 +77,7 @@ def test_last_goes_on_with_the_newest_version_that_can_be_gone_on_with(here, mon
 def test_last_without_any_run_is_refused_and_leaves_nothing(here, capsys):
     message = refusal(capsys, "fit", "--config", "mine.yaml", "--ckpt_path", "last")
     assert "found none" in message
-    assert files(here) == {"mine.yaml"}
+    assert names(here) == {"mine.yaml"}
     assert not (here / "runs").exists()
 
 
@@ -95,7 +92,7 @@ def test_a_refused_run_leaves_nothing_and_a_user_s_files_stay(here, capsys):
     (here / "notes").mkdir()
     (here / "notes" / "mine.txt").write_text("mine")
     refusal(capsys, "fit", "--config", "mine.yaml", "--out", "notes", "--trainer.callbacks", "[]")
-    assert files(here / "notes") == {"mine.txt"}  # not even a log
+    assert names(here / "notes") == {"mine.txt"}  # not even a log
 
 
 def test_results_are_not_written_over_unless_that_is_said(finished, tmp_path, capsys):
@@ -127,9 +124,9 @@ def test_the_config_of_a_resumed_run_makes_a_new_version_too(here):
 
 def test_a_run_that_may_replace_results_but_is_refused_replaces_none(finished, tmp_path, capsys):
     shutil.copytree(finished, tmp_path, dirs_exist_ok=True)
-    before = files(tmp_path / "tiny")
+    before = names(tmp_path / "tiny")
     refusal(capsys, "fit", *write_config(tmp_path), "--overwrite", "true", "--trainer.callbacks", "[]")
-    assert before <= files(tmp_path / "tiny")
+    assert before <= names(tmp_path / "tiny")
 
 
 def test_a_checkpoint_of_the_folder_itself_goes_on_there(finished, tmp_path):
@@ -144,13 +141,13 @@ def test_commands_that_train_nothing_use_the_folder_of_their_checkpoint(finished
     path = "elsewhere/checkpoints/last.ckpt"
     (here / "elsewhere" / "grid.png").unlink()
     cli("predict", "--config", "mine.yaml", "--ckpt_path", path)
-    assert "grid.png" in files(here / "elsewhere")
+    assert "grid.png" in names(here / "elsewhere")
     assert not (here / "runs").exists()
 
 
 def test_a_dry_run_makes_no_folder(here):
     cli("fit", "--config", "mine.yaml", "--trainer.fast_dev_run", "true")
-    assert files(here) == {"mine.yaml"}
+    assert names(here) == {"mine.yaml"}
     assert not (here / "runs").exists()
 
 
@@ -173,7 +170,7 @@ def test_own_keys_reach_the_callbacks_and_a_callback_of_ones_own_takes_the_place
     done = cli("fit", "--config", "mine.yaml", "--config", "own.yaml", *QUICK)
     (saving,) = (callback for callback in done.trainer.callbacks if isinstance(callback, ModelCheckpoint))
     assert Path(saving.dirpath) == here / "saved"
-    assert files(here / "saved")
+    assert names(here / "saved")
     assert not (here / "runs/mine+own/version_0/checkpoints").exists()
 
 

@@ -10,21 +10,13 @@ import yaml
 from lit_condense.cli import main
 from lit_condense.cli.shipped import named, read, run_name, shipped, with_paths
 from lit_condense.errors import SettingsError
-from tests.cli_helpers import REPOSITORY, refusal, untouched_process
+from tests.cli_helpers import REPOSITORY, printed, refusal
 
 
 @pytest.fixture(autouse=True)
 def elsewhere(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     return tmp_path
-
-
-def printed(capsys, *args):
-    capsys.readouterr()
-    with untouched_process(), pytest.raises(SystemExit) as stopped:
-        main(["fit", *args, "--print_config"])
-    assert stopped.value.code in (0, None)
-    return yaml.safe_load(capsys.readouterr().out)
 
 
 def test_a_config_is_found_by_name_and_a_file_of_that_name_comes_first(elsewhere):
@@ -49,7 +41,8 @@ def test_an_unknown_name_is_one_message(capsys):
 
 def test_a_config_composes_with_ones_own_data_and_with_flags(elsewhere, capsys):
     (elsewhere / "my_data.yaml").write_text("data: {class_path: ImageFolder, init_args: {root: mydata}}\n")
-    config = printed(capsys, "--config", "dream/cifar10_ipc10", "--config", "my_data.yaml", "--model.ipc", "7")
+    both = ["--config", "dream/cifar10_ipc10", "--config", "my_data.yaml"]
+    config = yaml.safe_load(printed(capsys, "fit", *both, "--model.ipc", "7"))
     model = config["model"]["init_args"]
     assert model["ipc"] == 7
     assert model["sampling"]["class_path"] == "lit_condense.sampling.Representative"
@@ -59,7 +52,7 @@ def test_a_config_composes_with_ones_own_data_and_with_flags(elsewhere, capsys):
 
 @pytest.mark.parametrize("name", [name for name in shipped() if name.endswith("base")])
 def test_a_base_file_serves_any_data(name, capsys):
-    config = printed(capsys, "--config", name, "--data", "Digits")
+    config = yaml.safe_load(printed(capsys, "fit", "--config", name, "--data", "Digits"))
     assert config["data"]["class_path"] == "lit_condense.data.Digits"
     assert read(name)["data"] is None
 

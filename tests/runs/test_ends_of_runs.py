@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import hashlib
 import os
 import signal
 
@@ -22,7 +21,16 @@ from lit_condense.errors import BetweenUpdates, SettingsError
 from lit_condense.evaluation import Evaluator
 from lit_condense.matching import GradientMatching
 from lit_condense.runs.checkpointing import DryRunIO
-from tests.cli_helpers import card_of, checkpoint_of, cli, refusal, tiny_config, untouched_process, write_config
+from tests.cli_helpers import (
+    card_of,
+    checkpoint_of,
+    cli,
+    contents,
+    refusal,
+    tiny_config,
+    untouched_process,
+    write_config,
+)
 from tests.helpers import fitted
 from tests.sets.test_selected_set import selection_config
 from tests.test_resume import tensor_bytes
@@ -36,10 +44,6 @@ def hears_ctrl_c():
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     yield
     signal.signal(signal.SIGINT, before)
-
-
-def contents(folder):
-    return {path: hashlib.sha256(path.read_bytes()).hexdigest() for path in folder.rglob("*") if path.is_file()}
 
 
 def agree(folder):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import shutil
 import sys
@@ -23,20 +22,12 @@ from lit_condense.errors import CheckpointError, ExportError
 from lit_condense.export import save_condensed, write_grid
 from lit_condense.matching import GradientMatching
 from lit_condense.runs.outputs import OWN_FOLDER, run_folder
-from tests.cli_helpers import cli, new_process, refusal, succeeded, tiny_config, write_config
+from tests.cli_helpers import cli, contents, names, new_process, refusal, succeeded, tiny_config, write_config
 from tests.helpers import fitted, quiet_trainer
 
 QUICK = ["--trainer.max_steps", "1", "--trainer.val_check_interval", "100", "--model.evaluation.full_data_steps", "0"]
 NO_LOGGER = ["--trainer.logger", "false"]
 AGAIN = ["--overwrite", "true"]
-
-
-def contents(folder):
-    return {path: hashlib.sha256(path.read_bytes()).hexdigest() for path in folder.rglob("*") if path.is_file()}
-
-
-def names(folder):
-    return {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
 
 
 @pytest.fixture
