@@ -88,9 +88,6 @@ class Loss(Callback, ABC):
     def check_network(self, network: nn.Module) -> None:
         """Refuse a network that has nothing to match, before the run; takes any by default."""
 
-    def check_companions(self, losses: Sequence[Loss]) -> None:
-        """Refuse to stand among ``losses``, before the run; takes any company by default."""
-
 
 class MatchingLoss(Loss):
     """A loss between what the inner network says about real and about synthetic images.

@@ -141,7 +141,6 @@ def check_losses(losses: Sequence[Loss], synthetic_images: int, real_images: int
     if all(loss.weight == 0 for loss in losses):
         raise SettingsError(f"Expected a matching loss with a weight above 0, got only 0 ({tags}). Nothing is matched.")
     for loss in losses:
-        loss.check_companions(losses)
         if loss.least_images > synthetic_images:
             raise SettingsError(
                 f"{loss.tag} needs at least {loss.least_images} decoded synthetic images of each class, a class has "

@@ -10,10 +10,8 @@ whole sets in every update, as DCC's program does: one curve on one scale, which
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from lit_condense.errors import SettingsError
-from lit_condense.matching.base import Loss, Progress
+from lit_condense.matching.base import Progress
 from lit_condense.matching.gradient import ClassMeanGradientMatching, DistanceName, GradientMatching, Layers
 
 WARM_UP_NETWORKS = 250
@@ -60,11 +58,6 @@ class ContrastiveGradientMatching(ClassMeanGradientMatching):
         """Return True unless it is switched off for the whole run."""
         return self.weight > 0
 
-    def check_companions(self, losses: Sequence[Loss]) -> None:
-        """Refuse a warm-up in which nothing is matched."""
-        if self.warm_up_networks > 0 and self.warm_up_matches > 0:
-            _check_companion(self, [loss for loss in losses if isinstance(loss, WarmUpGradientMatching)])
-
 
 class WarmUpGradientMatching(GradientMatching):
     """DCC's warm-up: class by class, as DC, until the switch.
@@ -94,24 +87,6 @@ class WarmUpGradientMatching(GradientMatching):
     def weight_at(self, progress: Progress) -> float:
         """Return 0 after the warm-up."""
         return 0.0 if contrastive(progress, self.warm_up_networks, self.warm_up_matches) else self.weight
-
-    def check_companions(self, losses: Sequence[Loss]) -> None:
-        """Refuse a run in which nothing is matched after the warm-up."""
-        _check_companion(self, [loss for loss in losses if isinstance(loss, ContrastiveGradientMatching)])
-
-
-def _check_companion(
-    loss: ContrastiveGradientMatching | WarmUpGradientMatching,
-    others: Sequence[ContrastiveGradientMatching | WarmUpGradientMatching],
-) -> None:
-    mine = (loss.warm_up_networks, loss.warm_up_matches)
-    found = [(other.warm_up_networks, other.warm_up_matches) for other in others]
-    if mine not in found:
-        raise SettingsError(
-            f"{loss.tag} switches at warm_up_networks={mine[0]}, warm_up_matches={mine[1]} and expects the other of "
-            f"WarmUpGradientMatching and ContrastiveGradientMatching with the same numbers, got {found or 'none'}. "
-            "List both with equal numbers, or nothing is matched on one side of the switch."
-        )
 
 
 def _checked(networks: int, matches: int) -> tuple[int, int]:

@@ -47,6 +47,7 @@ from lit_condense.synthetic.image_step import check_set
 from lit_condense.synthetic.inner_training import InnerTraining, with_births
 from lit_condense.synthetic.log import losses_to_log, rates_to_log, seconds_to_log
 from lit_condense.synthetic.matcher import Matcher
+from lit_condense.synthetic.schedule import check_schedule
 from lit_condense.trial import first_update
 
 CHECKPOINT_FORMAT = 2
@@ -177,6 +178,7 @@ class SyntheticSet(EvaluatedSet):
         synthetic_images = min(map(self.parametrization.matched_count, self.counts))
         check_losses(losses, synthetic_images, real_images)
         check_length(self.trainer, updates(self.inner, self.updates_per_network))
+        check_schedule(losses, self.inner, self.updates_per_network, self.trainer.max_steps)
         slots_of(self.inner, 0, self.updates_per_network)
         check_network(losses, self.network, real, self.key.fold("network", 0))
 

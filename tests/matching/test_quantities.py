@@ -125,7 +125,7 @@ def test_a_name_stands_for_one_quantity():
         register(Nameless())
 
 
-@pytest.mark.parametrize("wrong", [lambda n, x: None, lambda n, x: x.long(), lambda n, x: {}], ids=str)
+@pytest.mark.parametrize("wrong", [lambda n, x: None, lambda n, x: x.long(), lambda n, x: {}], ids=["nothing", "whole numbers", "no tensor"])
 def test_what_is_formed_must_be_tensors(wrong):
     class Wrong(Penultimate):
         def form(self, network, images, labels, create_graph):

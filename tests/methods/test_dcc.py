@@ -13,6 +13,7 @@ from lit_condense.engine import Engine
 from lit_condense.errors import SettingsError
 from lit_condense.inner import TrainOnSynthetic
 from lit_condense.matching import ContrastiveGradientMatching, GradientMatching, Progress, WarmUpGradientMatching
+from lit_condense.synthetic.schedule import check_schedule
 from tests.helpers import Emptying, fitted
 from tests.methods.helpers import (
     CLASSES,
@@ -169,18 +170,39 @@ def test_what_is_logged_only_leaves_the_images_alone(per_block):
 
 
 @pytest.mark.parametrize(
+    ("losses", "gap"),
+    [
+        ([WarmUpGradientMatching(2, 10)], 20),
+        ([ContrastiveGradientMatching(2, 9)], 0),
+        ([WarmUpGradientMatching(3, 9), ContrastiveGradientMatching(4, 20)], 9),
+        ([WarmUpGradientMatching(3, 10), ContrastiveGradientMatching(4, 10)], 30),
+        ([WarmUpGradientMatching(9, 3), ContrastiveGradientMatching(9, 4)], 3),
+    ],
+    ids=["warm-up alone", "contrastive alone", "both differ", "other networks", "other matches"],
+)
+def test_a_time_in_which_nothing_is_matched_is_refused(losses, gap):
+    loop = TrainOnSynthetic(updates=10)
+    with pytest.raises(SettingsError, match=rf"got none in update {gap} \(network {gap // 10}, its update {gap % 10},"):
+        check_schedule(losses, loop, 10, 1000)
+    check_schedule(losses, loop, 10, gap)  # a run that ends before it
+
+
+def test_such_a_run_does_not_start():
+    with pytest.raises(SettingsError, match="ContrastiveGradientMatching is switched off there"):
+        one_update(ContrastiveGradientMatching())
+
+
+@pytest.mark.parametrize(
     "losses",
     [
-        [WarmUpGradientMatching()],
-        [ContrastiveGradientMatching()],
-        [WarmUpGradientMatching(warm_up_networks=3), ContrastiveGradientMatching(warm_up_networks=4)],
-        [WarmUpGradientMatching(warm_up_matches=3), ContrastiveGradientMatching(warm_up_matches=4)],
+        [WarmUpGradientMatching(), ContrastiveGradientMatching()],
+        [WarmUpGradientMatching(5, 9), ContrastiveGradientMatching(3, 5)],  # on together for a while
+        [ContrastiveGradientMatching(), GradientMatching()],
     ],
-    ids=["warm-up alone", "contrastive alone", "other networks", "other matches"],
+    ids=["published", "overlapping", "beside one that is always on"],
 )
-def test_a_switch_with_nothing_on_one_side_is_refused(losses):
-    with pytest.raises(SettingsError, match="with the same numbers"):
-        one_update(*losses)
+def test_losses_that_are_never_all_off_may_run_without_end(losses):
+    check_schedule(losses, TrainOnSynthetic(updates=10), 10, -1)
 
 
 def test_without_a_warm_up_the_contrastive_loss_stands_alone():
@@ -217,3 +239,18 @@ def test_without_a_warm_up_it_is_on_from_the_start():
     assert ContrastiveGradientMatching(5, 0).weight_at(Progress(0, 0, 0)) == 1.0
     assert ContrastiveGradientMatching(0, 5).weight_at(Progress(0, 0, 0)) == 1.0
     assert WarmUpGradientMatching(0, 0).weight_at(Progress(0, 0, 0)) == 0.0
+
+
+class Naming(TrainOnSynthetic):
+    def networks(self, update, updates_per_network):
+        return [update % 2]
+
+
+class Counting(TrainOnSynthetic):
+    def numbers(self, inner, context, progress):
+        return {"accuracy": 0.5}
+
+
+@pytest.mark.parametrize("loop", [Naming, Counting])
+def test_what_only_the_run_can_say_is_not_refused_before_it(loop):
+    check_schedule([ContrastiveGradientMatching()], loop(updates=10), 10, 1000)
