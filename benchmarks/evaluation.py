@@ -1,4 +1,4 @@
-"""Seconds to judge a set of digits by fresh networks: reference loop and judge alternate, a process each.
+"""Seconds to evaluator a set of digits by fresh networks: reference loop and evaluator alternate, a process each.
 
 ``python -m benchmarks.evaluation --ipc 1`` writes ``benchmarks/results/evaluation_<device>_ipc<k>.json``: 20 networks
 (ConvNet-2, width 32) trained by protocol ``dc`` on real digits, k a class, and tested on all test digits. On a CPU a
@@ -29,7 +29,7 @@ from lit_condense.sharding import Share
 Images = Literal["digits", "random"]
 NETWORKS: dict[Images, dict[str, int]] = {"digits": {"width": 32, "depth": 2}, "random": {"width": 128, "depth": 3}}
 WORDS = {"digits": "digits", "random": "images of 32 x 32 pixels, ConvNet-3"}
-WHO = ("straightforward", "judge")
+WHO = ("reference", "evaluator")
 ALLOCATORS = {"glibc's default": "", "keeps freed memory": "_kept"}
 """How freed memory is treated -> what is added to the file's name."""
 
@@ -40,7 +40,7 @@ def benchmark(
     epochs: int = 300,
     rounds: int = 5,
     threads: int = 2,
-    who: Literal["straightforward", "judge"] | None = None,
+    who: Literal["reference", "evaluator"] | None = None,
     kept_memory: bool = False,
     images: Images = "digits",
     device: Literal["cpu", "cuda"] = "cpu",
@@ -75,7 +75,7 @@ def benchmark(
                 assert done is not None, "a digit network fits everywhere"
                 found[one].append(done)
         seconds = {one: spread([done["seconds"] for done in found[one]]) for one in WHO}
-        faster = round(seconds["straightforward"]["median"] / seconds["judge"]["median"], 2)
+        faster = round(seconds["reference"]["median"] / seconds["evaluator"]["median"], 2)
         result = {
             "what": f"evaluation of {networks} networks on {10 * ipc} {WORDS[images]}, {epochs} epochs",
             "allocator": allocator,
@@ -101,7 +101,7 @@ def judged_by(
     test_images, test_labels = test.at(torch.arange(len(test.labels))).cpu(), test.labels.cpu()
     factory = partial(ConvNet, **NETWORKS[images])
 
-    def straightforward(epochs: int) -> list[float]:
+    def reference(epochs: int) -> list[float]:
         return [
             evaluate(
                 factory(real.image_shape[0], real.image_shape[1:], real.num_classes).to(device),
@@ -114,11 +114,11 @@ def judged_by(
             for _ in range(networks)
         ]
 
-    def judge(epochs: int) -> list[float]:
-        judge = Evaluator(Evaluation(epochs=epochs), test, images, RandomKey(0), test.device)
-        return list(judge.score(factory, lambda _: small, networks, Share()).accuracies)
+    def evaluator(epochs: int) -> list[float]:
+        evaluator = Evaluator(Evaluation(epochs=epochs), test, images, RandomKey(0), test.device)
+        return list(evaluator.score(factory, lambda _: small, networks, Share()).accuracies)
 
-    run = {"straightforward": straightforward, "judge": judge}[who]
+    run = {"reference": reference, "evaluator": evaluator}[who]
     run(2)
     started = now(device)
     found = run(epochs)

@@ -84,7 +84,7 @@ def cell(ipc: int, classes: int, size: int, block: int, updates: int, mode: Any)
     laps = Laps()
     data = RandomImages(shown["real"], (3, size, size), classes)
     quiet_trainer(updates + 1, [GradientMatching(), laps]).fit(module, datamodule=data)
-    return {"seconds": spread(laps.seconds[1:]), "peak_mib": peak_mib(), "route": module.running.route}
+    return {"seconds": spread(laps.seconds[1:]), "peak_mib": peak_mib(), "plan": module.running.description}
 
 
 if __name__ == "__main__":

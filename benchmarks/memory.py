@@ -18,7 +18,7 @@ from benchmarks.common import RESULTS, RandomImages, child, machine, peak_mib, q
 from benchmarks.methods import made
 from benchmarks.update import Alternating, Method, name_of, settings
 
-Who = Literal["straightforward", "engine"]
+Who = Literal["reference", "engine"]
 CASES: tuple[tuple[Method, int], ...] = (("dc", 1), ("dc", 10), ("idc", 10))
 UPDATES = 2
 
@@ -47,10 +47,10 @@ def benchmark(
         return
     rows: list[dict[str, Any]] = []
     for name, images in CASES:
-        slow = measured("straightforward", name, images, "fast", threads, device)
+        slow = measured("reference", name, images, "fast", threads, device)
         for engine_mode in ("fast", "exact"):
             fast = measured("engine", name, images, engine_mode, threads, device)
-            row = {"what": name_of(name, images), "mode": engine_mode, "straightforward_mib": slow, "engine_mib": fast}
+            row = {"what": name_of(name, images), "mode": engine_mode, "reference_mib": slow, "engine_mib": fast}
             rows.append({**row, "ratio": round(fast / slow, 3)})
             print(rows[-1])
     print(write(RESULTS, f"memory_{device}", {**machine(threads, device), "cases": rows}))
@@ -72,11 +72,11 @@ def peak_of(who: Who, method: Method, ipc: int, mode: str, device: str = "cpu") 
     if who == "engine":
         quiet_trainer(UPDATES, losses, device=device).fit(module, datamodule=data)
     else:
-        _straightforward(module, losses, data, Alternating(module, method, ipc, device))
+        _reference(module, losses, data, Alternating(module, method, ipc, device))
     return round(torch.cuda.max_memory_allocated() / 2**20, 1) if device == "cuda" else peak_mib()
 
 
-def _straightforward(module: Any, losses: list[Any], data: RandomImages, alternating: Alternating) -> None:
+def _reference(module: Any, losses: list[Any], data: RandomImages, alternating: Alternating) -> None:
     """Set everything up as the engine's process does, and do the other updates in place of the engine's."""
 
     def training_step(batch: int, batch_idx: int) -> None:

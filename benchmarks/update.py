@@ -35,7 +35,7 @@ from benchmarks.timed import gflop_of
 from lit_condense import SyntheticSet
 from lit_condense.augmentation.cutmix import mixed
 from lit_condense.engine import Engine
-from lit_condense.engine.routes import Compile
+from lit_condense.engine.execution_plan import Compile
 from lit_condense.inner import loops_for
 from lit_condense.matching import Progress
 from lit_condense.matching.base import needs_of
@@ -173,19 +173,17 @@ def benchmark(
         "what": name_of(method, ipc),
         **machine(threads, device),
         "allocator": "keeps freed memory" if kept_memory else "glibc's default",
-        "route": module.running.route,
-        "straightforward": columns(alternating.slow[1:]),
+        "plan": module.running.description,
+        "reference": columns(alternating.slow[1:]),
         "engine": columns(alternating.fast[1:]),
         "first_engine_update_with_compiling": round(sum(alternating.fast[0].values()), 2),
         "image_gradient_against_float64": agreement(module),
     }
-    slow, fast = result["straightforward"]["total"], result["engine"]["total"]
+    slow, fast = result["reference"]["total"], result["engine"]["total"]
     gflop = gflop_of(module)
     result["matching"] = {
         "gflop": gflop,
-        "gflop_per_second": {
-            who: round(gflop / result[who]["match"]["median"], 1) for who in ("straightforward", "engine")
-        },
+        "gflop_per_second": {who: round(gflop / result[who]["match"]["median"], 1) for who in ("reference", "engine")},
         "convolution_gflop_per_second": convolution_rates(device=device),
     }
     result["speedup_of_medians"] = round(slow["median"] / fast["median"], 2)

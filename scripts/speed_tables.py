@@ -39,7 +39,7 @@ def allocator() -> str:
     files = measurements(ROOT, "update_*.json")
     twice = {_work(file) for file in files if file["allocator"] != DEFAULT}
     rows = [
-        [*_work(file), file["allocator"], *_seconds(file["straightforward"]["total"], file["engine"]["total"])]
+        [*_work(file), file["allocator"], *_seconds(file["reference"]["total"], file["engine"]["total"])]
         for file in sorted(files, key=lambda file: (*_work(file), file["allocator"]))
         if _work(file) in twice
     ]
@@ -60,7 +60,7 @@ def arithmetic() -> str:
                     _place(file),
                     _mode(file),
                     f"{matching['gflop']:.0f} GFLOP",
-                    f"{achieved['straightforward']:.0f} ({100 * achieved['straightforward'] / ideal['float32']:.0f} %)",
+                    f"{achieved['reference']:.0f} ({100 * achieved['reference'] / ideal['float32']:.0f} %)",
                     f"{achieved['engine']:.0f} ({100 * achieved['engine'] / best:.0f} %)",
                     f"{best:.0f}",
                 ]
@@ -83,7 +83,7 @@ def memory() -> str:
         [
             case["what"],
             case["mode"],
-            f"{case['straightforward_mib']:.0f} MiB",
+            f"{case['reference_mib']:.0f} MiB",
             f"{case['engine_mib']:.0f} MiB",
             f"**{case['ratio']:.2f}**",
         ]
@@ -157,12 +157,12 @@ def _over_seeds(values: Sequence[float]) -> str:
 def _update(file: dict[str, Any], kept: dict[str, Any] | None) -> list[str]:
     agreement = file["image_gradient_against_float64"]
     digits = f"{agreement['relative_error']:.1e}, {agreement['cosine']:.6f}"
-    seconds = _seconds(file["straightforward"]["total"], file["engine"]["total"])
+    seconds = _seconds(file["reference"]["total"], file["engine"]["total"])
     return [*_work(file), *seconds, _faster(kept), digits]
 
 
 def _evaluation(file: dict[str, Any], kept: dict[str, Any] | None) -> list[str]:
-    seconds = _seconds(file["straightforward"], file["judge"])
+    seconds = _seconds(file["reference"], file["evaluator"])
     return [file["what"], _place(file), "-", *seconds, _faster(kept), "-"]
 
 
@@ -190,7 +190,7 @@ def _place(file: dict[str, Any]) -> str:
 
 
 def _mode(file: dict[str, Any]) -> str:
-    return "fast" if "bfloat16" in file["route"] else "exact"
+    return "fast" if "bfloat16" in file["plan"] else "exact"
 
 
 def _matching(what: str) -> str:

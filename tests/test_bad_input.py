@@ -243,7 +243,7 @@ BROKEN = ("missing", "empty", "cut in half", "text", "of another program", "a te
 )
 def test_a_checkpoint_that_cannot_be_used_is_one_message(fitted, tmp_path, capsys, command, kind):
     path = broken_checkpoint(fitted, tmp_path, kind)
-    words = ["checkpoint", "format 2, got 99" if kind == "of another format" else "Expected a"]
+    words = ["checkpoint", "format 3, got 99" if kind == "of another format" else "Expected a"]
     if kind in ("missing", "empty", "cut in half", "text", "with code"):
         words.append(str(path))
     one_sentence_for(capsys, words, command, *write_config(tmp_path), "--ckpt_path", path)

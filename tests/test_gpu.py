@@ -40,7 +40,7 @@ NEEDS = frozenset({"gradients", "features", "logits"})
 @pytest.mark.parametrize("name", [name for name in CASES if name not in OTHERWISE])
 def test_a_run_on_a_gpu_gives_the_set_of_a_cpu(name, monkeypatch):
     if name in IMPURE:
-        monkeypatch.setattr("lit_condense.engine.routes.RECORDED", frozenset())
+        monkeypatch.setattr("lit_condense.engine.execution_plan.RECORDED", frozenset())
     here, there = run(name), run(name, accelerator="gpu")
     assert there["images"].is_cuda
     scale = float(here["gradients"].abs().max())

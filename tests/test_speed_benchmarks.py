@@ -49,7 +49,7 @@ def test_each_process_of_the_memory_benchmark_does_its_own_updates_only(tiny, en
     monkeypatch.setattr(
         update.Alternating, "on_train_batch_start", lambda self, *args: (slow.append(args), start(self, *args))
     )
-    assert memory.peak_of("straightforward", method, 1, "fast") > 0
+    assert memory.peak_of("reference", method, 1, "fast") > 0
     assert (len(slow), len(engine_calls)) == (memory.UPDATES, 0)
     assert memory.peak_of("engine", method, 1, "fast") > 0
     assert len(slow) == memory.UPDATES
@@ -65,7 +65,7 @@ def test_a_cell_of_the_growth_table_says_what_it_did(monkeypatch):
     assert 0 < seconds["min"] <= seconds["median"] < elapsed
     imported = 100  # MiB that a process with PyTorch holds at least
     assert imported < found["peak_mib"] <= common.peak_mib()
-    assert "eager" in found["route"]
+    assert "eager" in found["plan"]
 
 
 @pytest.mark.slow
@@ -95,4 +95,4 @@ def test_each_process_of_the_evaluation_benchmark_evaluates_its_own_way(monkeypa
     found = evaluation.judged_by(who, ipc=10, networks=2, epochs=3)
     assert 0 < found["accuracy"] <= 1
     assert found["seconds"] > 0
-    assert set(calls) == {"evaluate" if who == "straightforward" else "train_network"}
+    assert set(calls) == {"evaluate" if who == "reference" else "train_network"}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -13,6 +14,7 @@ from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from lit_condense.callbacks.save_on_signal import ends_between_updates, hear_interrupts
 from lit_condense.errors import BetweenUpdates, ExportError, NonFiniteError
+from lit_condense.evaluation.published import of_row
 from lit_condense.export import CondensedSet, load_condensed
 from lit_condense.export.images import GRID_NAME, check_set_replaceable
 from lit_condense.runs.checkpointing import is_dry
@@ -43,12 +45,15 @@ class FinalReport(Callback):
     Args:
         folder: Where to write; by default the trainer's log folder, or ``lit_condense_run`` where that is the working
             folder. What this program did not write is never replaced.
+        row: Shipped config whose published accuracy the table and the card show beside the result, where the run is
+            about its data and its number of images; on the command line the first config, if it is a shipped one.
     """
 
     exports_the_set: ClassVar[bool] = True
 
-    def __init__(self, folder: str | None = None) -> None:
+    def __init__(self, folder: str | None = None, row: str | None = None) -> None:
         self.folder = folder
+        self.row = row
         self._log_dir: str | None = None
         self._timer = Timer()
         self._evaluating = False
@@ -104,20 +109,23 @@ class FinalReport(Callback):
             rank_zero_warn(f"There is no report: {pl_module.unfinished}")
             return
         self._timer.stop()
-        seconds = {"seconds": {pl_module.words[1]: round(self._timer.seconds, 1)}}
+        record: dict[str, Any] = {"seconds": {pl_module.words[1]: round(self._timer.seconds, 1)}}
+        known = self.row and of_row(self.row, pl_module.data.dataset_name, pl_module.counts)
+        if known:
+            record["published"] = {"row": self.row, **asdict(known)}
         if trainer.is_global_zero:
-            self._write_unless_there(trainer, pl_module, {"final_evaluation": PENDING, **seconds})
+            self._write_unless_there(trainer, pl_module, {"final_evaluation": PENDING, **record})
         self._evaluating = True
         report = pl_module.evaluate()
         if not trainer.is_global_zero:
             return
         for logger in trainer.loggers:
             logger.log_metrics(report.metrics(), trainer.global_step)
-        paths = pl_module.save(self._folder(trainer), report, seconds)
+        paths = pl_module.save(self._folder(trainer), report, record)
         self._evaluating = False
         if self._log_dir is not None and trainer.loggers:
             paths.append(Path(self._log_dir))
-        print(report.table(self._timer.seconds, paths))
+        print(report.table(self._timer.seconds, paths, f"Published for {self.row}: {known}." if known else ""))
 
     def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Write the set without evaluating it; where it stands already, its card with the evaluation is kept."""

@@ -26,7 +26,7 @@ import lit_condense.sampling
 import lit_condense.sets.synthetic_set  # noqa: F401
 from lit_condense._version import __version__
 from lit_condense.callbacks import SaveOnSignal
-from lit_condense.cli import run_keys, shipped
+from lit_condense.cli import replaced_data, run_keys, shipped
 from lit_condense.cli.nulls import null_options
 from lit_condense.data import CondenseDataModule
 from lit_condense.errors import CheckpointError, CondenseError, SettingsError
@@ -65,9 +65,20 @@ class SaveFitConfig(SaveConfigCallback):
     """
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Save the config at the start of a fit that is no dry run."""
-        if stage != "fit" or checkpointing.is_dry(trainer) or not trainer.is_global_zero:
+        """Do nothing yet: the run may still be refused, and what stands there is the record of another."""
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Save the config when a fit begins that is no dry run."""
+        self._save_once(trainer)
+
+    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Save it where there was nothing to train."""
+        self._save_once(trainer)
+
+    def _save_once(self, trainer: Trainer) -> None:
+        if self.already_saved or checkpointing.is_dry(trainer) or not trainer.is_global_zero:
             return
+        self.already_saved = True
         folder = Path(self.config.out)
         path = ownership.free_config(folder / self.config_filename)
         if path.name != self.config_filename:
@@ -98,7 +109,8 @@ class CondenseCLI(LightningCLI):
     def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
         """Find shipped configs by name and parse; refuse a seed that the global generators do not take."""
         if args is None or isinstance(args, list):
-            self.config = parser.parse_args(shipped.with_paths(sys.argv[1:] if args is None else args))
+            words = shipped.with_paths(sys.argv[1:] if args is None else args)
+            self.config = parser.parse_args([*words, *replaced_data.forgetting(words)])
         else:
             super().parse_arguments(parser, args)
         seed = self.config[self.config.subcommand].seed_everything
@@ -111,8 +123,12 @@ class CondenseCLI(LightningCLI):
         self._check_is_trainer(config)
         fits = self.subcommand == "fit"
         self.folder = run_keys.folder_of(config) if fits else run_keys.folder_to_look_at(config)
-        if fits and not config.trainer.fast_dev_run and not getattr(rank_zero_only, "rank", 0):
-            self.folder.claim(config.overwrite)
+        if not config.trainer.fast_dev_run and not getattr(rank_zero_only, "rank", 0):
+            if fits:
+                self.folder.elsewhere = run_keys.elsewhere(config)
+                self.folder.claim(config.overwrite)
+            else:
+                self.folder.look()
         run_keys.fill(config, self.folder)
 
     @staticmethod
@@ -153,6 +169,9 @@ class CondenseCLI(LightningCLI):
         assert self.folder is not None  # before_instantiate_classes
         kwargs |= run_keys.trainer_settings(options, self.folder)
         trainer = super().instantiate_trainer(plugins=plugins, **kwargs)
+        for callback in trainer.callbacks:  # type: ignore[attr-defined]
+            if isinstance(callback, ModelCheckpoint) and callback.dirpath is None:
+                callback.dirpath = str(self.folder.checkpoints)  # known before the run, so that `last` finds it
         trainer.callbacks.insert(0, run_keys.Replacing(self.folder))  # type: ignore[attr-defined]
         return trainer
 
@@ -212,8 +231,8 @@ class CondenseCLI(LightningCLI):
         if not found:
             raise CheckpointError(
                 f"Expected a checkpoint to resume from at {', '.join(map(str, wanted)) or 'a ModelCheckpoint with '}"
-                f"{'' if wanted else 'save_last: true and a fixed dirpath'}, found none. Leave ckpt_path out to start "
-                "a new run, or give the path of a checkpoint."
+                f"{'' if wanted else 'save_last: true'}, found none. Give that run's --out or its configs, or "
+                "the path of a checkpoint; leave ckpt_path out to start a new run."
             )
         return max(found, key=lambda path: path.stat().st_mtime)
 
@@ -271,6 +290,9 @@ def main(args: ArgsType = None) -> None:
         if not isinstance(stopped.__context__, KeyboardInterrupt):  # Lightning ends it as any failure, with code 1
             raise
         _stopped("Ctrl-C", signal.SIGINT)
+    except BrokenPipeError:  # whoever read the list has read enough, as in `configs | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(128 + signal.SIGPIPE)
     except (CondenseError, MisconfigurationException, OSError) as error:
         if os.environ.get("JSONARGPARSE_DEBUG"):
             raise

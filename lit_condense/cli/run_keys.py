@@ -19,7 +19,8 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_info
 
 from lit_condense.callbacks import Dashboard, FinalReport
-from lit_condense.cli.shipped import run_name
+from lit_condense.cli.shipped import row_of, run_name
+from lit_condense.errors import SettingsError
 from lit_condense.runs.checkpointing import local_path
 from lit_condense.runs.folder import ROOT, RunFolder
 from lit_condense.runs.trainer import Intervals
@@ -77,6 +78,8 @@ def add(parser: LightningArgumentParser) -> None:
 
 def folder_of(config: Namespace) -> RunFolder:
     """Return the folder of a run: as told, the one it goes on in, or a new version of its configs' name."""
+    if config.out is not None and not config.out.strip():
+        raise SettingsError("Expected --out to be a folder, got no letter. Leave it out for a new folder below runs.")
     there, last = _checkpoint(config), config.get("ckpt_path") == "last"
     if config.out is not None:
         home = RunFolder.of_checkpoint(there.resolve()) if there else None
@@ -96,6 +99,19 @@ def folder_to_look_at(config: Namespace) -> RunFolder:
     return home or folder_of(config)
 
 
+def elsewhere(config: Namespace) -> list[Path]:
+    """Return the folders that a new run is told to put checkpoints or its set into, beside its own."""
+    if config.get("ckpt_path") == "last":  # it goes on with what is there
+        return []
+    told = [config.checkpoint.dirpath, config.report.folder]
+    for callback in config.trainer.callbacks or []:
+        if isinstance(callback, Namespace) and issubclass(_class_of(callback), ModelCheckpoint | FinalReport):
+            told += [callback.get(f"init_args.{name}") for name in ("dirpath", "folder")]
+    there = _checkpoint(config)
+    home = there.resolve().parent if there else None
+    return [Path(folder) for folder in told if folder is not None and Path(folder).resolve() != home]
+
+
 def _checkpoint(config: Namespace) -> Path | None:
     """Return the checkpoint that is named by its path, if it is on this machine."""
     given = config.get("ckpt_path")
@@ -109,6 +125,8 @@ def fill(config: Namespace, folder: RunFolder) -> None:
         config.checkpoint.dirpath = str(folder.checkpoints)
     if config.report.folder is None:
         config.report.folder = config.out
+    if config.report.row is None and config.get("config"):
+        config.report.row = row_of(Path(config.config[0]))
     intervals: Intervals = _class_of(config.model).intervals(config.trainer.max_steps)
     if all(config.checkpoint[trigger] is None for trigger in TRIGGERS):
         config.checkpoint.every_n_train_steps = intervals.checkpoint

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import difflib
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ import yaml
 
 from lit_condense.errors import SettingsError
 from lit_condense.evaluation.published import shipped_configs
+from lit_condense.runs.ownership import is_our_config
 
 OPTIONS = ("--config", "-c")
 DEFAULTS = {
@@ -37,13 +38,18 @@ def shipped() -> dict[str, Path]:
     return {path.relative_to(top).with_suffix("").as_posix(): path for path in paths}
 
 
+def row_of(config: Path) -> str | None:
+    """Return the name of a config if it is a shipped one."""
+    return next((name for name, path in shipped().items() if path.resolve() == config.resolve()), None)
+
+
 def named(config: str) -> Path:
     """Return the file that ``--config`` means: one that is there, else the shipped config of that name.
 
     Raises:
         SettingsError: There is neither.
     """
-    if Path(config).is_file():
+    if Path(config).exists() and not Path(config).is_dir():  # a file, or a pipe of the shell's
         return Path(config)
     name, known = config.removeprefix("configs/").removesuffix(".yaml"), shipped()
     if name in known:
@@ -103,13 +109,15 @@ def run_name(configs: Sequence[Path], data: str) -> str:
     name = _place(first.resolve())
     if name.name == "base":
         name = name.with_name(data)
-    return "+".join([name.as_posix(), *(other.stem for other in others)])
+    return "+".join([name.as_posix(), *("_".join(_place(other.resolve()).parts) for other in others)])
 
 
 def _place(config: Path) -> Path:
     """Return ``<method>/<name>`` of a config below a folder ``configs``, else its name; of a saved one its run's."""
     if config.parent.name.startswith("version_"):
         return _below("runs", config.parent.parent)
+    if config.is_file() and is_our_config(config):
+        return _below("runs", config.parent)
     return _below("configs", config.with_suffix(""))
 
 
@@ -123,15 +131,23 @@ def main(args: Sequence[str]) -> None:
     """List the shipped configs whose name or headline holds all words, or copy them."""
     parser = argparse.ArgumentParser(prog="lit-condense configs", description=main.__doc__)
     parser.add_argument("words", nargs="*", metavar="WORD", help="as in: dream cifar10")
-    parser.add_argument("--copy", metavar="FOLDER", nargs="?", const=".", help="copy them there (default: here)")
-    options = parser.parse_args(args)
+    parser.add_argument("--copy", action="store_true", help="copy them, into the working folder or --to")
+    parser.add_argument("--to", metavar="FOLDER", type=Path, default=Path(), help="copy them there")
+    options = parser.parse_intermixed_args(args)
+    if options.copy and not options.words:
+        raise SettingsError("Expected names or words of the configs to copy, as in: --copy dc/cifar10_ipc10 --to mine.")
     known = shipped()
     exact = {name: known[name] for name in options.words if name in known}
+    others = [word for word in options.words if word not in exact]
+    if exact and others:
+        raise SettingsError(f"Expected names of shipped configs, got {others[0]} beside {next(iter(exact))}.")
     found = exact or {name: path for name, path in known.items() if _holds(name, path, options.words)}
     if not found:
         raise SettingsError(f"Expected words of a shipped config, none has {' and '.join(options.words)}.")
-    for name, path in found.items():
-        print(f"{name:38} {_headline(path)}" if options.copy is None else _copied(name, path, Path(options.copy)))
+    if options.copy:
+        _copy(found, options.to)
+    else:
+        print("\n".join(f"{name:38} {_headline(path)}" for name, path in found.items()))
 
 
 def _holds(name: str, path: Path, words: Sequence[str]) -> bool:
@@ -145,11 +161,13 @@ def _headline(path: Path) -> str:
         return file.readline().removeprefix("# ").strip()
 
 
-def _copied(name: str, path: Path, where: Path) -> Path:
-    """Copy a config under its name with ``_`` for ``/``; a file that is there already is somebody's."""
-    copy = where / f"{name.replace('/', '_')}.yaml"
-    if copy.exists():
-        raise SettingsError(f"Expected no file at {copy}, but there is one. Move it away, or choose another folder.")
+def _copy(configs: Mapping[str, Path], where: Path) -> None:
+    """Copy configs under their names with ``_`` for ``/``: all, or none where a file of such a name is there."""
+    copies = {path: where / f"{name.replace('/', '_')}.yaml" for name, path in configs.items()}
+    there = next((copy for copy in copies.values() if copy.exists()), None)
+    if there is not None:
+        raise SettingsError(f"Expected no file at {there}, but there is one. Move it away, or choose another folder.")
     where.mkdir(parents=True, exist_ok=True)
-    shutil.copyfile(path, copy)
-    return copy
+    for path, copy in copies.items():
+        shutil.copyfile(path, copy)
+        print(copy)

@@ -3,7 +3,7 @@
 It alone differentiates. For each block it forms the quantities the losses need on both sides, asks the losses for their
 values, and carries their derivative back through the network and its input to the stored images. Real gradients, which
 are differentiated no further, are in :mod:`lit_condense.engine.first_order`, the synthetic side in
-:mod:`lit_condense.engine.image_gradient`; which of them run how says :mod:`lit_condense.engine.routes`.
+:mod:`lit_condense.engine.image_gradient`; which of them run how says :mod:`lit_condense.engine.execution_plan`.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ import torch
 from torch import Tensor, nn
 
 from lit_condense.engine.compilation import Clock
+from lit_condense.engine.execution_plan import Compile, ExecutionPlan, Workload, for_own_quantities, plan_for
 from lit_condense.engine.first_order import FirstOrderLoss
 from lit_condense.engine.forward import Forward, Mode, full_float32, images_are_independent, per_image
 from lit_condense.engine.image_gradient import ImageGradient
 from lit_condense.engine.quantities import isolation, observe, rejoined, stacked
-from lit_condense.engine.routes import Compile, Route, Workload, for_own_quantities, route_for
 from lit_condense.errors import SettingsError, check_choice
 from lit_condense.matching.base import MatchingLoss, Progress, real_needs, weights_at
 from lit_condense.matching.quantities import Quantities
@@ -123,10 +123,10 @@ class Engine:
             pixels=real_batch[0].numel(),
             independent=images_are_independent(network, real_batch[0]),
         )
-        route = route_for(work, self.mode, self.compile, self.classes_per_block, self.real_chunk, self.record)
-        route = route if built_in(needs) else for_own_quantities(route)
+        plan = plan_for(work, self.mode, self.compile, self.classes_per_block, self.real_chunk, self.record)
+        plan = plan if built_in(needs) else for_own_quantities(plan)
         outputs = FeaturesAndLogits(cast(CondensableNetwork, network)) if read_features(needs) else None
-        return RunningEngine(network, outputs, route, real_batch, synthetic_images)
+        return RunningEngine(network, outputs, plan, real_batch, synthetic_images)
 
 
 class RunningEngine:
@@ -135,8 +135,8 @@ class RunningEngine:
     Args:
         network: The inner network, the same object for the whole run.
         outputs: Its features and logits, where the run reads them.
-        table: The route that the table gives.
-        real_batch: ``(n, C, H, W)``, a real class batch; only chunks of its full size take the compiled route, so that
+        plan: What the table gives.
+        real_batch: ``(n, C, H, W)``, a real class batch; only chunks of its full size are compiled, so that
             classes of other sizes do not each compile their own. What is left of them runs eager in float32.
         synthetic_images: Images that most classes show the network; the same holds for them.
     """
@@ -145,30 +145,30 @@ class RunningEngine:
         self,
         network: nn.Module,
         outputs: FeaturesAndLogits | None,
-        table: Route,
+        plan: ExecutionPlan,
         real_batch: Tensor,
         synthetic_images: int,
     ) -> None:
         self.network = network
         self.clock = Clock()
-        self.table = table
-        self.full_chunk = tuple(real_batch[: table.real_chunk].shape)
+        self.plan = plan
+        self.full_chunk = tuple(real_batch[: plan.real_chunk].shape)
         self.synthetic_batch = (synthetic_images, *real_batch.shape[1:])
-        self.forward = Forward(network, table.mode, outputs)
-        self.first_order = FirstOrderLoss(self.forward, table.compiled, self.clock, table.recorded)
+        self.forward = Forward(network, plan.mode, outputs)
+        self.first_order = FirstOrderLoss(self.forward, plan.compiled, self.clock, plan.recorded)
         self.eager = Forward(network, "exact", outputs)
         self.image_gradient = ImageGradient(
             self.forward,
             self.eager,
-            table.compiled_twice,
+            plan.compiled_twice,
             self.synthetic_batch,
             self.clock,
-            table.recorded and not table.own_quantities,
+            plan.recorded and not plan.own_quantities,
         )
         self._weights: dict[tuple[float, ...], Tensor] = {}
 
     @property
-    def route(self) -> str:
+    def description(self) -> str:
         """What is computed how, for the log and the checkpoint."""
         forward = "bfloat16" if self.forward.mode == "fast" else "float32"
         synthetic = "float32, eager, class by class"
@@ -179,13 +179,13 @@ class RunningEngine:
             f"{side}, replayed" if part.recorded else side
             for side, part in ((real, self.first_order), (synthetic, self.image_gradient))
         )
-        if self.table.own_quantities:
+        if self.plan.own_quantities:
             return f"training: {real}; real and synthetic side: float32, eager, class by class (own quantities)"
         return f"real side and training: {real}; synthetic side: {synthetic}"
 
     def precision(self) -> AbstractContextManager[None]:
         """Return the surroundings in which everything of an update is to be computed."""
-        return full_float32() if self.table.mode == "exact" else nullcontext()
+        return full_float32() if self.plan.mode == "exact" else nullcontext()
 
     @property
     def features(self) -> Callable[[Tensor], Tensor] | None:
@@ -232,7 +232,7 @@ class RunningEngine:
         """Return what the losses need of the real images, off the graph."""
         images, labels = cast(Tensor, block.real_images), cast(Tensor, block.real_labels)
         keys = keys_of(block, "real")
-        size = self.table.real_chunk or labels.shape[1]
+        size = self.plan.real_chunk or labels.shape[1]
         if size >= labels.shape[1]:
             return replace(self._first_order(images, labels, needs, keys, self.full_chunk), classes=block.classes)
         pieces = zip(torch.split(images, size, dim=1), torch.split(labels, size, dim=1), strict=True)
@@ -249,7 +249,7 @@ class RunningEngine:
 
     def _features(self, images: Tensor) -> Tensor:
         """Look through the network in chunks that fit the cache, all of one shape: the last one is filled up."""
-        size = min(self.table.real_chunk or len(images), len(images))
+        size = min(self.plan.real_chunk or len(images), len(images))
         filled = torch.cat([images, images[: -len(images) % size]])
         return torch.cat([self.first_order.features(chunk) for chunk in torch.split(filled, size)])[: len(images)]
 
@@ -261,12 +261,12 @@ class RunningEngine:
         keys: Sequence[RandomKey | None],
         full: tuple[int, ...],
     ) -> Quantities:
-        if tuple(images.shape[1:]) != full or self.table.own_quantities:
+        if tuple(images.shape[1:]) != full or self.plan.own_quantities:
             with torch.set_grad_enabled(differentiate(needs)):
                 return observe(self.eager, images, labels, needs, False, keys).detached()
         parts = []
         for x, y, key in zip(images, labels, keys, strict=True):
-            with isolation(None if self.table.recorded else key):  # what is recorded does not draw
+            with isolation(None if self.plan.recorded else key):  # what is recorded does not draw
                 parts.append(self.first_order.observe(x, y, needs))
         return stacked(parts)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,12 @@ class PublishedAccuracy:
     accuracy: float
     """In [0, 1]."""
     source: str
+    spread: float | None = None
+    """What stands behind ``+-``, in [0, 1]; None where nothing does."""
+
+    def __str__(self) -> str:
+        spread = "" if self.spread is None else f" +- {100 * self.spread:.1f}"
+        return f"{100 * self.accuracy:.1f}{spread} % ({self.source})"
 
 
 def shipped_configs() -> Path:
@@ -40,6 +47,32 @@ def figure(method: str, dataset: str, ipc: int) -> str | None:
     """Return a method's published accuracy in per cent, with its spread if that was published; None without any."""
     found = published().get(method, {}).get("accuracy", {}).get(dataset, {}).get(ipc)
     return None if found is None else str(found)
+
+
+def of_row(row: str, dataset: str, ipc: Sequence[int]) -> PublishedAccuracy | None:
+    """Return the published accuracy of a shipped config, if the run is still about its data and its number of images.
+
+    Args:
+        row: Name of the config, as in ``dc/cifar10_ipc10``.
+        dataset: What the run condensed or selected from.
+        ipc: Images of each class.
+    """
+    method, _, name = row.partition("/")
+    if method == "selection":
+        known = published().get(method, {})
+        chosen = known.get("methods", {}).get(name.removesuffix(f"_{dataset}"), {}) if dataset == "cifar10" else {}
+        return _read(chosen.get("accuracy"), known.get("source"))
+    if len(set(ipc)) != 1 or name != f"{dataset}_ipc{ipc[0]}":
+        return None
+    return _read(figure(method, dataset, ipc[0]), published().get(method, {}).get("source"))
+
+
+def _read(accuracy: Any, source: Any) -> PublishedAccuracy | None:
+    """Return an accuracy that may be followed by its spread, as in ``44.9 +- 0.5``."""
+    if accuracy is None:
+        return None
+    mean, _, spread = str(accuracy).partition(" +- ")
+    return PublishedAccuracy(float(mean) / 100, source, float(spread) / 100 if spread else None)
 
 
 def of_whole_data_set(dataset: str) -> PublishedAccuracy | None:

@@ -1,4 +1,4 @@
-"""How several evaluation networks are trained: which way, by a fixed table, and each way's loop."""
+"""How several evaluation networks are trained: which strategy, by a fixed table, and each strategy's loop."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from torch import Tensor, nn
 
 from lit_condense.data.real_images import RealImages
 from lit_condense.engine.compilation import Clock
+from lit_condense.engine.execution_plan import RECORDED
 from lit_condense.engine.first_order import FirstOrderLoss
 from lit_condense.engine.forward import Forward, images_are_independent, per_image
-from lit_condense.engine.routes import RECORDED
 from lit_condense.evaluation.protocols import Recipe
 from lit_condense.evaluation.stacked import can_be_stacked, train_stacked
 from lit_condense.evaluation.training import LabelledImages, batches_of, test_accuracy, train_network
 from lit_condense.rng import RandomKey, global_state
 from lit_condense.runs.memory import keep_small_blocks
 
-Way = Literal["stacked", "threads", "compiled", "recorded", "alone"]
+Strategy = Literal["stacked", "threads", "compiled", "recorded", "alone"]
 """``stacked``: many in one; ``threads``: one on each core; ``compiled``, ``recorded`` (a GPU replays its steps) and
 ``alone``: one after the other."""
 
@@ -43,8 +43,10 @@ THREADED_AT_ONCE = 4
 """Networks of a group for each core: at the end of a group, cores wait for the last network."""
 
 
-def way_for(device: str, batch_gflop: float, steps: int, networks: int, cores: int, independent: bool = True) -> Way:
-    """Return the way for so many trainings, if the architecture allows it.
+def strategy_for(
+    device: str, batch_gflop: float, steps: int, networks: int, cores: int, independent: bool = True
+) -> Strategy:
+    """Return the strategy for so many trainings, if the architecture allows it.
 
     Args:
         device: Type of the device.
@@ -76,7 +78,7 @@ class Trainings:
     max_steps: int | None
     steps: int
     """Of each training."""
-    way: Way
+    strategy: Strategy
     clock: Clock = field(default_factory=Clock)
 
     @classmethod
@@ -89,7 +91,7 @@ class Trainings:
         networks: int,
         max_steps: int | None,
     ) -> Trainings:
-        """Choose the way.
+        """Choose the strategy.
 
         Args:
             build: As above.
@@ -105,18 +107,18 @@ class Trainings:
         images = data.at(torch.arange(min(len(data.labels), recipe.batch_size)))
         gflop = per_image(one, images)[0] * len(images)
         independent = images.device.type in RECORDED and images_are_independent(one, images[0])
-        way = way_for(images.device.type, gflop, steps, networks, torch.get_num_threads(), independent)
-        if way == "stacked" and not can_be_stacked([one, other], images):
-            way = "threads"
-        if way == "threads" and _draws(other, images):
-            way = "alone"  # what draws shares the global generators
-        return cls(build, recipe, test, max_steps, steps, way)
+        strategy = strategy_for(images.device.type, gflop, steps, networks, torch.get_num_threads(), independent)
+        if strategy == "stacked" and not can_be_stacked([one, other], images):
+            strategy = "threads"
+        if strategy == "threads" and _draws(other, images):
+            strategy = "alone"  # what draws shares the global generators
+        return cls(build, recipe, test, max_steps, steps, strategy)
 
     @property
     def group_size(self) -> int:
         """How many networks make a group."""
         threaded = THREADED_AT_ONCE * torch.get_num_threads()
-        return {"stacked": STACKED_AT_ONCE, "threads": threaded}.get(self.way, 1)
+        return {"stacked": STACKED_AT_ONCE, "threads": threaded}.get(self.strategy, 1)
 
     def groups(self, count: int) -> list[range]:
         """Return which of so many networks are trained together."""
@@ -130,21 +132,21 @@ class Trainings:
             sets: What each is trained on.
         """
         networks = [self.build(key) for key in keys]
-        if self.way == "recorded":
+        if self.strategy == "recorded":
             host, loss = self._host
             host.load_state_dict(networks[0].state_dict())
             train_network(host, sets[0], self.recipe, keys[0], self.max_steps, loss)
             return [test_accuracy(host, self.test)]
-        if self.way == "stacked":
+        if self.strategy == "stacked":
             train_stacked(networks, sets, self.recipe, keys, self.max_steps)
             return [test_accuracy(network, self.test) for network in networks]
 
         def one(i: int) -> float:
-            loss = FirstOrderLoss(Forward(networks[i], "exact"), self.way == "compiled", self.clock)
+            loss = FirstOrderLoss(Forward(networks[i], "exact"), self.strategy == "compiled", self.clock)
             train_network(networks[i], sets[i], self.recipe, keys[i], self.max_steps, loss)
             return test_accuracy(networks[i], self.test)
 
-        if self.way == "threads":
+        if self.strategy == "threads":
             return in_threads(one, len(networks))
         with keys[0].fold("layers").isolated():  # dropout and the like draw from the global generators
             return [one(0)]

@@ -86,7 +86,7 @@ class Pass:
 
 
 class PassQuantity(Quantity):
-    """A built-in quantity: read from a pass that the engine makes, by whichever of its routes."""
+    """A built-in quantity: read from a pass that the engine makes, by whichever of its plans."""
 
     @abstractmethod
     def read(self, seen: Pass) -> Value:

@@ -34,6 +34,8 @@ class RunFolder:
 
     def __init__(self, path: Path, goes_on: bool = False, name: str | None = None) -> None:
         self.path = path
+        self.elsewhere: list[Path] = []
+        """Other folders that a new run was told to put checkpoints or its set into."""
         self.goes_on = goes_on
         self._name = name
         self._made: list[Path] = []
@@ -75,16 +77,21 @@ class RunFolder:
             results = list(self._results())
             if results and not overwrite:
                 raise SettingsError(
-                    f"Expected a folder without results, but {results[0]} stands in {self.path}. Go on with that run "
+                    f"Expected a folder without results, but {results[0]} stands there. Go on with that run "
                     "(--ckpt_path last), choose another folder (--out), or let it be replaced (--overwrite true)."
                 )
             # a log without results may be another program's
             self._stale = [*results, *self.path.glob(EVENTS)] if results else []
-        self._made = [folder for folder in (self.path, *self.path.parents) if not folder.exists()]
+        self.look()
         if self._name is not None:
             self._take_version(self._name)
         check_writable(self.path)
         self._before = set(self.path.iterdir())
+
+    def look(self) -> None:
+        """Note what is there, so that ``discard`` knows what a run that comes to nothing has added."""
+        self._made = [folder for folder in (self.path, *self.path.parents) if not folder.exists()]
+        self._before = set(self.path.iterdir()) if self.path.is_dir() else set()
 
     def _take_version(self, name: str) -> None:
         """Make the folder, which nobody else has made; where that is not possible, ``check_writable`` says why."""
@@ -122,11 +129,13 @@ class RunFolder:
                 folder.rmdir()
 
     def _results(self) -> Iterator[Path]:
-        """Go through the results in it that this program wrote."""
-        for name, is_ours in RESULTS.items():
-            if (self.path / name).is_file() and is_ours(self.path / name):
-                yield self.path / name
-        yield from (path for path in sorted(self.checkpoints.glob("*.ckpt")) if ownership.is_our_checkpoint(path))
+        """Go through the results that this program wrote where the run would write its own."""
+        for folder in dict.fromkeys((self.path, *self.elsewhere)):
+            for name, is_ours in RESULTS.items():
+                if (folder / name).is_file() and is_ours(folder / name):
+                    yield folder / name
+        for folder in dict.fromkeys((self.checkpoints, *self.elsewhere)):
+            yield from (path for path in sorted(folder.glob("*.ckpt")) if ownership.is_our_checkpoint(path))
 
 
 def _versions(name: str) -> list[tuple[int, Path]]:

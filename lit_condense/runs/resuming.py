@@ -44,7 +44,7 @@ def insist_on_same_settings(before: Plain, now: Plain) -> None:
         )
 
 
-def warn_of_other_route(before: str, now: str) -> None:
+def warn_of_other_plan(before: str, now: str) -> None:
     """Warn where a run goes on with other arithmetic than that of its checkpoint."""
     if before != now:
         rank_zero_warn(

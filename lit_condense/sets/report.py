@@ -72,7 +72,7 @@ class Report:
             scores,
             baselines.budget,
             full,
-            f"{known.accuracy:.1%} ({known.source})" if known else "",
+            str(known or ""),
         )
 
     @property
@@ -138,14 +138,21 @@ class Report:
         ]
         return "\n".join(lines)
 
-    def table(self, seconds: float, paths: Sequence[Path]) -> str:
-        """Return the summary that ends a run: seconds of condensing or selecting, and what was written."""
+    def table(self, seconds: float, paths: Sequence[Path], published: str = "") -> str:
+        """Return the summary that ends a run: seconds of condensing or selecting, and what was written.
+
+        Args:
+            seconds: Of condensing or selecting.
+            paths: What was written.
+            published: What a paper says of such a run, as a sentence.
+        """
         scores = [*self.condensed, self.start, *self.baselines.values(), self.full]
         evaluating = sum(score.seconds for score in scores if score is not None)
         kept, all_images = self.evaluated.images, self.evaluated.real_images
         lines = [
             "",
             str(self),
+            *([published] if published else []),
             f"Images kept: {kept} of {all_images:,} ({kept / all_images:.2%}). "
             f"Seconds: {seconds:.1f} {self.evaluated.words[1]}, {evaluating:.1f} evaluating.",
             "Wrote:",

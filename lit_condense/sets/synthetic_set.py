@@ -32,7 +32,7 @@ from lit_condense.parametrization import Parametrization, Pixels
 from lit_condense.parametrization.contract import check_counts
 from lit_condense.runs import outputs
 from lit_condense.runs.checkpointing import keep_dry
-from lit_condense.runs.resuming import insist_on_same_settings, own_part, warn_of_other_route
+from lit_condense.runs.resuming import insist_on_same_settings, own_part, warn_of_other_plan
 from lit_condense.runs.timing import Stopwatch
 from lit_condense.runs.trainer import check_length, check_precision, check_validations
 from lit_condense.sampling import RandomSampling, Sampling
@@ -50,7 +50,7 @@ from lit_condense.synthetic.matcher import Matcher
 from lit_condense.synthetic.schedule import check_schedule
 from lit_condense.trial import first_update
 
-CHECKPOINT_FORMAT = 2
+CHECKPOINT_FORMAT = 3
 
 DC_OPTIMIZER = partial(torch.optim.SGD, lr=0.1, momentum=0.5)
 """Optimizer of the images (Zhao et al., ICLR 2021, and their program)."""
@@ -210,7 +210,7 @@ class SyntheticSet(EvaluatedSet):
         networks = -(-self.trainer.max_steps // self.updates_per_network)
         rank_zero_info(
             f"Condensing {self.data.dataset_name} to {len(self.labels)} images: {networks} network(s) x "
-            f"{self.updates_per_network} update(s) each, {network_name(self.network)}; {self.running.route}."
+            f"{self.updates_per_network} update(s) each, {network_name(self.network)}; {self.running.description}."
         )
 
     def _new_inner_network(self, needs: frozenset[Need]) -> InnerNetwork:
@@ -273,7 +273,7 @@ class SyntheticSet(EvaluatedSet):
         self._training.load_state_dict(with_births(state["inner"], self.updates_per_network))
         self.sampling.load_state_dict(state["sampling"])
         self._step = self._new_step(state.get("skipped", 0))
-        warn_of_other_route(state["route"], self.running.route)
+        warn_of_other_plan(state["plan"], self.running.description)
         self._resumed = None
 
     # ---------------------------------------------------------------- what the set holds
@@ -432,7 +432,7 @@ class SyntheticSet(EvaluatedSet):
         """Return how the updates were computed, and how many were skipped where that may happen, for the card."""
         found: Plain = {"skipped_updates": self.skipped} if self.non_finite == "skip" else {}
         if self._running is not None:
-            found["engine"] = {"route": self._running.route, "seconds_compiling": round(self._compiling, 1)}
+            found["engine"] = {"plan": self._running.description, "seconds_compiling": round(self._compiling, 1)}
         return found
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -443,7 +443,7 @@ class SyntheticSet(EvaluatedSet):
             "settings": self.settings(),
             "meaning": self.meaning(),
             "arguments": settings_of(self),
-            "route": self.running.route,
+            "plan": self.running.description,
             "inner": self._training.state_dict(),
             "sampling": self.sampling.state_dict(),
             "skipped": self.skipped,

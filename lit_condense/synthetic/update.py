@@ -68,11 +68,11 @@ def match(
         share: The rank.
         losses: Those whose weight is not 0 now, and those that are to be logged even so.
         progress: Where the run stands.
-        only: Tag of the one loss whose gradient is wanted, by the same route; by default of all, weighted.
+        only: Tag of the one loss whose gradient is wanted, by the same plan; by default of all, weighted.
     """
     zero = gatherer.stored.new_zeros(())
     totals = {loss.tag: zero.clone() for loss in losses}
-    blocks = gatherer.blocks(share, engine.table.classes_per_block)
+    blocks = gatherer.blocks(share, engine.plan.classes_per_block)
     matched = [loss for loss in losses if isinstance(loss, MatchingLoss)]
     separable = [loss for loss in matched if loss.scope == "class"]
     kept: list[Quantities] | None = None

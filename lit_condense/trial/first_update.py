@@ -11,10 +11,10 @@ from torch import Tensor
 
 from lit_condense.data.real_images import RealImages
 from lit_condense.engine.engine import Block, RunningEngine, keys_of
+from lit_condense.engine.execution_plan import ExecutionPlan
 from lit_condense.engine.first_order import FirstOrderLoss
 from lit_condense.engine.forward import Forward
 from lit_condense.engine.quantities import observe
-from lit_condense.engine.routes import Route
 from lit_condense.engine.whole_set import whole_set_gradient
 from lit_condense.errors import SettingsError, first_line
 from lit_condense.functional.attention import plain_attention
@@ -125,10 +125,10 @@ class _Trial:
         real_chunk: int | None,
     ) -> None:
         outputs = FeaturesAndLogits(inner.network) if read_features(needs) else None  # type: ignore[arg-type]
-        route = Route("exact", False, False, False, 1, real_chunk)
+        plan = ExecutionPlan("exact", False, False, False, 1, real_chunk)
         self.name, self.network = inner.name, inner.network
         self.gatherer, self.blocks = gatherer, blocks
-        self.engine = RunningEngine(inner.network, outputs, route, gatherer.stored[:1], 1)
+        self.engine = RunningEngine(inner.network, outputs, plan, gatherer.stored[:1], 1)
 
     def of_scope(self, scope: Scope, losses: Sequence[MatchingLoss]) -> None:
         """Try the losses of a scope on what they will be called with; a class stands in for the mean over all."""

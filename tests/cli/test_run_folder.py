@@ -29,6 +29,11 @@ QUICK = ["--trainer.max_steps", "2", "--trainer.limit_val_batches", "0", "--mode
 QUICK += ["--model.evaluation.repeats", "1", "--model.evaluation.epochs", "1"]
 
 
+def bytes_of(folder):
+    """Content of all files below a folder but the log."""
+    return {p: p.read_bytes() for p in folder.rglob("*") if p.is_file() and "tfevents" not in p.name}
+
+
 @pytest.fixture
 def here(tmp_path, monkeypatch):
     """A working folder with a config that names no folder."""
@@ -124,9 +129,57 @@ def test_the_config_of_a_resumed_run_makes_a_new_version_too(here):
 
 def test_a_run_that_may_replace_results_but_is_refused_replaces_none(finished, tmp_path, capsys):
     shutil.copytree(finished, tmp_path, dirs_exist_ok=True)
-    before = names(tmp_path / "tiny")
+    before = bytes_of(tmp_path / "tiny")
     refusal(capsys, "fit", *write_config(tmp_path), "--overwrite", "true", "--trainer.callbacks", "[]")
-    assert before <= names(tmp_path / "tiny")
+    resumed = ["--ckpt_path", "last", "--model.ipc", "3"]
+    assert "settings" in refusal(capsys, "fit", *write_config(tmp_path), *resumed)
+    assert before == bytes_of(tmp_path / "tiny")
+
+
+@pytest.mark.filterwarnings("ignore:No ckpt_path given")
+@pytest.mark.parametrize("command", ["validate", "test"])
+def test_a_refused_command_that_trains_nothing_leaves_nothing(finished, here, capsys, command):
+    packed = ["--model.parametrization", "MultiFormation", "--model.parametrization.factor", "9"]
+    assert "factor" in refusal(capsys, command, "--config", "mine.yaml", *packed)
+    before = names(finished)
+    path = finished / "tiny" / "checkpoints" / "last.ckpt"
+    assert "parametrization" in refusal(capsys, command, "--config", "mine.yaml", *packed[:2], "--ckpt_path", path)
+    assert names(finished) == before
+    assert names(here) == {"mine.yaml"}
+    assert not (here / "runs").exists()
+
+
+def test_results_in_other_folders_are_not_written_over_either(finished, here, capsys):
+    shutil.copytree(finished / "tiny", here / "there")
+    before = bytes_of(here / "there")
+    own = {"class_path": "ModelCheckpoint", "init_args": {"dirpath": "there/checkpoints"}}
+    Path("own.yaml").write_text(yaml.safe_dump({"trainer": {"callbacks+": [own]}}))
+    for told in (
+        ["--report.folder", "there"],
+        ["--checkpoint.dirpath", "there/checkpoints"],
+        ["--config", "own.yaml"],
+    ):
+        message = refusal(capsys, "fit", "--config", "mine.yaml", *QUICK, *told)
+        assert "without results" in message
+        assert "there/" in message
+    assert bytes_of(here / "there") == before
+    assert not (here / "runs").exists()
+    kept = ["--checkpoint.dirpath", "there/checkpoints", "--trainer.max_steps", "3"]
+    cli("fit", "--config", "mine.yaml", *QUICK, *kept, "--ckpt_path", "there/checkpoints/last.ckpt")  # goes on there
+    assert checkpoint_of(here / "there")["global_step"] == 3
+
+
+def test_a_checkpoint_callback_of_ones_own_can_be_gone_on_from(here):
+    own = {"class_path": "ModelCheckpoint", "init_args": {"every_n_train_steps": 1, "save_last": True}}
+    Path("own.yaml").write_text(yaml.safe_dump({"trainer": {"callbacks+": [own]}}))
+    run = ["fit", "--config", "mine.yaml", "--config", "own.yaml", *QUICK]
+    cli(*run)
+    assert cli(*run, "--trainer.max_steps", "3", "--ckpt_path", "last").trainer.global_step == 3
+    assert card_of(here / "runs" / "mine+own" / "version_0")["update"] == 3
+
+
+def test_a_folder_without_a_name_is_refused(here, capsys):
+    assert "got no letter" in refusal(capsys, "fit", "--config", "mine.yaml", "--out", "")
 
 
 def test_a_checkpoint_of_the_folder_itself_goes_on_there(finished, tmp_path):
@@ -198,5 +251,5 @@ def test_a_folder_of_results_is_known_by_what_this_program_wrote(tmp_path):
     torch.save({"state_dict": {}}, tmp_path / "checkpoints" / "last.ckpt")
     RunFolder(tmp_path).claim(overwrite=False)  # what is the user's is looked at where it would be replaced
     torch.save({"lit_condense": {}}, tmp_path / "checkpoints" / "last.ckpt")
-    with pytest.raises(SettingsError, match=r"last\.ckpt stands in"):
+    with pytest.raises(SettingsError, match=r"last\.ckpt stands there"):
         RunFolder(tmp_path).claim(overwrite=False)

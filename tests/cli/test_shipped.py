@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,8 @@ import yaml
 from lit_condense.cli import main
 from lit_condense.cli.shipped import named, read, run_name, shipped, with_paths
 from lit_condense.errors import SettingsError
-from tests.cli_helpers import REPOSITORY, printed, refusal
+from lit_condense.runs.ownership import marked_config
+from tests.cli_helpers import REPOSITORY, new_process, printed, refusal, succeeded
 
 
 @pytest.fixture(autouse=True)
@@ -70,11 +72,57 @@ def test_every_method_has_a_base_file():
         (["/somewhere/configs/dc/base.yaml", "/other/my_data.yaml"], "dc/digits_ipc3+my_data"),
         (["/home/runs/dc/cifar10_ipc1/version_3/config.yaml"], "dc/cifar10_ipc1"),
         (["/home/out/version_3/config.yaml"], "out"),
+        (["/somewhere/mine.yaml", "/somewhere/configs/dc/base.yaml"], "mine+dc_base"),
         ([], "digits_ipc3"),
     ],
 )
 def test_what_a_run_is_called(configs, name):
     assert run_name([Path(config) for config in configs], "digits_ipc3") == name
+
+
+def test_a_config_that_a_run_saved_in_a_folder_of_its_own_is_called_as_that_folder(elsewhere):
+    saved, edited = elsewhere / "first" / "config.yaml", elsewhere / "second" / "config.yaml"
+    for path in (saved, edited):
+        path.parent.mkdir()
+        path.write_bytes(marked_config("model: {}\n"))
+    edited.write_text(edited.read_text() + "# mine\n")
+    assert (run_name([saved], ""), run_name([edited], "")) == ("first", "config")
+
+
+@pytest.mark.parametrize(
+    ("words", "normalization"),
+    [
+        (["--config", "my_data.yaml"], "measured"),
+        (["--data", "ImageFolder", "--data.root", "mydata"], "measured"),
+        (["--data=ImageFolder", "--data.root=mydata", "--data.normalization=dc"], "dc"),
+        (["--data.class_path", "lit_condense.data.MNIST"], "dc"),
+        (["--data.root", "mydata"], "idc"),
+        (["--data", "CIFAR10"], "idc"),
+    ],
+    ids=["a second config", "flags", "flags that say it", "a class path", "another folder", "the same class"],
+)
+def test_other_data_take_nothing_over_from_those_that_they_replace(elsewhere, capsys, words, normalization):
+    (elsewhere / "my_data.yaml").write_text("data: {class_path: ImageFolder, init_args: {root: mydata}}\n")
+    (elsewhere / "first.yaml").write_text("data: {class_path: CIFAR10, init_args: {normalization: idc}}\n")
+    config = yaml.safe_load(printed(capsys, "fit", "--config", "dc/base", "--config", "first.yaml", *words))
+    assert config["data"]["init_args"]["normalization"] == normalization
+
+
+def test_data_of_an_unknown_class_are_refused_by_name(capsys):
+    assert "Nothing" in refusal(capsys, "fit", "--config", "idc/cifar10_ipc10", "--data", "Nothing")
+
+
+def test_a_config_may_come_through_a_pipe(elsewhere):
+    command = f"{sys.executable} -m lit_condense fit --config <(cat config.yaml) --config dc/base --print_config"
+    (elsewhere / "config.yaml").write_text("data: Digits\n")
+    done = succeeded(new_process("bash", "-c", command, cwd=elsewhere))
+    assert "lit_condense.data.Digits" in done.stdout
+
+
+def test_whoever_reads_the_list_may_stop(elsewhere):
+    command = f"{sys.executable} -m lit_condense configs | head -1"
+    done = new_process("bash", "-c", command, cwd=elsewhere)
+    assert (len(done.stdout.splitlines()), done.stderr) == (1, "")
 
 
 def test_configs_are_listed_by_words(capsys):
@@ -88,11 +136,25 @@ def test_configs_are_listed_by_words(capsys):
 
 
 def test_a_config_is_copied_and_nothing_is_written_over(elsewhere, capsys):
-    main(["configs", "dc/cifar10_ipc1", "--copy", "mine"])
+    main(["configs", "dc/cifar10_ipc1", "--copy", "--to", "mine"])
     copy = elsewhere / "mine" / "dc_cifar10_ipc1.yaml"
     assert capsys.readouterr().out.strip() == "mine/dc_cifar10_ipc1.yaml"
     assert copy.read_text() == named("dc/cifar10_ipc1").read_text()
-    assert "there is one" in refusal(capsys, "configs", "dc/cifar10_ipc1", "--copy", "mine")
+    two = ["configs", "dc/cifar10_ipc1", "dc/cifar10_ipc10", "--copy", "--to", "mine"]
+    assert "there is one" in refusal(capsys, *two)
+    assert [path.name for path in copy.parent.iterdir()] == [copy.name]  # neither was copied
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--copy"], "names or words of the configs to copy"),
+        (["dc/cifar10_ipc1", "--copy", "mine"], "got mine beside dc/cifar10_ipc1"),
+    ],
+)
+def test_what_is_to_be_copied_must_be_said(elsewhere, capsys, words, message):
+    assert message in refusal(capsys, "configs", *words)
+    assert not list(elsewhere.iterdir())
 
 
 def test_reading_a_config_gives_every_class_its_settings():

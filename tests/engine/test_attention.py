@@ -1,4 +1,4 @@
-"""Networks with attention: their gradients are differentiated again, on every route of a CPU."""
+"""Networks with attention: their gradients are differentiated again, under every execution plan of a CPU."""
 
 from __future__ import annotations
 
@@ -130,7 +130,7 @@ def test_evaluation_networks_with_attention_are_stacked_without_a_slow_way(kind,
     networks = [network_of(kind), build_network(partial(Transformer, kind=kind), 1, (8, 8), 3, RandomKey(8))]
     assert can_be_stacked(networks, IMAGES[0].float())
     assert not [w for w in recwarn if "batching rule" in str(w.message)]
-    assert several.way_for("cpu", 1e-6, 10, 10, 2) == "stacked"
+    assert several.strategy_for("cpu", 1e-6, 10, 10, 2) == "stacked"
 
 
 class Once(torch.autograd.Function):

@@ -66,7 +66,7 @@ for compile in ("always", "never"):
         module = fitted(GradientMatching(), engine=Engine("fast", compile), max_steps=4)
     images[compile] = module.images.detach()
     found = [str(w.message) for w in said if "torch.compile" in str(w.message)]
-    print(json.dumps({"warnings": found, "route": module.running.route}))
+    print(json.dumps({"warnings": found, "plan": module.running.description}))
 print(json.dumps(float((images["always"] - images["never"]).abs().max())))
 """
 
@@ -82,5 +82,5 @@ def test_without_a_working_compiler_a_run_goes_on_eager(tmp_path):
     assert "going on without" in warning
     assert eager["warnings"] == []
     # in float32, not in the bfloat16 that would have been compiled
-    assert compiled["route"] == "real side and training: float32, eager; synthetic side: float32, eager, class by class"
+    assert compiled["plan"] == "real side and training: float32, eager; synthetic side: float32, eager, class by class"
     assert difference < 1e-5

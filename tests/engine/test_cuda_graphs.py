@@ -89,7 +89,7 @@ def test_where_recording_fails_it_calls_and_says_so_once(monkeypatch, recwarn):
 def test_a_recorded_run_is_the_run(case, replayed, monkeypatch):
     called = run(case)
     assert not replayed
-    monkeypatch.setattr("lit_condense.engine.routes.RECORDED", {"cpu"})
+    monkeypatch.setattr("lit_condense.engine.execution_plan.RECORDED", {"cpu"})
     found = run(case)
     assert replayed
     torch.testing.assert_close(found["images"], called["images"], rtol=0, atol=1e-6)

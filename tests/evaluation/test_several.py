@@ -1,4 +1,4 @@
-"""Several evaluation networks at once: which way, and that every way trains the networks that one by one trains."""
+"""Several evaluation networks at once: which strategy, and that each trains the networks that one by one trains."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from torch import nn
 from lit_condense.data import Normalization, TensorImages
 from lit_condense.evaluation import SmallSet
 from lit_condense.evaluation.protocols import recipe_for
-from lit_condense.evaluation.several import STACKED_AT_ONCE, Trainings, in_threads, way_for
+from lit_condense.evaluation.several import STACKED_AT_ONCE, Trainings, in_threads, strategy_for
 from lit_condense.evaluation.stacked import can_be_stacked, train_stacked
 from lit_condense.evaluation.training import train_network
 from lit_condense.networks import build_network
@@ -43,7 +43,7 @@ def weights(network):
 
 
 @pytest.mark.parametrize(
-    ("device", "batch_gflop", "networks", "cores", "way"),
+    ("device", "batch_gflop", "networks", "cores", "strategy"),
     [
         ("cpu", 0.003, 10, 2, "stacked"),  # 10 images of 8x8 pixels
         ("cpu", 0.003, 2, 2, "threads"),
@@ -57,8 +57,8 @@ def weights(network):
         ("mps", 10.0, 10, 2, "alone"),
     ],
 )
-def test_the_way_follows_from_device_shape_and_number(device, batch_gflop, networks, cores, way):
-    assert way_for(device, batch_gflop, 300, networks, cores) == way
+def test_the_way_follows_from_device_shape_and_number(device, batch_gflop, networks, cores, strategy):
+    assert strategy_for(device, batch_gflop, 300, networks, cores) == strategy
 
 
 # ------------------------------------------------------------------ stacked
@@ -147,9 +147,9 @@ def store():
     return TensorImages(images, torch.arange(40) % 5, 5, Normalization((0.5,), (0.5,)), tuple("abcde"), "test")
 
 
-def trained(monkeypatch, way, factory, networks=3):
-    """The weights of the networks and their accuracies, trained that way."""
-    monkeypatch.setattr("lit_condense.evaluation.several.way_for", lambda *_: way)
+def trained(monkeypatch, strategy, factory, networks=3):
+    """The weights of the networks and their accuracies, trained by that strategy."""
+    monkeypatch.setattr("lit_condense.evaluation.several.strategy_for", lambda *_: strategy)
     made = []
 
     def build(key):
@@ -164,14 +164,14 @@ def trained(monkeypatch, way, factory, networks=3):
     accuracies = []
     for group in trainings.groups(networks):
         accuracies += trainings.accuracies([keys[i] for i in group], [data] * len(group))
-    return trainings.way, [weights(network) for network in made], accuracies
+    return trainings.strategy, [weights(network) for network in made], accuracies
 
 
-@pytest.mark.parametrize("way", ["stacked", "threads"])
-def test_every_way_gives_the_networks_of_one_by_one(monkeypatch, way):
-    found, several, accuracies = trained(monkeypatch, way, tiny_convnet())
+@pytest.mark.parametrize("strategy", ["stacked", "threads"])
+def test_every_way_gives_the_networks_of_one_by_one(monkeypatch, strategy):
+    found, several, accuracies = trained(monkeypatch, strategy, tiny_convnet())
     _, alone, wanted = trained(monkeypatch, "alone", tiny_convnet())
-    assert found == way
+    assert found == strategy
     assert accuracies == pytest.approx(wanted, abs=0.026)  # one of 40 test images
     for one, other in zip(several, alone, strict=True):
         torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5)
@@ -180,24 +180,27 @@ def test_every_way_gives_the_networks_of_one_by_one(monkeypatch, way):
 def test_threads_give_the_same_bytes_however_many_run_beside_each_other(monkeypatch):
     _, together, accuracies = trained(monkeypatch, "threads", tiny_convnet("batch"))
     monkeypatch.setattr(Trainings, "groups", lambda _, count: [range(i, i + 1) for i in range(count)])
-    way, one_by_one, again = trained(monkeypatch, "threads", tiny_convnet("batch"))
-    assert way == "threads"
+    strategy, one_by_one, again = trained(monkeypatch, "threads", tiny_convnet("batch"))
+    assert strategy == "threads"
     assert accuracies == again
     assert all(torch.equal(one, other) for one, other in zip(together, one_by_one, strict=True))
 
 
 @pytest.mark.parametrize(
-    ("factory", "way"), [(tiny_convnet("batch"), "threads"), (Dropping, "alone")], ids=["batch norm", "dropout"]
+    ("factory", "strategy"), [(tiny_convnet("batch"), "threads"), (Dropping, "alone")], ids=["batch norm", "dropout"]
 )
-def test_architectures_that_cannot_be_stacked_take_the_next_best_way(monkeypatch, factory, way):
-    assert trained(monkeypatch, "stacked", factory)[0] == way
-    assert trained(monkeypatch, "threads", factory)[0] == way
+def test_architectures_that_cannot_be_stacked_take_the_next_best_way(monkeypatch, factory, strategy):
+    assert trained(monkeypatch, "stacked", factory)[0] == strategy
+    assert trained(monkeypatch, "threads", factory)[0] == strategy
 
 
 def test_groups_cover_all_networks_once(monkeypatch):
     monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
     plan = {"build": None, "recipe": None, "test": None, "max_steps": None, "steps": 1}
-    sizes = {way: [list(group) for group in Trainings(**plan, way=way).groups(23)] for way in ("stacked", "threads")}
+    sizes = {
+        strategy: [list(group) for group in Trainings(**plan, strategy=strategy).groups(23)]
+        for strategy in ("stacked", "threads")
+    }
     assert sizes["stacked"] == [list(range(STACKED_AT_ONCE)), list(range(STACKED_AT_ONCE, 23))]
     assert [list(range(8)), list(range(8, 16)), list(range(16, 23))] == sizes["threads"]
-    assert Trainings(**plan, way="alone").groups(2) == [range(1), range(1, 2)]
+    assert Trainings(**plan, strategy="alone").groups(2) == [range(1), range(1, 2)]

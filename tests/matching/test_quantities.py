@@ -101,11 +101,11 @@ def test_it_stands_beside_built_in_losses_and_the_route_says_that_both_sides_are
         fitted(loss(name="loss"), GradientMatching(), inner=FreshNetwork()) for loss in (OwnFeatures, FeatureMatching)
     )
     torch.testing.assert_close(own.images, built_in.images)
-    assert own.running.route == (
+    assert own.running.description == (
         "training: float32, eager; real and synthetic side: float32, eager, class by class (own quantities)"
     )
     always = fitted(OwnFeatures(), inner=FreshNetwork(), engine=Engine("exact", "always"), max_steps=1)
-    assert always.running.route.startswith("training: float32, compiled; real and synthetic side: float32, eager")
+    assert always.running.description.startswith("training: float32, compiled; real and synthetic side: float32, eager")
 
 
 def test_a_name_stands_for_one_quantity():
@@ -125,7 +125,9 @@ def test_a_name_stands_for_one_quantity():
         register(Nameless())
 
 
-@pytest.mark.parametrize("wrong", [lambda n, x: None, lambda n, x: x.long(), lambda n, x: {}], ids=["nothing", "whole numbers", "no tensor"])
+@pytest.mark.parametrize(
+    "wrong", [lambda n, x: None, lambda n, x: x.long(), lambda n, x: {}], ids=["nothing", "whole numbers", "no tensor"]
+)
 def test_what_is_formed_must_be_tensors(wrong):
     class Wrong(Penultimate):
         def form(self, network, images, labels, create_graph):

@@ -33,7 +33,7 @@ CHUNK_IMAGES = range(16, 65)
 
 
 @dataclass(frozen=True)
-class Route:
+class ExecutionPlan:
     """What is computed how."""
 
     mode: Mode
@@ -67,15 +67,15 @@ class Workload:
     """Whether an image's output is its own: no statistics of the batch, no random layers."""
 
 
-def route_for(
+def plan_for(
     work: Workload,
     mode: Mode,
     compile: Compile,
     classes_per_block: int | None = None,
     real_chunk: int | None = None,
     record: bool = True,
-) -> Route:
-    """Return the route of a run.
+) -> ExecutionPlan:
+    """Return the execution plan of a run.
 
     Args:
         work: What an update is.
@@ -88,7 +88,7 @@ def route_for(
     heavy = work.real_images * work.gflop >= COMPILE_FROM_GFLOP.get(work.device, float("inf"))
     compiled = compile == "always" or (compile == "auto" and heavy)
     recorded = record and work.device in RECORDED and work.independent
-    return Route(
+    return ExecutionPlan(
         # bfloat16 pays where arithmetic dominates; small eager batches only lose digits and time to casts
         mode=mode if compiled else "exact",
         compiled=compiled,
@@ -99,13 +99,13 @@ def route_for(
     )
 
 
-def for_own_quantities(route: Route) -> Route:
-    """Return the route of a run whose losses read quantities that are not built in.
+def for_own_quantities(plan: ExecutionPlan) -> ExecutionPlan:
+    """Return the plan of a run whose losses read quantities that are not built in.
 
     What their code does is not known here: it may keep what it saw, use hooks, or loop over images. Both sides are
     therefore formed without compilation or recording, class by class; the training of networks stays as it was.
     """
-    return replace(route, compiled_twice=False, own_quantities=True)
+    return replace(plan, compiled_twice=False, own_quantities=True)
 
 
 def classes_gathered(work: Workload) -> int:

@@ -9,8 +9,8 @@ import torch
 from torch import nn
 
 from lit_condense.engine import Engine
+from lit_condense.engine.execution_plan import MOST_CLASSES, Workload, plan_for
 from lit_condense.engine.forward import images_are_independent, per_image
-from lit_condense.engine.routes import MOST_CLASSES, Workload, route_for
 from lit_condense.networks import ConvNet, build_network
 from lit_condense.rng import RandomKey
 
@@ -27,35 +27,35 @@ def convnet(width=128, norm="instance"):
 
 
 def test_heavy_runs_compile_and_take_bfloat16_in_the_fast_mode_only():
-    fast, exact = route_for(CIFAR, "fast", "auto"), route_for(CIFAR, "exact", "auto")
+    fast, exact = plan_for(CIFAR, "fast", "auto"), plan_for(CIFAR, "exact", "auto")
     assert (fast.mode, fast.compiled) == ("fast", True)
     assert (exact.mode, exact.compiled) == ("exact", True)
 
 
 def test_light_runs_stay_eager_in_float32_class_by_class():
-    route = route_for(DIGITS, "fast", "auto")
-    assert (route.mode, route.compiled, route.compiled_twice) == ("exact", False, False)
-    assert route.classes_per_block == 1
+    plan = plan_for(DIGITS, "fast", "auto")
+    assert (plan.mode, plan.compiled, plan.compiled_twice) == ("exact", False, False)
+    assert plan.classes_per_block == 1
 
 
 def test_what_is_asked_for_goes_before_the_table():
-    assert route_for(DIGITS, "fast", "always").mode == "fast"
-    assert not route_for(CIFAR, "fast", "never").compiled
-    assert route_for(CIFAR, "fast", "never").mode == "exact"
-    assert route_for(DIGITS, "fast", "auto", classes_per_block=3).classes_per_block == 3
-    assert route_for(CIFAR, "fast", "auto", real_chunk=100).real_chunk == 100
+    assert plan_for(DIGITS, "fast", "always").mode == "fast"
+    assert not plan_for(CIFAR, "fast", "never").compiled
+    assert plan_for(CIFAR, "fast", "never").mode == "exact"
+    assert plan_for(DIGITS, "fast", "auto", classes_per_block=3).classes_per_block == 3
+    assert plan_for(CIFAR, "fast", "auto", real_chunk=100).real_chunk == 100
 
 
 def test_a_gpu_replays_what_does_not_draw_and_gathers_many_classes():
     on_gpu = changed(CIFAR, device="cuda")
-    assert not route_for(CIFAR, "fast", "auto").recorded
+    assert not plan_for(CIFAR, "fast", "auto").recorded
     for compile in ("auto", "never"):
-        assert route_for(on_gpu, "fast", compile).recorded
-        assert not route_for(on_gpu, "fast", compile, record=False).recorded
-        assert not route_for(changed(on_gpu, independent=False), "fast", compile).recorded
-    assert route_for(on_gpu, "fast", "auto").classes_per_block == MOST_CLASSES
+        assert plan_for(on_gpu, "fast", compile).recorded
+        assert not plan_for(on_gpu, "fast", compile, record=False).recorded
+        assert not plan_for(changed(on_gpu, independent=False), "fast", compile).recorded
+    assert plan_for(on_gpu, "fast", "auto").classes_per_block == MOST_CLASSES
     # 266 images of 224 x 224 pixels are 153 MiB: no two classes in 256 MiB
-    assert route_for(changed(on_gpu, pixels=3 * 224 * 224), "fast", "auto").classes_per_block == 1
+    assert plan_for(changed(on_gpu, pixels=3 * 224 * 224), "fast", "auto").classes_per_block == 1
 
 
 def test_exact_runs_do_without_tf32_and_leave_the_setting_as_it_was():
@@ -69,15 +69,15 @@ def test_exact_runs_do_without_tf32_and_leave_the_setting_as_it_was():
 
 @pytest.mark.parametrize("device", ["mps", "xpu"])
 def test_a_device_that_was_never_measured_gets_the_plain_route(device):
-    route = route_for(changed(CIFAR, device=device), "fast", "auto")
-    assert (route.compiled, route.classes_per_block, route.real_chunk) == (False, 1, None)
+    plan = plan_for(changed(CIFAR, device=device), "fast", "auto")
+    assert (plan.compiled, plan.classes_per_block, plan.real_chunk) == (False, 1, None)
 
 
 def test_double_backward_is_compiled_where_this_torch_can(monkeypatch):
-    monkeypatch.setattr("lit_condense.engine.routes.DOUBLE_BACKWARD_COMPILES", True)
-    assert route_for(CIFAR, "fast", "auto").compiled_twice
-    monkeypatch.setattr("lit_condense.engine.routes.DOUBLE_BACKWARD_COMPILES", False)
-    older = route_for(CIFAR, "fast", "auto")
+    monkeypatch.setattr("lit_condense.engine.execution_plan.DOUBLE_BACKWARD_COMPILES", True)
+    assert plan_for(CIFAR, "fast", "auto").compiled_twice
+    monkeypatch.setattr("lit_condense.engine.execution_plan.DOUBLE_BACKWARD_COMPILES", False)
+    older = plan_for(CIFAR, "fast", "auto")
     assert older.compiled
     assert not older.compiled_twice
 
@@ -97,11 +97,11 @@ def test_double_backward_is_compiled_where_this_torch_can(monkeypatch):
 )
 def test_real_images_go_in_chunks_whose_maps_fit_the_cache(images, mode, largest_map, chunk):
     work = changed(CIFAR, real_images=images, largest_map=largest_map)
-    assert route_for(work, mode, "auto").real_chunk == chunk
+    assert plan_for(work, mode, "auto").real_chunk == chunk
 
 
 def test_batches_whose_images_depend_on_one_another_are_not_cut():
-    assert route_for(changed(CIFAR, independent=False), "fast", "auto").real_chunk is None
+    assert plan_for(changed(CIFAR, independent=False), "fast", "auto").real_chunk is None
     image = torch.zeros(3, 32, 32)
     assert images_are_independent(convnet(), image)
     assert not images_are_independent(convnet(norm="batch"), image)
@@ -147,10 +147,14 @@ def test_looking_at_a_network_leaves_it_as_it_was():
 def test_the_route_is_said_in_words():
     batch = torch.zeros(256, 3, 32, 32)
     heavy = Engine().start(convnet(), batch, synthetic_images=10)
-    assert heavy.route == "real side and training: bfloat16, compiled; synthetic side: bfloat16, compiled"
+    assert heavy.description == "real side and training: bfloat16, compiled; synthetic side: bfloat16, compiled"
     exact = Engine("exact").start(convnet(), batch)
-    assert exact.route == "real side and training: float32, compiled; synthetic side: float32, compiled"
+    assert exact.description == "real side and training: float32, compiled; synthetic side: float32, compiled"
     light = Engine().start(convnet(width=4), batch[:8])
-    assert light.route == "real side and training: float32, eager; synthetic side: float32, eager, class by class"
+    eager = "real side and training: float32, eager; synthetic side: float32, eager, class by class"
+    assert light.description == eager
     one_by_one = Engine(compile="never", classes_per_block=1).start(convnet(), batch)
-    assert one_by_one.route == "real side and training: float32, eager; synthetic side: float32, eager, class by class"
+    assert (
+        one_by_one.description
+        == "real side and training: float32, eager; synthetic side: float32, eager, class by class"
+    )
