@@ -257,6 +257,8 @@ def header(method: str, dataset: str, ipc: int, row: Node) -> str:
     counted = f"{row['networks']:,} networks x {row['updates']} updates = {row['networks'] * row['updates']:,} updates."
     if dataset == ANY:
         data, expected = "any data (--data, or a second --config)", "Settings are those of CIFAR-10 at 10 per class."
+        if row.get("normalization"):
+            expected += f" Published data: --data.normalization {row['normalization']}."
     else:
         data = f"{CLASSES[dataset]}, {ipc} per class"
         expected = f"Published: {found} % (protocol {table.get('protocol')})." if found else _why(table, dataset)
@@ -284,11 +286,10 @@ def selections() -> Iterator[tuple[str, Node, str]]:
                 found["data"] = of(CLASSES[dataset], normalization="measured")
             name = "base" if dataset == ANY else f"{method}_{dataset}"
             where = "any data" if dataset == ANY else CLASSES[dataset]
-            yield (
-                name,
-                found,
-                comment(f"{known['title']}: 1 % of each class of {where}.", _expected(table, known, dataset)),
-            )
+            expected = _expected(table, known, dataset)
+            if dataset == ANY:
+                expected += " Published data: --data.normalization measured."
+            yield name, found, comment(f"{known['title']}: 1 % of each class of {where}.", expected)
 
 
 def _expected(table: Node, known: Node, dataset: str) -> str:
