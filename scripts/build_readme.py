@@ -39,6 +39,7 @@ if __name__ == "__main__":
             "published": results_tables.published,
             "dream_curve": results_tables.dream_curve,
             "selection": results_tables.selection,
+            "selection_explained": results_tables.selection_explained,
             "selection_defaults": results_tables.selection_defaults,
         },
     )

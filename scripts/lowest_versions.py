@@ -11,7 +11,8 @@ FLOOR = re.compile(r'^  "(?P<name>[\w-]+)(?:\[\w+\])?>=(?P<version>[\d.]+)')
 
 def lowest(text: str) -> dict[str, str]:
     """Return name -> version of the package's own dependencies (not those of its extras)."""
-    block = text[text.index("\ndependencies = [") : text.index("\n]")]
+    start = text.index("\ndependencies = [")
+    block = text[start : text.index("\n]", start)]
     found = [FLOOR.match(line) for line in block.splitlines()]
     return {match["name"]: match["version"] for match in found if match}
 

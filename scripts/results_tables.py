@@ -61,6 +61,31 @@ def selection() -> str:
     return markdown(["method", *columns], rows) if rows else "Not measured yet."
 
 
+def selection_explained() -> str:
+    """Return, for MNIST, what the scoring networks say of the kept images, in means over seeds."""
+    path = RESULTS / "selection_explained.json"
+    if not path.exists():
+        return "Not measured yet."
+    found = json.loads(path.read_text())["mnist"]
+    whole = [*_shares(found["whole"]), *["-"] * 2] * 2
+    kept = found["kept"]
+    rows = [["*all training images*", *whole]] + [
+        [f"`{method}`", *(cell for by_method in kept.values() for cell in _explained(by_method[method]))]
+        for method in next(iter(kept.values()))
+    ]
+    about = ("right", "nearly no gradient", "worth", "apart")
+    return markdown(["method", *(f"{100 * float(part):g} %: {what}" for part in kept for what in about)], rows)
+
+
+def _explained(seeds: list[dict[str, float]]) -> list[str]:
+    worth, apart = (statistics.fmean(seed[name] for seed in seeds) for name in ("worth", "apart"))
+    return [*_shares(seeds), f"{worth:.0f}", f"{apart:.1f}"]
+
+
+def _shares(seeds: list[dict[str, float]]) -> list[str]:
+    return [f"{100 * statistics.fmean(seed[name] for seed in seeds):.0f} %" for name in ("right", "settled")]
+
+
 def selection_defaults() -> str:
     """Return one row a setting: accuracy on held-out images, what is kept, and a mark at each method's default."""
     columns: dict[str, dict[tuple[str, str], dict[str, Any]]] = {}
