@@ -5,7 +5,7 @@ logits that is nearly 0; how far apart two images of a class are, in normalised 
 weight the subset is worth: (sum of weights)^2 / sum of squares. Of the whole training split: the two shares. Trains
 the scoring networks that are not in the cache.
 
-Usage: python scripts/explain_selection.py [DATASET]
+Usage: python scripts/explain_selection.py [DATASET], by default mnist.
 """
 
 from __future__ import annotations
@@ -87,4 +87,4 @@ def worth(record: Plain) -> float:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:2] or ["cifar10", "mnist"])
+    main(sys.argv[1:2] or ["mnist"])

@@ -10,4 +10,4 @@ python3 -m venv "$environment"
 python scripts/lowest_versions.py > "$environment/lowest.txt"
 cat "$environment/lowest.txt"
 pip install --quiet -c "$environment/lowest.txt" -e '.[test]'
-pytest "$@"
+pytest -W default "$@"  # old releases warn of themselves
