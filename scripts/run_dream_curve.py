@@ -18,7 +18,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from fitting import condense, quick_evaluations, report_only
+from fitting import condense, keep, quick_evaluations, report_only
 from tables import ROOT
 
 from lit_condense.cli.shipped import read
@@ -116,11 +116,14 @@ def timed_again() -> dict[str, Any]:
 
 
 def collect() -> dict[str, Any]:
-    """Read accuracy, updates and seconds of every run and keep them in one file."""
+    """Read accuracy, updates and seconds of every run into one file, and keep the sets."""
     found: dict[str, Any] = {"arms": {}, "settings": settings(next(iter(ARMS)), SEEDS[0], "runs")}
     for arm in ARMS:
         clock = seconds(folder_of(arm, TIMED) / "log" / "metrics.csv")
         found["arms"][arm] = {seed: points(folder_of(arm, seed), clock) for seed in SEEDS}
+        for seed in SEEDS:
+            folder = folder_of(arm, seed)
+            keep(folder, ROOT / "results" / folder.relative_to(ROOT / "runs"))
     (ROOT / "results" / "dream_curve.json").write_text(json.dumps(found, indent=1) + "\n")
     return found
 
