@@ -21,13 +21,8 @@ JUDGED_AGAIN = ("dc_digits_ipc1", "dc_digits_ipc10")
 NETWORKS = 3
 
 
-BEFORE_SETS_WERE_KEPT = "parity"
-"""Cards of an earlier version, of docs/performance.md: `scripts/run_parity.py` makes them again, with their sets."""
-
-
 def test_every_card_has_its_set_and_its_picture_beside_it():
     folders = {path.parent for path in SHIPPED.glob("**/card.json")}
-    folders = {folder for folder in folders if BEFORE_SETS_WERE_KEPT not in folder.relative_to(SHIPPED).parts}
     assert folders == {path.parent for path in SHIPPED.glob(f"**/{FILE_NAME}")}
     assert folders
 

@@ -14,7 +14,7 @@ from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from lit_condense.callbacks.save_on_signal import ends_between_updates, hear_interrupts
 from lit_condense.errors import BetweenUpdates, ExportError, NonFiniteError
-from lit_condense.evaluation.published import of_row
+from lit_condense.evaluation.published import PublishedAccuracy, of_row
 from lit_condense.export import CondensedSet, load_condensed
 from lit_condense.export.images import GRID_NAME, check_set_replaceable
 from lit_condense.runs.checkpointing import is_dry
@@ -110,7 +110,7 @@ class FinalReport(Callback):
             return
         self._timer.stop()
         record: dict[str, Any] = {"seconds": {pl_module.words[1]: round(self._timer.seconds, 1)}}
-        known = self.row and of_row(self.row, pl_module.data.dataset_name, pl_module.counts)
+        known = self._published(pl_module)
         if known:
             record["published"] = {"row": self.row, **asdict(known)}
         if trainer.is_global_zero:
@@ -145,6 +145,14 @@ class FinalReport(Callback):
         elif isinstance(exception, NonFiniteError) or ends_between_updates(exception):
             record = {"stopped": str(exception) or STOPPED[type(exception)]}
             self._write_unless_there(trainer, pl_module, record)
+
+    def _published(self, module: EvaluatedSet) -> PublishedAccuracy | None:
+        """Return what is published for the row, where the run is about all of its data."""
+        data = module.data
+        if self.row is None or data.classes is not None or data.held_out or data.train_limit_per_class:
+            return None
+        real = [len(data.real.indices_of(c)) for c in range(data.real.num_classes)]
+        return of_row(self.row, data.dataset_name, module.counts, real)
 
     def _folder(self, trainer: Trainer) -> Path:
         return Path(self.folder) if self.folder else run_folder(trainer, self._log_dir)

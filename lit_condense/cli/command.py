@@ -125,7 +125,7 @@ class CondenseCLI(LightningCLI):
         self.folder = run_keys.folder_of(config) if fits else run_keys.folder_to_look_at(config)
         if not config.trainer.fast_dev_run and not getattr(rank_zero_only, "rank", 0):
             if fits:
-                self.folder.elsewhere = run_keys.elsewhere(config)
+                run_keys.guard_other_folders(config, self.folder)
                 self.folder.claim(config.overwrite)
             else:
                 self.folder.look()
@@ -161,18 +161,20 @@ class CondenseCLI(LightningCLI):
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """Make the trainer; unless it is given another way to write checkpoints, it writes them atomically."""
         made = self.config_init[self.subcommand].trainer
-        plugins = _listed(made.plugins)
+        plugins = run_keys.listed(made.plugins)
         if not any(isinstance(plugin, CheckpointIO) for plugin in plugins):
             plugins.append(checkpointing.AtomicCheckpointIO())
         parser, options = self._parser(self.subcommand), self.config[self.subcommand].trainer
-        parser.callback_keys = run_keys.keys_in_use(_listed(made.callbacks), options)
+        parser.callback_keys = run_keys.keys_in_use(run_keys.listed(made.callbacks), options)
         assert self.folder is not None  # before_instantiate_classes
         kwargs |= run_keys.trainer_settings(options, self.folder)
         trainer = super().instantiate_trainer(plugins=plugins, **kwargs)
-        for callback in trainer.callbacks:  # type: ignore[attr-defined]
+        callbacks: list[Any] = trainer.callbacks  # type: ignore[attr-defined]
+        callbacks.sort(key=lambda callback: not isinstance(callback, SaveFitConfig))  # before the final evaluation
+        for callback in callbacks:
             if isinstance(callback, ModelCheckpoint) and callback.dirpath is None:
                 callback.dirpath = str(self.folder.checkpoints)  # known before the run, so that `last` finds it
-        trainer.callbacks.insert(0, run_keys.Replacing(self.folder))  # type: ignore[attr-defined]
+        callbacks.insert(0, run_keys.Replacing(self.folder))
         return trainer
 
     def _parse_ckpt_path(self) -> None:
@@ -235,11 +237,6 @@ class CondenseCLI(LightningCLI):
                 "the path of a checkpoint; leave ckpt_path out to start a new run."
             )
         return max(found, key=lambda path: path.stat().st_mtime)
-
-
-def _listed(given: Any) -> list[Any]:
-    """Return what may be given as one, several or none."""
-    return list(given) if isinstance(given, list) else [given] if given else []
 
 
 def run(args: ArgsType = None) -> CondenseCLI:

@@ -21,7 +21,7 @@ from lightning.pytorch.utilities import rank_zero_info
 from lit_condense.callbacks import Dashboard, FinalReport
 from lit_condense.cli.shipped import row_of, run_name
 from lit_condense.errors import SettingsError
-from lit_condense.runs.checkpointing import local_path
+from lit_condense.runs.checkpointing import is_dry, local_path
 from lit_condense.runs.folder import ROOT, RunFolder
 from lit_condense.runs.trainer import Intervals
 
@@ -55,6 +55,11 @@ class Replacing(Callback):
         if trainer.is_global_zero:
             self._folder.clear()
 
+    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Remove them where there was nothing to train, before the set is written."""
+        if trainer.is_global_zero and not is_dry(trainer):
+            self._folder.clear()
+
 
 def add(parser: LightningArgumentParser) -> None:
     """Add the keys to the parser of a command."""
@@ -64,7 +69,7 @@ def add(parser: LightningArgumentParser) -> None:
         default=None,
         help="Folder of the run: log, checkpoints, set, card, picture, config (default: runs/<config>/version_<k>).",
     )
-    parser.add_argument("--overwrite", type=bool, default=False, help="Let a new run replace the results in --out.")
+    parser.add_argument("--overwrite", type=bool, default=False, help="Let a new run replace results that stand there.")
     parser.add_argument(
         "--scoring_cache",
         type=str | None,
@@ -99,17 +104,20 @@ def folder_to_look_at(config: Namespace) -> RunFolder:
     return home or folder_of(config)
 
 
-def elsewhere(config: Namespace) -> list[Path]:
-    """Return the folders that a new run is told to put checkpoints or its set into, beside its own."""
-    if config.get("ckpt_path") == "last":  # it goes on with what is there
-        return []
-    told = [config.checkpoint.dirpath, config.report.folder]
-    for callback in config.trainer.callbacks or []:
-        if isinstance(callback, Namespace) and issubclass(_class_of(callback), ModelCheckpoint | FinalReport):
-            told += [callback.get(f"init_args.{name}") for name in ("dirpath", "folder")]
+def guard_other_folders(config: Namespace, folder: RunFolder) -> None:
+    """Tell a new run's folder of those that the run is told to put checkpoints or its set into, beside its own."""
+    reports, checkpoints = [config.report.folder], [config.checkpoint.dirpath]
+    for callback in listed(config.trainer.callbacks):
+        if issubclass(_class_of(callback), FinalReport):
+            reports.append(callback.get("init_args.folder"))
+        elif issubclass(_class_of(callback), ModelCheckpoint):
+            checkpoints.append(callback.get("init_args.dirpath"))
     there = _checkpoint(config)
     home = there.resolve().parent if there else None
-    return [Path(folder) for folder in told if folder is not None and Path(folder).resolve() != home]
+    places = [Path(path) for path in checkpoints if path is not None]
+    if config.get("ckpt_path") != "last" and home not in [path.resolve() for path in places]:  # else it goes on there
+        folder.other_reports = [Path(path) for path in reports if path is not None]
+        folder.other_checkpoints = places
 
 
 def _checkpoint(config: Namespace) -> Path | None:
@@ -143,6 +151,11 @@ def without_folder(config: Namespace) -> Namespace:
         saved.report.folder = None
     saved.out, saved.overwrite, saved.ckpt_path = None, False, None
     return saved
+
+
+def listed(given: Any) -> list[Any]:
+    """Return what may be given as one, several or none."""
+    return list(given) if isinstance(given, list) else [given] if given else []
 
 
 def keys_in_use(given: Sequence[Any], trainer: Namespace) -> list[str]:

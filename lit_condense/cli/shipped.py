@@ -49,7 +49,7 @@ def named(config: str) -> Path:
     Raises:
         SettingsError: There is neither.
     """
-    if Path(config).exists() and not Path(config).is_dir():  # a file, or a pipe of the shell's
+    if Path(config).is_file():
         return Path(config)
     name, known = config.removeprefix("configs/").removesuffix(".yaml"), shipped()
     if name in known:

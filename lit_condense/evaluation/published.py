@@ -49,18 +49,23 @@ def figure(method: str, dataset: str, ipc: int) -> str | None:
     return None if found is None else str(found)
 
 
-def of_row(row: str, dataset: str, ipc: Sequence[int]) -> PublishedAccuracy | None:
+def of_row(row: str, dataset: str, ipc: Sequence[int], real: Sequence[int]) -> PublishedAccuracy | None:
     """Return the published accuracy of a shipped config, if the run is still about its data and its number of images.
 
     Args:
         row: Name of the config, as in ``dc/cifar10_ipc10``.
-        dataset: What the run condensed or selected from.
+        dataset: What the run condensed or selected from, all classes of it.
         ipc: Images of each class.
+        real: Training images of each class.
     """
     method, _, name = row.partition("/")
+    dataset = dataset.replace("_", "")
     if method == "selection":
         known = published().get(method, {})
-        chosen = known.get("methods", {}).get(name.removesuffix(f"_{dataset}"), {}) if dataset == "cifar10" else {}
+        one_percent = [round(count / 100) for count in real]
+        if dataset != "cifar10" or list(ipc) != one_percent:
+            return None
+        chosen = known.get("methods", {}).get(name.removesuffix(f"_{dataset}"), {})
         return _read(chosen.get("accuracy"), known.get("source"))
     if len(set(ipc)) != 1 or name != f"{dataset}_ipc{ipc[0]}":
         return None

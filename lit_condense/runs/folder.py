@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -34,8 +35,10 @@ class RunFolder:
 
     def __init__(self, path: Path, goes_on: bool = False, name: str | None = None) -> None:
         self.path = path
-        self.elsewhere: list[Path] = []
-        """Other folders that a new run was told to put checkpoints or its set into."""
+        self.other_reports: list[Path] = []
+        """Other folders that a new run was told to put its set into."""
+        self.other_checkpoints: list[Path] = []
+        """Other folders that it was told to put checkpoints into."""
         self.goes_on = goes_on
         self._name = name
         self._made: list[Path] = []
@@ -67,7 +70,8 @@ class RunFolder:
         """Make the folder, if it may be used; a new version that another run has taken meanwhile becomes the next one.
 
         Args:
-            overwrite: Whether results that stand there may go; they do so after the first update, not before.
+            overwrite: Whether results that stand there may be replaced. Those in the folder go after the first update,
+                not before; elsewhere nothing goes but what the run writes over.
 
         Raises:
             SettingsError: It holds results of another run.
@@ -80,8 +84,8 @@ class RunFolder:
                     f"Expected a folder without results, but {results[0]} stands there. Go on with that run "
                     "(--ckpt_path last), choose another folder (--out), or let it be replaced (--overwrite true)."
                 )
-            # a log without results may be another program's
-            self._stale = [*results, *self.path.glob(EVENTS)] if results else []
+            own = [path for path in results if self.path in path.parents]
+            self._stale = [*own, *self.path.glob(EVENTS)] if own else []  # a log alone may be another program's
         self.look()
         if self._name is not None:
             self._take_version(self._name)
@@ -121,7 +125,8 @@ class RunFolder:
             return
         config = self.path / "config.yaml"
         ours = [config] if config.is_file() and ownership.is_our_config(config) else []
-        for file in [*ours, *self.path.glob(EVENTS), *self.path.glob("hparams.yaml")]:
+        logs = self.path.glob(f"{EVENTS}.{os.getpid()}.*")  # a fit may be going on there
+        for file in [*ours, *logs, *self.path.glob("hparams.yaml")]:
             if file not in self._before:
                 file.unlink()
         for folder in (*shared, self.checkpoints, *self._made):
@@ -130,11 +135,11 @@ class RunFolder:
 
     def _results(self) -> Iterator[Path]:
         """Go through the results that this program wrote where the run would write its own."""
-        for folder in dict.fromkeys((self.path, *self.elsewhere)):
+        for folder in dict.fromkeys((self.path, *self.other_reports)):
             for name, is_ours in RESULTS.items():
                 if (folder / name).is_file() and is_ours(folder / name):
                     yield folder / name
-        for folder in dict.fromkeys((self.checkpoints, *self.elsewhere)):
+        for folder in dict.fromkeys((self.checkpoints, *self.other_checkpoints)):
             yield from (path for path in sorted(folder.glob("*.ckpt")) if ownership.is_our_checkpoint(path))
 
 

@@ -1,8 +1,10 @@
-"""Refuse a run in which nothing is matched for a time, because all losses are switched off."""
+"""Look before a run for times in which nothing is matched, because all losses are switched off."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+
+from lightning.pytorch.utilities import rank_zero_warn
 
 from lit_condense.errors import SettingsError
 from lit_condense.inner import InnerLoop
@@ -13,10 +15,11 @@ UPDATES_LOOKED_AT = 100_000
 
 
 def check_schedule(losses: Sequence[Loss], loop: InnerLoop, updates_per_network: int, updates: int) -> None:
-    """Refuse losses whose weights are all 0 in some update, where that can be said before the run.
+    """Refuse losses that are all off for a network's whole life; warn where they are for a shorter time.
 
-    It can not where weights read numbers about a network, or where the loop says itself which networks an update is
-    matched on.
+    A loss that grows from 0 or skips updates is the user's choice, and one that waits for another that is not there is
+    hardly. Nothing is said where weights read numbers about a network, or where the loop says itself which networks an
+    update is matched on.
 
     Args:
         losses: All of the run.
@@ -25,18 +28,36 @@ def check_schedule(losses: Sequence[Loss], loop: InnerLoop, updates_per_network:
         updates: Image updates of the run; -1 without an end.
 
     Raises:
-        SettingsError: Nothing is matched in an update.
+        SettingsError: Nothing is matched on some network, or in the whole run.
     """
     always_on = any(loss.weight > 0 and type(loss).weight_at is Loss.weight_at for loss in losses)
     if always_on or loop.gives_numbers or type(loop).networks is not InnerLoop.networks:
         return
-    for update in range(UPDATES_LOOKED_AT if updates < 0 else min(updates, UPDATES_LOOKED_AT)):
-        network, match = divmod(update, updates_per_network)
-        progress = Progress(update, network, match)
-        if all(loss.weight_at(progress) == 0 for loss in losses):
-            raise SettingsError(
-                f"Expected a matching loss that is on in every update, got none in update {update} (network {network}, "
-                f"its update {match}, counted from 0): {', '.join(loss.tag for loss in losses)} "
-                f"{'is' if len(losses) == 1 else 'are all'} switched off there. Add the loss that takes over, or let "
-                "both switch at the same numbers."
-            )
+    looked_at = UPDATES_LOOKED_AT if updates < 0 else min(updates, UPDATES_LOOKED_AT)
+    gaps = list(_gaps(losses, updates_per_network, looked_at))
+    if not gaps:
+        return
+    longest = max(gaps, key=len)
+    first, last = longest[0], longest[-1]
+    found = (
+        f"no matching loss is on in updates {first} to {last} (from network {first // updates_per_network}, its update "
+        f"{first % updates_per_network}, all counted from 0): {', '.join(loss.tag for loss in losses)} "
+        f"{'is' if len(losses) == 1 else 'are all'} switched off there. Add the loss that takes over, or let both "
+        "switch at the same numbers."
+    )
+    if len(longest) >= min(max(updates_per_network, 2), looked_at):
+        raise SettingsError(f"Expected something to be matched all along, but {found}")
+    rank_zero_warn(f"There are times when {found}")
+
+
+def _gaps(losses: Sequence[Loss], updates_per_network: int, updates: int) -> Iterator[range]:
+    """Go through the runs of updates in which all weights are 0."""
+    start = None
+    for update in range(updates + 1):
+        progress = Progress(update, *divmod(update, updates_per_network))
+        off = update < updates and all(loss.weight_at(progress) == 0 for loss in losses)
+        if off and start is None:
+            start = update
+        elif not off and start is not None:
+            yield range(start, update)
+            start = None

@@ -10,6 +10,7 @@ import torch
 from lit_condense import SyntheticSet
 from lit_condense.callbacks import FinalReport
 from lit_condense.evaluation import Evaluation
+from lit_condense.evaluation.published import PublishedAccuracy
 from lit_condense.export import save_condensed
 from lit_condense.init import Clustered, FirstReal, FromFile, Noise, RandomReal, Selected
 from lit_condense.matching import GradientMatching
@@ -151,3 +152,29 @@ def test_rows_say_how_the_real_images_are_stored(tmp_path, capsys):
         "real_images": 40,
         "factor": 2,
     }
+
+
+def test_the_published_figure_of_its_row_stands_in_card_and_table(tmp_path, monkeypatch, capsys):
+    asked = []
+
+    def known(*about):
+        asked.append(about)
+        return PublishedAccuracy(0.449, "a paper", 0.005)
+
+    monkeypatch.setattr("lit_condense.callbacks.final_report.of_row", known)
+    settings = {"data": LARGE, "evaluation": Evaluation(epochs=1, repeats=1), "max_steps": 1}
+    fitted(GradientMatching(), FinalReport(str(tmp_path), row="dc/tiny_ipc2"), **settings)
+    assert asked == [("dc/tiny_ipc2", LARGE.dataset_name, [2] * 5, [20] * 5)]
+    published = {"row": "dc/tiny_ipc2", "accuracy": 0.449, "source": "a paper", "spread": 0.005}
+    assert json.loads((tmp_path / "card.json").read_text())["published"] == published
+    assert "Published for dc/tiny_ipc2: 44.9 +- 0.5 % (a paper)." in capsys.readouterr().out
+
+
+def test_no_figure_is_shown_for_a_part_of_the_data(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("lit_condense.callbacks.final_report.of_row", lambda *_: PublishedAccuracy(0.449, "a paper"))
+    part = TinyData((20,) * 5)
+    part.classes = [0, 1, 2]
+    settings = {"data": part, "evaluation": Evaluation(epochs=1, repeats=1), "max_steps": 1}
+    fitted(GradientMatching(), FinalReport(str(tmp_path), row="dc/tiny_ipc2"), **settings)
+    assert "published" not in json.loads((tmp_path / "card.json").read_text())
+    assert "Published" not in capsys.readouterr().out

@@ -169,6 +169,22 @@ def test_results_in_other_folders_are_not_written_over_either(finished, here, ca
     assert checkpoint_of(here / "there")["global_step"] == 3
 
 
+def test_what_stands_in_other_folders_is_not_deleted_by_a_run_that_may_replace_it(finished, here):
+    shutil.copytree(finished / "tiny", here / "there")
+    (here / "there" / "checkpoints" / "mine.ckpt").write_bytes((here / "there/checkpoints/last.ckpt").read_bytes())
+    before = names(here / "there")
+    told = ["--report.folder", "there", "--checkpoint.dirpath", "there/checkpoints", "--overwrite", "true"]
+    cli("fit", "--config", "mine.yaml", *QUICK, *told, "--seed_everything", "1")
+    assert before <= names(here / "there")
+    assert card_of(here / "there")["seed"] == 1
+
+
+def test_one_loss_may_be_given_without_a_list(here):
+    run = ["--trainer.callbacks", "GradientMatching", "--trainer.enable_progress_bar", "false"]
+    cli("fit", "--config", "mine.yaml", *QUICK, *run)
+    assert card_of(here / "runs" / "mine" / "version_0")["update"] == 2
+
+
 def test_a_checkpoint_callback_of_ones_own_can_be_gone_on_from(here):
     own = {"class_path": "ModelCheckpoint", "init_args": {"every_n_train_steps": 1, "save_last": True}}
     Path("own.yaml").write_text(yaml.safe_dump({"trainer": {"callbacks+": [own]}}))

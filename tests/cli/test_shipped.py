@@ -12,7 +12,15 @@ from lit_condense.cli import main
 from lit_condense.cli.shipped import named, read, run_name, shipped, with_paths
 from lit_condense.errors import SettingsError
 from lit_condense.runs.ownership import marked_config
-from tests.cli_helpers import REPOSITORY, new_process, printed, refusal, succeeded
+from tests.cli_helpers import REPOSITORY, new_process, printed, refusal
+
+OWN_DATA = """
+from lit_condense.data import Digits, Normalization
+
+class Own(Digits):
+    def __init__(self, root: str = "here", normalization: Normalization = Normalization((0.5,), (1.0,)), **more):
+        super().__init__(**more)
+"""
 
 
 @pytest.fixture(autouse=True)
@@ -98,25 +106,44 @@ def test_a_config_that_a_run_saved_in_a_folder_of_its_own_is_called_as_that_fold
         (["--data.class_path", "lit_condense.data.MNIST"], "dc"),
         (["--data.root", "mydata"], "idc"),
         (["--data", "CIFAR10"], "idc"),
+        (["--data.normalization", "egm", "--data", "MNIST"], "egm"),
+        (["--data", "MNIST", "--data.init_args", '{"normalization": "egm"}'], "egm"),
+        (["--data", "only_data.yaml"], "measured"),
+        (["--data", "MNIST", "--config", "alone.yaml"], "egm"),
     ],
-    ids=["a second config", "flags", "flags that say it", "a class path", "another folder", "the same class"],
+    ids=[
+        *("a second config", "flags", "flags that say it", "a class path", "another folder", "the same class"),
+        *("a flag before the class", "settings as a whole", "a file of data", "settings alone"),
+    ],
 )
 def test_other_data_take_nothing_over_from_those_that_they_replace(elsewhere, capsys, words, normalization):
     (elsewhere / "my_data.yaml").write_text("data: {class_path: ImageFolder, init_args: {root: mydata}}\n")
+    (elsewhere / "only_data.yaml").write_text("class_path: ImageFolder\ninit_args: {root: mydata}\n")
+    (elsewhere / "alone.yaml").write_text("data: {normalization: egm}\n")
     (elsewhere / "first.yaml").write_text("data: {class_path: CIFAR10, init_args: {normalization: idc}}\n")
     config = yaml.safe_load(printed(capsys, "fit", "--config", "dc/base", "--config", "first.yaml", *words))
     assert config["data"]["init_args"]["normalization"] == normalization
 
 
+def test_a_default_that_cannot_be_said_and_one_of_a_base_class(elsewhere, capsys, monkeypatch):
+    monkeypatch.syspath_prepend(elsewhere)
+    (elsewhere / "own_data.py").write_text(OWN_DATA)
+    (elsewhere / "first.yaml").write_text(
+        "data: {class_path: CIFAR10, init_args: {normalization: idc, held_out: 0.2, root: there}}\n"
+    )
+    words = ["fit", "--config", "dc/base", "--config", "first.yaml", "--data", "own_data.Own"]
+    own = yaml.safe_load(printed(capsys, *words))["data"]["init_args"]
+    assert (own["held_out"], own["normalization"]["mean"]) == (0.0, [0.5])
+
+
+@pytest.mark.parametrize("broken", ["data: [", "a: b: c"])
+def test_a_config_that_is_no_yaml_is_one_message(elsewhere, capsys, broken):
+    (elsewhere / "broken.yaml").write_text(broken)
+    assert "Problems parsing config" in refusal(capsys, "fit", "--config", "broken.yaml")
+
+
 def test_data_of_an_unknown_class_are_refused_by_name(capsys):
     assert "Nothing" in refusal(capsys, "fit", "--config", "idc/cifar10_ipc10", "--data", "Nothing")
-
-
-def test_a_config_may_come_through_a_pipe(elsewhere):
-    command = f"{sys.executable} -m lit_condense fit --config <(cat config.yaml) --config dc/base --print_config"
-    (elsewhere / "config.yaml").write_text("data: Digits\n")
-    done = succeeded(new_process("bash", "-c", command, cwd=elsewhere))
-    assert "lit_condense.data.Digits" in done.stdout
 
 
 def test_whoever_reads_the_list_may_stop(elsewhere):

@@ -88,7 +88,7 @@ def test_in_float32_it_is_near_float64(kind):
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("kind", KINDS)
-def test_the_compiled_route_has_both_derivatives_too(kind):
+def test_the_compiled_plan_has_both_derivatives_too(kind):
     torch.compiler.reset()
     network = network_of(kind)
     wanted, _ = oracle(network)

@@ -68,7 +68,7 @@ def test_exact_runs_do_without_tf32_and_leave_the_setting_as_it_was():
 
 
 @pytest.mark.parametrize("device", ["mps", "xpu"])
-def test_a_device_that_was_never_measured_gets_the_plain_route(device):
+def test_a_device_that_was_never_measured_gets_the_plain_plan(device):
     plan = plan_for(changed(CIFAR, device=device), "fast", "auto")
     assert (plan.compiled, plan.classes_per_block, plan.real_chunk) == (False, 1, None)
 
@@ -144,7 +144,7 @@ def test_looking_at_a_network_leaves_it_as_it_was():
     assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
 
 
-def test_the_route_is_said_in_words():
+def test_the_plan_is_said_in_words():
     batch = torch.zeros(256, 3, 32, 32)
     heavy = Engine().start(convnet(), batch, synthetic_images=10)
     assert heavy.description == "real side and training: bfloat16, compiled; synthetic side: bfloat16, compiled"

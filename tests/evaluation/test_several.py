@@ -57,7 +57,7 @@ def weights(network):
         ("mps", 10.0, 10, 2, "alone"),
     ],
 )
-def test_the_way_follows_from_device_shape_and_number(device, batch_gflop, networks, cores, strategy):
+def test_the_strategy_follows_from_device_shape_and_number(device, batch_gflop, networks, cores, strategy):
     assert strategy_for(device, batch_gflop, 300, networks, cores) == strategy
 
 
@@ -168,7 +168,7 @@ def trained(monkeypatch, strategy, factory, networks=3):
 
 
 @pytest.mark.parametrize("strategy", ["stacked", "threads"])
-def test_every_way_gives_the_networks_of_one_by_one(monkeypatch, strategy):
+def test_every_strategy_gives_the_networks_of_one_by_one(monkeypatch, strategy):
     found, several, accuracies = trained(monkeypatch, strategy, tiny_convnet())
     _, alone, wanted = trained(monkeypatch, "alone", tiny_convnet())
     assert found == strategy
@@ -189,7 +189,7 @@ def test_threads_give_the_same_bytes_however_many_run_beside_each_other(monkeypa
 @pytest.mark.parametrize(
     ("factory", "strategy"), [(tiny_convnet("batch"), "threads"), (Dropping, "alone")], ids=["batch norm", "dropout"]
 )
-def test_architectures_that_cannot_be_stacked_take_the_next_best_way(monkeypatch, factory, strategy):
+def test_architectures_that_cannot_be_stacked_take_the_next_best_strategy(monkeypatch, factory, strategy):
     assert trained(monkeypatch, "stacked", factory)[0] == strategy
     assert trained(monkeypatch, "threads", factory)[0] == strategy
 

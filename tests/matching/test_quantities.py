@@ -95,7 +95,7 @@ def test_ones_own_quantity_that_is_a_built_in_one_gives_its_gradient(formed, own
     torch.testing.assert_close(gradient, expected, **PRECISION)
 
 
-def test_it_stands_beside_built_in_losses_and_the_route_says_that_both_sides_are_eager():
+def test_it_stands_beside_built_in_losses_and_the_plan_says_that_both_sides_are_eager():
     register(Penultimate())
     own, built_in = (
         fitted(loss(name="loss"), GradientMatching(), inner=FreshNetwork()) for loss in (OwnFeatures, FeatureMatching)

@@ -33,6 +33,11 @@ AFTER, BEFORE = Progress(2500, 250, 0), Progress(2499, 249, 9)
 COUNTS = (6,) * CLASSES
 
 
+class Growing(GradientMatching):
+    def weight_at(self, progress):
+        return min(1.0, progress.update / 100)
+
+
 @functools.cache
 def literal(norm="instance"):
     return methods.image_gradient(
@@ -170,21 +175,34 @@ def test_what_is_logged_only_leaves_the_images_alone(per_block):
 
 
 @pytest.mark.parametrize(
-    ("losses", "gap"),
+    ("losses", "first", "last"),
     [
-        ([WarmUpGradientMatching(2, 10)], 20),
-        ([ContrastiveGradientMatching(2, 9)], 0),
-        ([WarmUpGradientMatching(3, 9), ContrastiveGradientMatching(4, 20)], 9),
-        ([WarmUpGradientMatching(3, 10), ContrastiveGradientMatching(4, 10)], 30),
-        ([WarmUpGradientMatching(9, 3), ContrastiveGradientMatching(9, 4)], 3),
+        ([WarmUpGradientMatching(2, 10)], 20, 999),
+        ([ContrastiveGradientMatching(2, 10)], 0, 19),
+        ([WarmUpGradientMatching(3, 10), ContrastiveGradientMatching(4, 10)], 30, 39),
     ],
-    ids=["warm-up alone", "contrastive alone", "both differ", "other networks", "other matches"],
+    ids=["warm-up alone", "contrastive alone", "other networks"],
 )
-def test_a_time_in_which_nothing_is_matched_is_refused(losses, gap):
+def test_a_network_on_which_nothing_is_matched_is_refused(losses, first, last):
     loop = TrainOnSynthetic(updates=10)
-    with pytest.raises(SettingsError, match=rf"got none in update {gap} \(network {gap // 10}, its update {gap % 10},"):
+    with pytest.raises(
+        SettingsError, match=rf"in updates {first} to {last} \(from network {first // 10}, its update 0"
+    ):
         check_schedule(losses, loop, 10, 1000)
-    check_schedule(losses, loop, 10, gap)  # a run that ends before it
+    check_schedule(losses, loop, 10, first)  # a run that ends before it
+
+
+@pytest.mark.parametrize(
+    ("losses", "first", "last"),
+    [
+        ([WarmUpGradientMatching(9, 3), ContrastiveGradientMatching(9, 5)], 3, 4),
+        ([Growing()], 0, 0),
+    ],
+    ids=["other matches", "a loss that grows from 0"],
+)
+def test_a_shorter_time_is_warned_of(losses, first, last):
+    with pytest.warns(UserWarning, match=rf"in updates {first} to {last} "):
+        check_schedule(losses, TrainOnSynthetic(updates=10), 10, 80)
 
 
 def test_such_a_run_does_not_start():
