@@ -77,7 +77,7 @@ def test_every_method_is_timed_as_often_beside_dc_and_says_with_which_images(res
 def test_ratio_and_bound_follow_from_the_raw_numbers(results):
     dc = results[f"dc_{REAL}"]
     rate = dc["gflop"] / median(dc)
-    assert dc["gflop_per_second"] == pytest.approx(rate, rel=0.01)
+    assert dc["gflop_per_second"] == pytest.approx(rate, rel=0.01, abs=5e-4)  # written with three decimals
     assert dc["ratio"] == 1
     for result in results.values():
         bound = median(dc) + max(0, result["gflop"] - dc["gflop"]) / rate

@@ -149,7 +149,7 @@ def test_wrong_configs_end_in_a_message(several):
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(900)
 @pytest.mark.parametrize("value", HOSTILE, ids=repr)
 @pytest.mark.filterwarnings("ignore")
 def test_any_place_takes_any_hostile_value(value):
@@ -158,11 +158,21 @@ def test_any_place_takes_any_hostile_value(value):
         check([(place, "replace", value)])
 
 
+@pytest.mark.parametrize("key", ["trainer", "checkpoint", "report"])
 @pytest.mark.parametrize("value", [0, -0.5, [], "quick"])
-def test_a_value_in_place_of_all_options_of_the_trainer_is_refused(tmp_path, value):
-    code, message = ending(config_in(tmp_path) | {"trainer": value}, tmp_path)
+def test_a_value_in_place_of_all_options_is_refused(tmp_path, value, key):
+    code, message = ending(config_in(tmp_path) | {key: value}, tmp_path)
     assert code not in (0, None)
-    assert "trainer" in message
+    assert key in message
+
+
+@pytest.mark.parametrize("value", [0, 1.5, {}, "nothing", [0], [{}]])
+def test_what_is_no_callback_ends_in_a_message(tmp_path, value):
+    config = config_in(tmp_path)
+    config["trainer"]["callbacks"] = value
+    code, message = ending(config, tmp_path)
+    assert code not in (0, None)
+    assert "Traceback" not in message
 
 
 def test_null_is_refused_by_name_wherever_no_option_takes_it(tmp_path):

@@ -120,7 +120,7 @@ class CondenseCLI(LightningCLI):
     def before_instantiate_classes(self) -> None:
         """Choose the run's folder, and make it for a fit that is no dry run."""
         config = self.config[self.subcommand]
-        self._check_is_trainer(config)
+        self._check_options(config)
         fits = self.subcommand == "fit"
         self.folder = run_keys.folder_of(config) if fits else run_keys.folder_to_look_at(config)
         if not config.trainer.fast_dev_run and not getattr(rank_zero_only, "rank", 0):
@@ -132,11 +132,12 @@ class CondenseCLI(LightningCLI):
         run_keys.fill(config, self.folder)
 
     @staticmethod
-    def _check_is_trainer(config: Namespace) -> None:
-        if not isinstance(config.trainer, Namespace):  # the parser lets a single value stand in place of all options
-            raise SettingsError(
-                f"Expected trainer to be options of Lightning's Trainer by name, got {config.trainer!r}."
-            )
+    def _check_options(config: Namespace) -> None:
+        """Refuse a single value in place of all options of a class, which the parser lets pass."""
+        kinds: dict[str, type] = {"trainer": Trainer, **run_keys.CALLBACKS}
+        for key, kind in kinds.items():
+            if not isinstance(config[key], Namespace):
+                raise SettingsError(f"Expected {key} to be options of {kind.__name__} by name, got {config[key]!r}.")
 
     def instantiate_classes(self) -> None:
         """Make trainer, model and data; what a constructor refuses ends as its own message."""

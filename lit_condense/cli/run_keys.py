@@ -108,9 +108,10 @@ def guard_other_folders(config: Namespace, folder: RunFolder) -> None:
     """Tell a new run's folder of those that the run is told to put checkpoints or its set into, beside its own."""
     reports, checkpoints = [config.report.folder], [config.checkpoint.dirpath]
     for callback in listed(config.trainer.callbacks):
-        if issubclass(_class_of(callback), FinalReport):
+        kind = _class_of(callback) if isinstance(callback, Namespace) and "class_path" in callback else object
+        if issubclass(kind, FinalReport):
             reports.append(callback.get("init_args.folder"))
-        elif issubclass(_class_of(callback), ModelCheckpoint):
+        elif issubclass(kind, ModelCheckpoint):
             checkpoints.append(callback.get("init_args.dirpath"))
     there = _checkpoint(config)
     home = there.resolve().parent if there else None

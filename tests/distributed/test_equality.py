@@ -65,6 +65,7 @@ def test_a_group_ends_with_the_set_of_one_process(quick):
 
 @pytest.mark.slow
 @pytest.mark.timeout(1200)
+@pytest.mark.filterwarnings("ignore:.*The update is skipped")
 @pytest.mark.parametrize("name", CASES)
 def test_every_case_ends_with_the_set_of_one_process(all_of, name):
     assert_equal_to_one(name, all_of[name])
