@@ -21,7 +21,7 @@ from lit_condense.selection.methods.grad_match import DEFAULT_REGULARIZATION
 from lit_condense.selection.methods.lcmat import DEFAULT_COORDINATES, DEFAULT_RHO
 
 GLISTER_STEP = 0.1 * DEFAULT_STEP / 128
-"""In units of learning rate over batch size of the scoring network's training."""
+"""In units of learning rate over batch size of the proxy model's training."""
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,7 @@
 """What every selection costs on CIFAR-10, beside a direct implementation that holds all gradients and all pairs.
 
 ``python -m benchmarks.selection`` writes ``benchmarks/results/selection_1.json``: for every selection that the library
-ships, seconds and memory of choosing 1% of the training images class by class, after scoring networks were trained
+ships, seconds and memory of choosing 1% of the training images class by class, after proxy models were trained
 that all of them share; for those that :mod:`benchmarks.dense_selection` writes out, its seconds, memory and choice on
 the first class. ``cpu_seconds`` are the ones to compare where other programs run. Memory is what is resident above the
 images, features and logits that a method is given.
@@ -23,7 +23,7 @@ from lit_condense.errors import SettingsError
 from lit_condense.selection import Budget, Selection
 
 NETWORKS = 3
-"""Scoring networks of GraNd and EL2N here; they average over 10 by default."""
+"""Proxy models of GraNd and EL2N here; they average over 10 by default."""
 SELECTIONS: list[Selection] = [
     selection.RandomSubset(),
     selection.KMeansNearest(),

@@ -24,8 +24,8 @@ from benchmarks.dense_selection import DENSE, Shown
 from lit_condense.data import CondenseDataModule, ImageFolder
 from lit_condense.networks import ConvNet
 from lit_condense.rng import RandomKey
-from lit_condense.selection import Budget, Candidates, Scoring, ScoringView, Selection
-from lit_condense.selection.task import ScoringTask, plain_arithmetic
+from lit_condense.selection import Budget, Candidates, ProxyOutputs, ProxyTraining, Selection
+from lit_condense.selection.task import ProxyTask, plain_arithmetic
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -69,24 +69,24 @@ def _peak_kib() -> int:
 def score(
     file: Path, data: Path, images: int, image_size: int, width: int, epochs: int, networks: int, budget: Budget
 ) -> dict[str, Any]:
-    """Train the scoring networks, keep what they say of each class in a file, and return what that cost."""
+    """Train the proxy models, keep what they say of each class in a file, and return what that cost."""
     on_files = data.is_dir()
     module: CondenseDataModule = RandomImages(images, (3, image_size, image_size))
     if on_files:
         module = ImageFolder(str(data))
     real = module.real
-    task, scoring = ScoringTask(real, partial(ConvNet, width=width, depth=3), KEY.seed), Scoring(epochs)
+    task, proxy = ProxyTask(real, partial(ConvNet, width=width, depth=3), KEY.seed), ProxyTraining(epochs)
     groups = budget.groups(real)
-    views: list[list[ScoringView]] = [[] for _ in groups]
+    views: list[list[ProxyOutputs]] = [[] for _ in groups]
     training, looking = [], []
     with plain_arithmetic(real.device):
         for index in range(networks):
             meter = Meter()
-            trained = scoring.train(task, index)
+            trained = proxy.train(task, index)
             training.append(meter.lap())
-            network = scoring.restore(task, trained)
+            network = proxy.restore(task, trained)
             for shown, (members, _) in zip(views, groups, strict=True):
-                shown.append(scoring.view(network, real, members))
+                shown.append(proxy.view(network, real, members))
             looking.append(meter.lap())
             if index == 0:
                 forgetting = trained.forgetting
@@ -102,7 +102,7 @@ def score(
         "class_sizes": real.class_sizes,
         "counts": [count for _, count in groups],
         "features": views[0][0].features.shape[1],
-        "scoring": {"epochs": epochs, "width": width, **cost, "training": training, "looking": looking},
+        "proxy": {"epochs": epochs, "width": width, **cost, "training": training, "looking": looking},
     }
 
 

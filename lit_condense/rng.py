@@ -48,7 +48,7 @@ PURPOSES = {
     "share": "looks at the losses' shares in update u",
     "shape": "an example batch, for its shape",
     "selection": "which real images are kept",
-    "scoring": "weights and batches of scoring network i",
+    "scoring": "weights and batches of proxy model i",
     "evaluation": "evaluation network i of an architecture",
     "baseline": "real images of a baseline",
     "trial": "what is tried before the first update",

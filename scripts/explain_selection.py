@@ -1,9 +1,9 @@
-"""Look at the subsets of run_selection.py through their scoring networks: results/selection_explained.json.
+"""Look at the subsets of run_selection.py through their proxy models: results/selection_explained.json.
 
-Which share of the kept images the scoring network classifies correctly; which share of them has a loss gradient in the
+Which share of the kept images the proxy model classifies correctly; which share of them has a loss gradient in the
 logits that is nearly 0; how far apart two images of a class are, in normalised pixels; and how many images of equal
 weight the subset is worth: (sum of weights)^2 / sum of squares. Of the whole training split: the two shares. Trains
-the scoring networks that are not in the cache.
+the proxy models that are not in the cache.
 
 Usage: python scripts/explain_selection.py [DATASET], by default mnist.
 """
@@ -35,7 +35,7 @@ def main(datasets: list[str]) -> None:
 
 
 def explained(dataset: str, data: CondenseDataModule) -> Plain:
-    """Return what the scoring networks of all seeds say of the data and of what is kept of them."""
+    """Return what the proxy models of all seeds say of the data and of what is kept of them."""
     records = {fraction: read(RESULTS / f"{dataset}_{fraction}.json") for fraction in FRACTIONS}
     kept: Plain = {fraction: {method.__name__: [] for method in METHODS} for fraction in FRACTIONS}
     whole = []
@@ -51,16 +51,16 @@ def explained(dataset: str, data: CondenseDataModule) -> Plain:
 
 
 def seen(data: CondenseDataModule, seed: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return for each training image whether the scoring network is right, and the norm of its logit gradient."""
+    """Return for each training image whether the proxy model is right, and the norm of its logit gradient."""
     module = selected_set(RandomSubset(), float(FRACTIONS[0]), seed, False, 1)
     data.prepare_data()
     data.setup("fit")
     module._data = data
     with plain_arithmetic(data.real.device):
-        (trained,) = module.scoring.train_all(module.task, 1)
-        network = module.scoring.restore(module.task, trained)
+        (trained,) = module.proxy.train_all(module.task, 1)
+        network = module.proxy.restore(module.task, trained)
         everything = torch.arange(len(data.real))
-        logits = torch.cat([module.scoring.view(network, data.real, part).logits for part in everything.split(5000)])
+        logits = torch.cat([module.proxy.view(network, data.real, part).logits for part in everything.split(5000)])
     labels = data.real.labels_at(everything)
     errors = logits.double().softmax(1)
     errors[everything, labels] -= 1

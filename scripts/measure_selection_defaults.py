@@ -1,7 +1,7 @@
 """Choose the defaults of selections by measurement, on held-out images: into results/selection_defaults/.
 
 CIFAR-10 at 0.2 and 1 %. A tenth of the training images is held out in place of the test split, which takes no part.
-One scoring network (ConvNet-3, width 16, 10 epochs at learning rate 0.1, as the configs ship it) is shared through the
+One proxy model (ConvNet-3, width 16, 10 epochs at learning rate 0.1, as the configs ship it) is shared through the
 cache; each subset is judged by protocol coreset, shortened as in run_selection.py. Needs data/cifar10 (an image
 folder). About half an hour of one core; what is measured already is kept.
 
@@ -97,11 +97,11 @@ def measure(arm: Arm, fraction: str, data: CondenseDataModule) -> None:
 
 
 def right(module: SelectedSet, data: CondenseDataModule, indices: list[int]) -> float:
-    """Return the share of the chosen images that the scoring network is right about."""
+    """Return the share of the chosen images that the proxy model is right about."""
     chosen = torch.tensor(indices)
     with plain_arithmetic(data.real.device):
-        (trained,) = module.scoring.train_all(module.task, 1)
-        view = module.scoring.view(module.scoring.restore(module.task, trained), data.real, chosen)
+        (trained,) = module.proxy.train_all(module.task, 1)
+        view = module.proxy.view(module.proxy.restore(module.task, trained), data.real, chosen)
     return float((view.logits.argmax(1) == data.real.labels_at(chosen)).float().mean())
 
 

@@ -62,7 +62,7 @@ def selection() -> str:
 
 
 def selection_explained() -> str:
-    """Return, for MNIST, what the scoring networks say of the kept images, in means over seeds."""
+    """Return, for MNIST, what the proxy models say of the kept images, in means over seeds."""
     path = RESULTS / "selection_explained.json"
     if not path.exists():
         return "Not measured yet."

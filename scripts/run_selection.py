@@ -1,6 +1,6 @@
 """Select with eight methods and judge every subset alike: the numbers behind docs/results.md, into results/selection/.
 
-CIFAR-10 and MNIST at 0.2 and 1 %, three seeds. One scoring network a seed, trained as the configs ship it (10 epochs at
+CIFAR-10 and MNIST at 0.2 and 1 %, three seeds. One proxy model a seed, trained as the configs ship it (10 epochs at
 learning rate 0.1), is shared by all methods through the cache, and one fresh network a seed is trained on each subset:
 with weights where the method was published with weights. Needs data/MNIST and data/cifar10 (image folders). A record
 is measured again where it was made under other settings; what is measured already is kept. About an hour of one core.
@@ -30,8 +30,8 @@ from lit_condense.selection import (
     Herding,
     KCenterGreedy,
     LCMatS,
+    ProxyTraining,
     RandomSubset,
-    Scoring,
     Selection,
 )
 from lit_condense.sets.selected_set import SelectedSet
@@ -39,7 +39,7 @@ from lit_condense.settings import Plain, differences, settings_of
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "results" / "selection"
-CACHE = "runs/scoring_networks"
+CACHE = "runs/proxy_models"
 WIDTH, EPOCHS = 16, 100
 SEEDS = (0, 1, 2)
 FRACTIONS = ("0.002", "0.01")
@@ -91,13 +91,13 @@ def measure(data: CondenseDataModule, dataset: str, fraction: str, seed: int, me
 def selected_set(
     method: Selection, fraction: float, seed: int, weighted: bool, epochs: int, networks: int = 1
 ) -> SelectedSet:
-    """Return what selects and is judged; the cache of scoring networks is named as seen from the repository."""
+    """Return what selects and is judged; the cache of proxy models is named as seen from the repository."""
     return SelectedSet(
         selection=method,
         fraction=fraction,
         weighted=weighted,
         network=functools.partial(ConvNet, width=WIDTH, depth=3),
-        scoring=Scoring(epochs=10, lr=0.1, batch_size=128, cache=CACHE),
+        proxy=ProxyTraining(epochs=10, lr=0.1, batch_size=128, cache=CACHE),
         evaluation=Evaluation(protocol="coreset", epochs=epochs, repeats=networks, baselines=[], full_data_steps=0),
         seed=seed,
     )
@@ -107,7 +107,7 @@ def described(module: SelectedSet) -> Plain:
     """Return the settings by which a record is known again, of the evaluation those that are set here."""
     settings = settings_of(module)["init_args"]
     judged = settings.pop("evaluation")["init_args"]
-    del settings["scoring"]["init_args"]["cache"], settings["scoring"]["init_args"]["chunk"]
+    del settings["proxy"]["init_args"]["cache"], settings["proxy"]["init_args"]["chunk"]
     return {"settings": settings, "judged": {name: judged[name] for name in ("protocol", "epochs", "repeats")}}
 
 

@@ -67,11 +67,9 @@ def test_head_says_what_was_selected_from(result):
     assert (result["data"], result["images"], result["image"]) == ("random", 400, [3, 8, 8])
     assert (result["features"], result["counts"]) == (4, [4] * 10)
     assert {"fraction", "memory_limit_gib", "device", "versions"} <= set(result)
-    scoring = result["scoring"]
-    assert len(scoring["training"]) == len(scoring["looking"]) == selection.NETWORKS
-    assert scoring["seconds"] == pytest.approx(
-        sum(lap[0]["seconds"] for lap in (scoring["training"], scoring["looking"]))
-    )
+    proxy = result["proxy"]
+    assert len(proxy["training"]) == len(proxy["looking"]) == selection.NETWORKS
+    assert proxy["seconds"] == pytest.approx(sum(lap[0]["seconds"] for lap in (proxy["training"], proxy["looking"])))
 
 
 def test_every_method_keeps_its_count_of_every_class_it_is_timed_on(result):

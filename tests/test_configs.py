@@ -201,8 +201,8 @@ def short_selection(path, tmp_path):
     args += write_arrays(tmp_path / "images.npz", shape_of(data), CLASSES, per_class=12)
     args += ["--data.name", class_of(data).dataset_name, "--data.normalization", data["init_args"]["normalization"]]
     args += ["--model.init_args.fraction", "0.25", "--model.init_args.network", "lit_condense.networks.ConvNet"]
-    args += ["--model.init_args.network.init_args.width", "4", "--model.init_args.scoring.init_args.batch_size", "16"]
-    args += ["--model.init_args.scoring.init_args.epochs", "2"]
+    args += ["--model.init_args.network.init_args.width", "4", "--model.init_args.proxy.init_args.batch_size", "16"]
+    args += ["--model.init_args.proxy.init_args.epochs", "2"]
     if "networks" in inspect.signature(class_of(init["selection"])).parameters:
         args += ["--model.init_args.selection.init_args.networks", "2"]
     for name, value in SMALL["evaluation"].items():
@@ -211,7 +211,7 @@ def short_selection(path, tmp_path):
 
 
 @each([path for path in SELECTING if path.stem != "base"])
-def test_a_config_trains_its_scoring_networks_and_selects(path, tmp_path, monkeypatch, capsys):
+def test_a_config_trains_its_proxy_models_and_selects(path, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     _, args = short_selection(path, tmp_path)
     done = cli(*args)

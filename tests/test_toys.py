@@ -20,7 +20,7 @@ from lit_condense.data import Digits
 from lit_condense.engine import Engine
 from lit_condense.evaluation import Evaluation
 from lit_condense.matching import FeatureMatching, quantity
-from lit_condense.selection import Scoring
+from lit_condense.selection import ProxyTraining
 from lit_condense.synthetic import Learnables
 from tests.cli_helpers import cli, tiny_config
 from tests.helpers import fitted, quiet_trainer, resumed, tiny_convnet
@@ -118,7 +118,7 @@ def test_a_store_in_a_file_gives_the_set_of_the_one_in_memory(toys):
 def test_a_selection_is_taken(toys):
     judged = Evaluation("coreset", epochs=1, quick_repeats=1, repeats=1, full_data_steps=0, baselines=[])
     module = SelectedSet(
-        toys("chosen").Surest(), ipc=2, network=tiny_convnet(), scoring=Scoring(epochs=1), evaluation=judged, seed=0
+        toys("chosen").Surest(), ipc=2, network=tiny_convnet(), proxy=ProxyTraining(epochs=1), evaluation=judged, seed=0
     )
     quiet_trainer(max_steps=-1).fit(module, datamodule=ON_DIGITS())
     real = module.data.real

@@ -98,7 +98,7 @@ class CondenseCLI(LightningCLI):
             super().__init__(*args, **kwargs)
         except BaseException:
             if self.folder is not None and getattr(getattr(self, "trainer", None), "global_step", 0) == 0:
-                cache = self.config[self.subcommand].scoring_cache
+                cache = self.config[self.subcommand].proxy_cache
                 self.folder.discard(*([Path(cache)] if cache else []))
             raise
 
@@ -156,8 +156,8 @@ class CondenseCLI(LightningCLI):
             while cause.__cause__ is not None and not isinstance(cause, CondenseError):
                 cause = cause.__cause__
             raise SettingsError(str(cause)) from error
-        if isinstance(self.model, SelectedSet) and self.model.scoring.cache is None:
-            self.model.scoring.cache = config.scoring_cache
+        if isinstance(self.model, SelectedSet) and self.model.proxy.cache is None:
+            self.model.proxy.cache = config.proxy_cache
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """Make the trainer; unless it is given another way to write checkpoints, it writes them atomically."""

@@ -35,7 +35,7 @@ DEFAULTS = {
     "checkpoint.enable_version_counter": False,
 }
 TRIGGERS = ("every_n_train_steps", "train_time_interval", "every_n_epochs")
-SCORING_CACHE = str(ROOT / "scoring_networks")
+PROXY_CACHE = str(ROOT / "proxy_models")
 
 
 class Replacing(Callback):
@@ -71,10 +71,10 @@ def add(parser: LightningArgumentParser) -> None:
     )
     parser.add_argument("--overwrite", type=bool, default=False, help="Let a new run replace results that stand there.")
     parser.add_argument(
-        "--scoring_cache",
+        "--proxy_cache",
         type=str | None,
-        default=SCORING_CACHE,
-        help="Folder of trained scoring networks, which runs of selections share; null: none.",
+        default=PROXY_CACHE,
+        help="Folder of trained proxy models, which runs of selections share; null: none.",
     )
     for key, kind in CALLBACKS.items():
         parser.add_lightning_class_args(kind, key)

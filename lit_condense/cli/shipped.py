@@ -24,7 +24,7 @@ DEFAULTS = {
         "parametrization": "Pixels",
         "evaluation": "Evaluation",
     },
-    "SelectedSet": {"evaluation": "Evaluation", "scoring": "Scoring"},
+    "SelectedSet": {"evaluation": "Evaluation", "proxy": "ProxyTraining"},
 }
 """Classes that a config may leave out; the signature of the model says which they are."""
 NO_RUNS = ("published.yaml",)

@@ -13,9 +13,9 @@ from lit_condense.evaluation.training import SmallSet
 from lit_condense.init.base import encode_classes
 from lit_condense.parametrization import Parametrization, Pixels
 from lit_condense.rng import RandomKey
-from lit_condense.selection import Scoring, Selection
+from lit_condense.selection import ProxyTraining, Selection
 from lit_condense.selection.select import candidates_of, checked, validation_of
-from lit_condense.selection.task import ScoringTask, plain_arithmetic
+from lit_condense.selection.task import ProxyTask, plain_arithmetic
 
 SIZES = {2: "half-size", 3: "third-size", 4: "quarter-size"}
 """Cells per side of a stored image -> what the real images in it are."""
@@ -66,14 +66,14 @@ class Budget:
 class Baselines:
     """The real images that one set is compared with."""
 
-    task: ScoringTask
-    """The real images, and what scoring networks are made of."""
+    task: ProxyTask
+    """The real images, and what proxy models are made of."""
     storage: Parametrization
     """How the set is stored."""
     counts: Sequence[int]
     """Stored images of each class of the set."""
-    scoring: Scoring
-    """How scoring networks are trained."""
+    proxy: ProxyTraining
+    """How proxy models are trained."""
     key: RandomKey
     """The run's."""
 
@@ -88,8 +88,8 @@ class Baselines:
         Where a stored image of the set holds several small ones, the real images are shrunk, packed and decoded as
         those of the set are: equal storage is compared with equal storage.
 
-        A method without scoring networks selects anew for each network, so the spread over networks includes the luck
-        of the draw. One with scoring networks trains them once, here, and selects once. A class with fewer images is
+        A method without proxy models selects anew for each network, so the spread over networks includes the luck
+        of the draw. One with proxy models trains them once, here, and selects once. A class with fewer images is
         taken whole. Networks are trained with the weights of a method that gives any, unless images are packed: what
         is decoded then is not one real image each.
         """
@@ -101,18 +101,18 @@ class Baselines:
 
     def _selected(self, selection: Selection, key: RandomKey) -> SmallSet:
         real, budget = self.task.real, self.budget
-        trained = self.scoring.train_all(self.task, selection.networks)
+        trained = self.proxy.train_all(self.task, selection.networks)
         chosen, weights = [], []
         with plain_arithmetic(real.device):
-            networks = [self.scoring.restore(self.task, one) for one in trained]
+            networks = [self.proxy.restore(self.task, one) for one in trained]
             forgetting = trained[0].forgetting if trained else None
-            validation = validation_of(selection, networks, self.scoring, real)
+            validation = validation_of(selection, networks, self.proxy, real)
             for c, count in enumerate(budget.images):
                 members = real.indices_of(c)
                 if count == 0:  # a selection without a budget for each class may leave one out
                     chosen.append(members[:0])
                     continue
-                candidates = candidates_of(networks, forgetting, self.scoring, real, members, validation)
+                candidates = candidates_of(networks, forgetting, self.proxy, real, members, validation)
                 choice = checked(selection, selection.choose(candidates, count, key.fold(c)), count, members)
                 chosen.append(members[choice.positions])
                 weights += [] if choice.weights is None else [choice.weights.to(real.device)]

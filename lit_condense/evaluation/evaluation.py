@@ -22,7 +22,7 @@ from lit_condense.evaluation.training import LabelledImages
 from lit_condense.networks import NetworkFactory, build_network, network_name
 from lit_condense.networks.factory import single_precision
 from lit_condense.rng import RandomKey
-from lit_condense.selection import RandomSubset, Scoring, Selection
+from lit_condense.selection import ProxyTraining, RandomSubset, Selection
 from lit_condense.sharding import Share
 
 
@@ -82,7 +82,7 @@ class Evaluation:
         baselines: Selections of real images that networks are trained on too, under the identical recipe, in the final
             report; default: random ones. They take as much storage as the set: where its stored images hold several
             small ones, so do theirs. An empty list leaves them out.
-        scoring: How the scoring networks of such selections are trained, where they need any; default: 10 epochs.
+        proxy: How the proxy models of such selections are trained, where they need any; default: 10 epochs.
         augmentation: Another augmentation than the protocol's (IDC-I on SVHN at 1 image a class: with cutout).
         other_data: Let ``validate`` and ``test`` judge a condensed set whose training split is not the one it was made
             from (transfer). Class names, image shape, normalisation values and parametrization must be its own even
@@ -99,7 +99,7 @@ class Evaluation:
         epochs: int | None = None,
         full_data_steps: int = 1000,
         baselines: list[Selection] | None = None,
-        scoring: Scoring | None = None,
+        proxy: ProxyTraining | None = None,
         cutmix: float | None = None,
         augmentation: Augmentation | None = None,
         other_data: bool = False,
@@ -124,16 +124,16 @@ class Evaluation:
         self.epochs = epochs
         self.full_data_steps = full_data_steps
         self.baselines = baselines
-        self.scoring = scoring
+        self.proxy = proxy
         self.cutmix = cutmix
         self.augmentation = augmentation
         self.other_data = other_data
         self.start = start
 
     @property
-    def scoring_of_baselines(self) -> Scoring:
-        """How scoring networks of baselines are trained."""
-        return self.scoring or Scoring()
+    def proxy_of_baselines(self) -> ProxyTraining:
+        """How proxy models of baselines are trained."""
+        return self.proxy or ProxyTraining()
 
     @property
     def compared_with(self) -> list[Selection]:

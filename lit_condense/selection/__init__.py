@@ -1,6 +1,6 @@
 """Selections of real images (coresets): what is kept, scored by which network."""
 
-from lit_condense.selection.base import Candidates, Choice, ScoringView, Selection, Validation
+from lit_condense.selection.base import Candidates, Choice, ProxyOutputs, Selection, Validation
 from lit_condense.selection.budget import Budget
 from lit_condense.selection.gradients import GradientSelection
 from lit_condense.selection.methods.adacore import AdaCore
@@ -19,8 +19,8 @@ from lit_condense.selection.methods.lcmat import LCMatS
 from lit_condense.selection.methods.random import RandomSubset
 from lit_condense.selection.methods.submodular import FacilityLocation, GraphCut, LogDeterminant
 from lit_condense.selection.methods.uncertainty import Entropy, LeastConfidence, Margin
+from lit_condense.selection.proxy import ProxyTraining
 from lit_condense.selection.scored import ScoreSelection
-from lit_condense.selection.scoring import Scoring
 from lit_condense.selection.select import Subset, select, select_now
 
 __all__ = [
@@ -48,10 +48,10 @@ __all__ = [
     "LeastConfidence",
     "LogDeterminant",
     "Margin",
+    "ProxyOutputs",
+    "ProxyTraining",
     "RandomSubset",
     "ScoreSelection",
-    "Scoring",
-    "ScoringView",
     "Selection",
     "Subset",
     "Validation",

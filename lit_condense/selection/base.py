@@ -18,8 +18,8 @@ from lit_condense.rng import RandomKey
 
 
 @dataclass(frozen=True)
-class ScoringView:
-    """What one trained scoring network says of the candidates."""
+class ProxyOutputs:
+    """What one trained proxy model says of the candidates."""
 
     network: nn.Module
     """In evaluation mode; only methods that differentiate in the images need it."""
@@ -39,8 +39,8 @@ class Validation:
 
     labels: Tensor
     """``(N,)`` int64, beside the features."""
-    view: ScoringView
-    """What the first scoring network says of them."""
+    view: ProxyOutputs
+    """What the first proxy model says of them."""
 
 
 @dataclass(frozen=True)
@@ -52,20 +52,20 @@ class Candidates:
     """``(n,)`` int64 on the CPU, into ``real``."""
     labels: Tensor
     """``(n,)`` int64, beside the features."""
-    views: Sequence[ScoringView] = ()
-    """One for each scoring network; none for methods that look through no network."""
+    views: Sequence[ProxyOutputs] = ()
+    """One for each proxy model; none for methods that look through no network."""
     forgetting: Tensor | None = None
-    """``(n,)`` int64: how often the first scoring network went from right to wrong on a candidate between two epochs of
+    """``(n,)`` int64: how often the first proxy model went from right to wrong on a candidate between two epochs of
     its training; -1 where it never was right."""
     validation: Validation | None = None
-    """All training images as the first scoring network sees them, for methods that ask for them."""
+    """All training images as the first proxy model sees them, for methods that ask for them."""
 
     def __len__(self) -> int:
         return len(self.indices)
 
     @property
-    def view(self) -> ScoringView:
-        """The first scoring network's view."""
+    def view(self) -> ProxyOutputs:
+        """The first proxy model's view."""
         return self.views[0]
 
 
@@ -86,7 +86,7 @@ class Selection(ABC):
     """
 
     networks: int = 1
-    """Scoring networks it looks through; 0 where it needs none."""
+    """Proxy models it looks through; 0 where it needs none."""
     tracks_forgetting: ClassVar[bool] = False
     """Whether it reads ``Candidates.forgetting``."""
     weighted: bool = False

@@ -1,4 +1,4 @@
-"""A folder of trained scoring networks, shared by all selections that look through the same ones."""
+"""A folder of trained proxy models, shared by all selections that look through the same ones."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class NetworkCache:
     def path(self, description: Plain) -> Path:
         """Return where the network of this description is kept, whether it is there or not."""
         text = json.dumps(description, sort_keys=True).encode()
-        return self.folder / f"scoring_{hashlib.sha256(text).hexdigest()[:20]}.pt"
+        return self.folder / f"proxy_{hashlib.sha256(text).hexdigest()[:20]}.pt"
 
     def read(self, description: Plain) -> TrainedNetwork | None:
         """Return the network of this description, or None where it was not trained yet.
@@ -66,7 +66,7 @@ class NetworkCache:
 
 def _checked(content: object, description: Plain, path: Path) -> TrainedNetwork:
     if not isinstance(content, dict) or content.get("format") != FORMAT:
-        raise _broken(path, f"it is no scoring network of format {FORMAT}")
+        raise _broken(path, f"it is no proxy model of format {FORMAT}")
     if content.get("description") != json.dumps(description, sort_keys=True):
         raise _broken(path, "it says that it is another one")
     weights, forgetting = content.get("weights"), content.get("forgetting")
@@ -78,5 +78,5 @@ def _checked(content: object, description: Plain, path: Path) -> TrainedNetwork:
 
 def _broken(path: Path, why: str) -> CheckpointError:
     return CheckpointError(
-        f"Expected a trained scoring network at {path}, it cannot be used: {why}. Delete the file to train it again."
+        f"Expected a trained proxy model at {path}, it cannot be used: {why}. Delete the file to train it again."
     )

@@ -54,7 +54,7 @@ def require_finite(finite: Tensor, what: str, method: str) -> None:
     if bad:
         raise DataError(
             f"{method} needs finite {what}, but those of {bad} of {len(finite)} candidates are NaN or infinite. "
-            "The scoring network has diverged or is constant: lower its learning rate, and look at the images."
+            "The proxy model has diverged or is constant: lower its learning rate, and look at the images."
         )
 
 

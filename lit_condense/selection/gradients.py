@@ -15,7 +15,7 @@ from lit_condense.errors import SettingsError
 from lit_condense.functional import greedy
 from lit_condense.functional.last_layer_geometry import pairs
 from lit_condense.rng import RandomKey
-from lit_condense.selection.base import Candidates, Choice, ScoringView, Selection
+from lit_condense.selection.base import Candidates, Choice, ProxyOutputs, Selection
 from lit_condense.selection.candidates import in_index_order, require_finite
 
 MOST_PAIRED = 16_384
@@ -23,7 +23,7 @@ MOST_PAIRED = 16_384
 
 
 class GradientSelection(Selection):
-    """Looks at the candidates' last-layer gradients through the first scoring network; draws nothing."""
+    """Looks at the candidates' last-layer gradients through the first proxy model; draws nothing."""
 
     def choose(self, candidates: Candidates, count: int, key: RandomKey) -> Choice:
         """Return ``count`` candidates in the order they were picked; of equals, the first image of the data.
@@ -52,7 +52,7 @@ class PairwiseSelection(GradientSelection):
     """Compares every pair of candidates: a few times ``n^2`` numbers, but never ``n x D``."""
 
     @abstractmethod
-    def _block(self, view: ScoringView, labels: Tensor) -> Callable[[slice], Tensor]:
+    def _block(self, view: ProxyOutputs, labels: Tensor) -> Callable[[slice], Tensor]:
         """Return what gives some rows ``(B, n)`` of the matrix of pairs."""
 
     def _check_number(self, n: int) -> None:
@@ -62,7 +62,7 @@ class PairwiseSelection(GradientSelection):
                 "Use a balanced budget, which chooses among the images of one class at a time."
             )
 
-    def _pairs(self, view: ScoringView, labels: Tensor) -> Tensor:
+    def _pairs(self, view: ProxyOutputs, labels: Tensor) -> Tensor:
         """Return the matrix of pairs, ``(n, n)`` float32."""
         matrix = pairs(self._block(view, labels), len(labels), view.features.device)
         low, high = torch.aminmax(matrix, dim=1)

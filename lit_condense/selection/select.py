@@ -1,4 +1,4 @@
-"""From scoring networks and a budget to the images that are kept."""
+"""From proxy models and a budget to the images that are kept."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from lit_condense.networks import CondensableNetwork, NetworkFactory
 from lit_condense.rng import RandomKey
 from lit_condense.selection.base import Candidates, Choice, Selection, Validation
 from lit_condense.selection.budget import Budget
-from lit_condense.selection.scoring import Scoring
-from lit_condense.selection.task import ScoringTask, TrainedNetwork, plain_arithmetic
+from lit_condense.selection.proxy import ProxyTraining
+from lit_condense.selection.task import ProxyTask, TrainedNetwork, plain_arithmetic
 from lit_condense.sharding import Share
 
 ALONE = Share()
@@ -34,31 +34,31 @@ class Subset:
 
 def select_now(
     selection: Selection,
-    scoring: Scoring,
+    proxy: ProxyTraining,
     real: RealImages,
     budget: Budget,
     network: NetworkFactory,
     key: RandomKey,
 ) -> Subset:
-    """Train the scoring networks that a selection needs in a plain loop (or take them from the cache), and select.
+    """Train the proxy models that a selection needs in a plain loop (or take them from the cache), and select.
 
     Args:
         selection: The method.
-        scoring: How its networks are trained.
+        proxy: How its networks are trained.
         real: The real images; training happens on their device.
         budget: How many are kept.
-        network: Architecture of the scoring networks.
+        network: Architecture of the proxy models.
         key: Names the draws of the method. The networks are named by its seed alone.
     """
-    task = ScoringTask(real, network, key.seed)
-    return select(selection, scoring.train_all(task, selection.networks), scoring, task, budget, key)
+    task = ProxyTask(real, network, key.seed)
+    return select(selection, proxy.train_all(task, selection.networks), proxy, task, budget, key)
 
 
 def select(
     selection: Selection,
     trained: Sequence[TrainedNetwork],
-    scoring: Scoring,
-    task: ScoringTask,
+    proxy: ProxyTraining,
+    task: ProxyTask,
     budget: Budget,
     key: RandomKey,
     share: Share = ALONE,
@@ -74,12 +74,12 @@ def select(
     weights = torch.zeros(len(indices), dtype=torch.float32)
     starts = torch.tensor([0, *(count for _, count in groups)]).cumsum(0).tolist()
     with plain_arithmetic(real.device):
-        networks = [scoring.restore(task, one) for one in trained]
+        networks = [proxy.restore(task, one) for one in trained]
         forgetting = trained[0].forgetting if trained else None
-        validation = validation_of(selection, networks, scoring, real)
+        validation = validation_of(selection, networks, proxy, real)
         for number in share.take(range(len(groups))):
             members, count = groups[number]
-            candidates = candidates_of(networks, forgetting, scoring, real, members, validation)
+            candidates = candidates_of(networks, forgetting, proxy, real, members, validation)
             choice = checked(selection, selection.choose(candidates, count, key.fold("group", number)), count, members)
             place = slice(starts[number], starts[number] + count)
             indices[place] = members[choice.positions]
@@ -93,7 +93,7 @@ def select(
 def candidates_of(
     networks: Sequence[CondensableNetwork],
     forgetting: Tensor | None,
-    scoring: Scoring,
+    proxy: ProxyTraining,
     real: RealImages,
     members: Tensor,
     validation: Validation | None = None,
@@ -103,20 +103,20 @@ def candidates_of(
         real,
         members,
         real.labels_at(members),
-        [scoring.view(network, real, members) for network in networks],
+        [proxy.view(network, real, members) for network in networks],
         None if forgetting is None else forgetting[members].to(real.device),
         validation,
     )
 
 
 def validation_of(
-    selection: Selection, networks: Sequence[CondensableNetwork], scoring: Scoring, real: RealImages
+    selection: Selection, networks: Sequence[CondensableNetwork], proxy: ProxyTraining, real: RealImages
 ) -> Validation | None:
     """Return all real images as the first network sees them, None for a selection that does not ask for them."""
     if not selection.validates:
         return None
     everyone = torch.arange(len(real))
-    return Validation(real.labels_at(everyone), scoring.view(networks[0], real, everyone))
+    return Validation(real.labels_at(everyone), proxy.view(networks[0], real, everyone))
 
 
 def checked(selection: Selection, choice: Choice, count: int, members: Tensor) -> Choice:

@@ -1,4 +1,4 @@
-"""The training of a scoring network: what it is of, what it remembers, what is left of it.
+"""The training of a proxy model: what it is of, what it remembers, what is left of it.
 
 Letters: N training images.
 """
@@ -42,8 +42,8 @@ class History:
 
 
 @dataclass(frozen=True)
-class ScoringTask:
-    """What scoring networks are trained on, their architecture, and the seed that they come from.
+class ProxyTask:
+    """What proxy models are trained on, their architecture, and the seed that they come from.
 
     A network is named by the seed and its index alone: all selections of one seed look through the same networks.
     """
@@ -59,7 +59,7 @@ class ScoringTask:
 
 @dataclass(frozen=True)
 class TrainedNetwork:
-    """What is left of the training of a scoring network."""
+    """What is left of the training of a proxy model."""
 
     index: int
     weights: dict[str, Tensor]

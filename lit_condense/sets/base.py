@@ -17,7 +17,7 @@ from lit_condense.evaluation.baselines import Baselines
 from lit_condense.networks import NetworkFactory
 from lit_condense.parametrization import Parametrization, Pixels
 from lit_condense.rng import RandomKey, run_seed
-from lit_condense.selection.task import ScoringTask
+from lit_condense.selection.task import ProxyTask
 from lit_condense.sets import loading, meaning
 from lit_condense.settings import Plain, settings_of
 from lit_condense.sharding import Share
@@ -155,12 +155,12 @@ class SmallTrainingSet(LightningModule):
     @property
     def baselines(self) -> Baselines:
         """The real images that the set is compared with."""
-        return Baselines(self.task, self.storage, self.counts, self.evaluation.scoring_of_baselines, self.key)
+        return Baselines(self.task, self.storage, self.counts, self.evaluation.proxy_of_baselines, self.key)
 
     @property
-    def task(self) -> ScoringTask:
-        """What scoring networks are trained on."""
-        return ScoringTask(self.data.real, self.network, self.seed)
+    def task(self) -> ProxyTask:
+        """What proxy models are trained on."""
+        return ProxyTask(self.data.real, self.network, self.seed)
 
     @property
     def evaluation_networks(self) -> list[NetworkFactory]:

@@ -19,7 +19,7 @@ from lit_condense.export.images import GRID_NAME, check_set_replaceable
 from lit_condense.networks import NetworkFactory, network_name
 from lit_condense.runs.checkpointing import is_dry, save_last
 from lit_condense.runs.trainer import Intervals
-from lit_condense.selection import Scoring, Selection
+from lit_condense.selection import ProxyTraining, Selection
 from lit_condense.sets import meaning
 from lit_condense.sets.base import SmallTrainingSet
 from lit_condense.sets.card import condensed_from
@@ -140,11 +140,11 @@ class EvaluatedSet(SmallTrainingSet):
         """
         baselines = self.baselines
         trial.evaluations(self.evaluator(), self.evaluation_networks, baselines, counts, self.key)
-        self._try_scorings(baselines.scoring, self.evaluation.compared_with, "evaluation.scoring")
+        self._try_proxies(baselines.proxy, self.evaluation.compared_with, "evaluation.proxy")
 
-    def _try_scorings(self, scoring: Scoring, selections: Sequence[Selection], setting: str) -> None:
+    def _try_proxies(self, proxy: ProxyTraining, selections: Sequence[Selection], setting: str) -> None:
         writes = self.trainer.is_global_zero and not is_dry(self.trainer)
-        trial.scorings(self.task, scoring, selections, setting, self.key, writes)
+        trial.proxies(self.task, proxy, selections, setting, self.key, writes)
 
     def evaluation_indices(self, stage: Literal["validate", "test"]) -> range:
         """Return the indices of the evaluation networks that this rank trains."""

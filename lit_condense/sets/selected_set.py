@@ -1,4 +1,4 @@
-"""The selected set: a LightningModule that trains scoring networks on the real data and keeps some of its images."""
+"""The selected set: a LightningModule that trains proxy models on the real data and keeps some of its images."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from lit_condense.runs.checkpointing import is_dry, keep_dry
 from lit_condense.runs.files import check_writable
 from lit_condense.runs.resuming import insist_on_same_settings, own_part
 from lit_condense.runs.trainer import Intervals, check_validations
-from lit_condense.selection import Budget, Scoring, Selection, select
+from lit_condense.selection import Budget, ProxyTraining, Selection, select
 from lit_condense.selection.task import History, TrainedNetwork
 from lit_condense.sets.evaluated_set import EvaluatedSet
 from lit_condense.settings import Plain, settings_of
@@ -27,7 +27,7 @@ from lit_condense.settings import Plain, settings_of
 class SelectedSet(EvaluatedSet):
     """A small training set of real images, chosen by what networks trained on all of them say.
 
-    One training step is one step of a scoring network; the networks are trained one after the other. As soon as the
+    One training step is one step of a proxy model; the networks are trained one after the other. As soon as the
     last one is trained (in the last step; before the loop where there is nothing to train) the images are selected and
     ``last.ckpt`` is written. ``trainer.max_steps`` can be left out: the steps follow from the data.
 
@@ -38,14 +38,14 @@ class SelectedSet(EvaluatedSet):
         balanced: Choose inside each class, or among all images at once.
         weighted: Train on the images with the weights that the method gives them: the loss of a batch is
             ``sum(w * l) / sum(w)``.
-        network: Architecture of the scoring networks, which is evaluated on too unless the evaluation lists others.
-        scoring: How the scoring networks are trained; default: 10 epochs of SGD.
+        network: Architecture of the proxy models, which is evaluated on too unless the evaluation lists others.
+        proxy: How the proxy models are trained; default: 10 epochs of SGD.
         evaluation: How the set is judged; default: protocol ``coreset``.
         seed: Seed of every draw; by default the one given to ``seed_everything``, else 0.
     """
 
     words = ("selected", "selecting", "selected")
-    checkpoint_format = 2
+    checkpoint_format = 3
     checkpoint_holds = "indices"
 
     indices: Tensor
@@ -62,7 +62,7 @@ class SelectedSet(EvaluatedSet):
         balanced: bool = True,
         weighted: bool = False,
         network: NetworkFactory = ResNet18,
-        scoring: Scoring | None = None,
+        proxy: ProxyTraining | None = None,
         evaluation: Evaluation | None = None,
         seed: int | None = None,
     ) -> None:
@@ -79,11 +79,11 @@ class SelectedSet(EvaluatedSet):
         self.fraction = fraction
         self.balanced = balanced
         self.weighted = weighted
-        self.scoring = scoring or Scoring()
+        self.proxy = proxy or ProxyTraining()
         self.register_buffer("indices", torch.empty(0, dtype=torch.int64))
         self.register_buffer("weights", torch.empty(0, dtype=torch.float32))
         # Registered, unlike an inner network: here the network is what Lightning trains, moves, wraps and saves.
-        self.scoring_network: nn.Module | None = None
+        self.proxy_model: nn.Module | None = None
         self.nothing: nn.Parameter | None = None
         self._to_train: list[int] = []
         self._trained: dict[int, TrainedNetwork] = {}
@@ -105,7 +105,7 @@ class SelectedSet(EvaluatedSet):
     @property
     def training_steps(self) -> int:
         """Steps of this run: those of every network that is not in the cache."""
-        return len(self._to_train) * self.scoring.steps(self.data.real)
+        return len(self._to_train) * self.proxy.steps(self.data.real)
 
     def setup(self, stage: str) -> None:
         """Check the settings against the data; for a fit, find out which networks are to be trained."""
@@ -122,8 +122,8 @@ class SelectedSet(EvaluatedSet):
         if stage == "fit":
             outputs.check_checkpoints(self.trainer)
             outputs.announce_missing(self.trainer)
-            if self.scoring.cache is not None and self.trainer.is_global_zero and not is_dry(self.trainer):
-                check_writable(Path(self.scoring.cache))
+            if self.proxy.cache is not None and self.trainer.is_global_zero and not is_dry(self.trainer):
+                check_writable(Path(self.proxy.cache))
             self._hold(torch.empty(0, dtype=torch.int64), torch.empty(0))
             self._updates = 0
             self._plan()
@@ -131,7 +131,7 @@ class SelectedSet(EvaluatedSet):
 
     def _plan(self) -> None:
         """Take what is in the cache, if every rank finds it there, and make the network to train the others in."""
-        found = {i: self.scoring.ready(self.task, i) for i in range(self.selection.networks)}
+        found = {i: self.proxy.ready(self.task, i) for i in range(self.selection.networks)}
         seen = torch.tensor([float(one is not None) for one in found.values()])
         everywhere = self.share.sum(seen.to(self.trainer.strategy.root_device)) == self.share.world_size
         self._trained = {i: one for i, one in found.items() if one is not None and bool(everywhere[i])}
@@ -140,16 +140,16 @@ class SelectedSet(EvaluatedSet):
         self._make_network()
 
     def _make_network(self) -> None:
-        network = self.scoring.start(self.task, self._to_train[0]) if self._to_train else None
-        self.scoring_network = network
+        network = self.proxy.start(self.task, self._to_train[0]) if self._to_train else None
+        self.proxy_model = network
         # Lightning wants an optimizer, and DDP a parameter, where there is nothing to train too.
         self.nothing = nn.Parameter(torch.zeros(1)) if network is None else None
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
-        """Return the optimizer of the scoring network: the trainer's global step counts its steps."""
-        if self.scoring_network is None:
+        """Return the optimizer of the proxy model: the trainer's global step counts its steps."""
+        if self.proxy_model is None:
             return torch.optim.SGD(self.parameters())
-        return self.scoring.optimizer(self.scoring_network)
+        return self.proxy.optimizer(self.proxy_model)
 
     def on_fit_start(self) -> None:
         """Say how long the run is, and select at once where nothing is to be trained."""
@@ -159,10 +159,10 @@ class SelectedSet(EvaluatedSet):
         self.trainer.fit_loop.epoch_loop.max_steps = steps if given < 0 else min(given, steps)
         rank_zero_info(
             f"Selecting {self.budget.total(self.data.real)} of {len(self.data.real)} images of "
-            f"{self.data.dataset_name} by {self.selection.tag}: {self.selection.networks} scoring network(s) "
+            f"{self.data.dataset_name} by {self.selection.tag}: {self.selection.networks} proxy model(s) "
             f"({network_name(self.network)}), {self._from_cache} of them trained before; {self.training_steps} steps."
         )
-        self._try_scorings(self.scoring, [self.selection], "scoring")
+        self._try_proxies(self.proxy, [self.selection], "proxy")
         counts = [count for _, count in self.budget.groups(self.data.real)]
         self.try_evaluations(counts)
         if self.unfinished and self._select_if_trained():
@@ -178,23 +178,23 @@ class SelectedSet(EvaluatedSet):
 
     def training_step(self, batch: int, batch_idx: int) -> None:
         """Do step ``batch`` of the run: one of the network whose turn it is. After the last one, select."""
-        number, step = divmod(int(batch), self.scoring.steps(self.data.real))
-        index, network = self._to_train[number], cast(nn.Module, self.scoring_network)
+        number, step = divmod(int(batch), self.proxy.steps(self.data.real))
+        index, network = self._to_train[number], cast(nn.Module, self.proxy_model)
         optimizer = cast(Any, self.optimizers())
         if step == 0:
-            network.load_state_dict(self.scoring.start(self.task, index).state_dict())
+            network.load_state_dict(self.proxy.start(self.task, index).state_dict())
             optimizer.optimizer.state.clear()
             self._history = History.new(len(self.data.real), self.device)
         history = cast(History, self._history)
-        loss, accuracy = self.scoring.step(network, optimizer, history, self.task, index, step, self.manual_backward)
+        loss, accuracy = self.proxy.step(network, optimizer, history, self.task, index, step, self.manual_backward)
         self._updates += 1
         self.log_dict({"train/loss": loss, "train/acc": accuracy}, prog_bar=True)
-        if step + 1 == self.scoring.steps(self.data.real):
+        if step + 1 == self.proxy.steps(self.data.real):
             # rank 0's count: float drift between devices must not fork the run
             self.share.broadcast([*network.state_dict().values(), history.forgotten])
-            self._trained[index] = self.scoring.trained(network, history, index)
+            self._trained[index] = self.proxy.trained(network, history, index)
             if self.trainer.is_global_zero and not is_dry(self.trainer):
-                self.scoring.keep(self.task, self._trained[index])
+                self.proxy.keep(self.task, self._trained[index])
             self._select_if_trained()
 
     def on_train_batch_end(self, outputs: Any, batch: int, batch_idx: int) -> None:
@@ -208,7 +208,7 @@ class SelectedSet(EvaluatedSet):
             return False
         trained = [self._trained[i] for i in range(self.selection.networks)]
         key = self.key.fold("selection")
-        chosen = select(self.selection, trained, self.scoring, self.task, self.budget, key, self.share)
+        chosen = select(self.selection, trained, self.proxy, self.task, self.budget, key, self.share)
         self._hold(chosen.indices, torch.empty(0) if chosen.weights is None else chosen.weights)
         return True
 
@@ -225,7 +225,7 @@ class SelectedSet(EvaluatedSet):
         if len(self.indices):
             return ""
         return (
-            f"No images are selected yet ({len(self._trained)} of {self.selection.networks} scoring networks are "
+            f"No images are selected yet ({len(self._trained)} of {self.selection.networks} proxy models are "
             "trained). Run fit to its end, from a checkpoint with --ckpt_path last."
         )
 
@@ -266,7 +266,7 @@ class SelectedSet(EvaluatedSet):
                 "indices_into": "the training split named under data, as it was loaded",
                 "weights": None if weights is None else weights.tolist(),
                 "trained_with_weights": self.weighted,
-                "scoring_networks": {"all": self.selection.networks, "trained_before": self._from_cache},
+                "proxy_models": {"all": self.selection.networks, "trained_before": self._from_cache},
             }
         }
 
@@ -275,7 +275,7 @@ class SelectedSet(EvaluatedSet):
     def settings(self) -> Plain:
         """Return what decides the result of a run: a network is the same wherever it is kept."""
         settings = super().settings()
-        del settings["model"]["scoring"]["init_args"]["cache"]
+        del settings["model"]["proxy"]["init_args"]["cache"]
         return settings
 
     def meaning(self) -> Plain:
@@ -324,7 +324,7 @@ class SelectedSet(EvaluatedSet):
             insist_on_same_settings(state["settings"], self.settings())
         elif not selected:
             raise CheckpointError(
-                "Expected the checkpoint of a finished selection, got one from the training of its scoring networks. "
+                "Expected the checkpoint of a finished selection, got one from the training of its proxy models. "
                 "Go on with it first: fit --ckpt_path with the same checkpoint."
             )
         if running:

@@ -24,9 +24,9 @@ from lit_condense.networks import FeaturesAndLogits, NetworkFactory, build_netwo
 from lit_condense.networks.factory import explained
 from lit_condense.rng import RandomKey
 from lit_condense.runs.files import check_writable
-from lit_condense.selection import Scoring, Selection
+from lit_condense.selection import ProxyTraining, Selection
 from lit_condense.selection.select import candidates_of, checked
-from lit_condense.selection.task import History, ScoringTask, plain_arithmetic
+from lit_condense.selection.task import History, ProxyTask, plain_arithmetic
 
 FEW = 8
 """Candidates that a selection of one's own is tried on."""
@@ -79,36 +79,36 @@ def evaluations(
             try_network(evaluator, factory, real, whole, factory is factories[0])
 
 
-def scorings(
-    task: ScoringTask, scoring: Scoring, selections: Sequence[Selection], setting: str, key: RandomKey, writes: bool
+def proxies(
+    task: ProxyTask, proxy: ProxyTraining, selections: Sequence[Selection], setting: str, key: RandomKey, writes: bool
 ) -> None:
-    """Try the scoring networks of selections, where their trained weights are kept, and selections of one's own.
+    """Try the proxy models of selections, where their trained weights are kept, and selections of one's own.
 
     Args:
         task: The real images on the device, and what the networks are made of.
-        scoring: How the networks are trained.
+        proxy: How the networks are trained.
         selections: The methods.
-        setting: Where ``scoring`` is set, for messages.
+        setting: Where ``proxy`` is set, for messages.
         key: The run's.
         writes: Whether this process will keep trained weights.
     """
     real = task.real
     networks: list[nn.Module] = []
-    with plain_arithmetic(real.device), key.fold("trial", "scoring").isolated():
+    with plain_arithmetic(real.device), key.fold("trial", "proxy").isolated():
         if any(selection.networks for selection in selections):
-            if scoring.cache is not None:
-                scoring.description(task, 0)
+            if proxy.cache is not None:
+                proxy.description(task, 0)
                 if writes:
-                    check_writable(Path(scoring.cache))
-            network = scoring.start(task, 0).to(real.device)
-            name, trained = network_name(task.network), batch_sizes(len(real), scoring.batch_size)
-            trains(network, name, real, trained if scoring.epochs else [], f"the training by {setting}")
-            seen = [size for count in real.class_sizes for size in batch_sizes(count, scoring.chunk)]
-            looks(FeaturesAndLogits(network), name, real, seen, "a look through scoring networks")
+                    check_writable(Path(proxy.cache))
+            network = proxy.start(task, 0).to(real.device)
+            name, trained = network_name(task.network), batch_sizes(len(real), proxy.batch_size)
+            trains(network, name, real, trained if proxy.epochs else [], f"the training by {setting}")
+            seen = [size for count in real.class_sizes for size in batch_sizes(count, proxy.chunk)]
+            looks(FeaturesAndLogits(network), name, real, seen, "a look through proxy models")
             networks.append(network)
         for selection in selections:
             if not type(selection).__module__.startswith("lit_condense."):
-                _chooses(selection, scoring, real, networks * selection.networks, key)
+                _chooses(selection, proxy, real, networks * selection.networks, key)
 
 
 def trains(network: nn.Module, name: str, real: RealImages, sizes: Iterable[int], purpose: str) -> None:
@@ -182,12 +182,12 @@ def try_network(
 
 
 def _chooses(
-    selection: Selection, scoring: Scoring, real: RealImages, networks: Sequence[nn.Module], key: RandomKey
+    selection: Selection, proxy: ProxyTraining, real: RealImages, networks: Sequence[nn.Module], key: RandomKey
 ) -> None:
     """Hold a selection of one's own to its contract on a few images of one class, before the networks are trained."""
     members = real.indices_of(0)[:FEW]
     forgetting = History.new(len(real), torch.device("cpu")).forgotten if networks else None
-    candidates = candidates_of(networks, forgetting, scoring, real, members)  # type: ignore[arg-type]
+    candidates = candidates_of(networks, forgetting, proxy, real, members)  # type: ignore[arg-type]
     count = max(1, len(members) // 2)
     checked(selection, selection.choose(candidates, count, key.fold("trial")), count, members)
 

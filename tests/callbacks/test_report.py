@@ -15,7 +15,7 @@ from lit_condense.export import save_condensed
 from lit_condense.init import Clustered, FirstReal, FromFile, Noise, RandomReal, Selected
 from lit_condense.matching import GradientMatching
 from lit_condense.parametrization import MultiFormation
-from lit_condense.selection import EL2N, RandomSubset, Scoring
+from lit_condense.selection import EL2N, ProxyTraining, RandomSubset
 from lit_condense.sets.card import condensed_from
 from tests.cli_helpers import card_of, cli, write_config
 from tests.helpers import Recorder, TinyData, fitted, quiet_trainer
@@ -26,7 +26,7 @@ STARTS = {
     "random": RandomReal(),
     "first": FirstReal(),
     "clustered": Clustered(),
-    "selected": Selected(EL2N(networks=1), Scoring(epochs=1)),
+    "selected": Selected(EL2N(networks=1), ProxyTraining(epochs=1)),
 }
 
 

@@ -17,7 +17,7 @@ from lit_condense.callbacks import FinalReport
 from lit_condense.data import Digits
 from lit_condense.evaluation import Evaluation
 from lit_condense.matching import GradientMatching
-from lit_condense.selection import Herding, Scoring
+from lit_condense.selection import Herding, ProxyTraining
 from tests.helpers import quiet_trainer, tiny_convnet
 from tests.processes import LOOPBACK
 
@@ -32,8 +32,8 @@ def synthetic():
 
 
 def selected():
-    scoring, evaluation = Scoring(epochs=1, batch_size=16), Evaluation("coreset", **EVALUATION)
-    settings = {"ipc": 2, "network": tiny_convnet(), "scoring": scoring, "evaluation": evaluation, "seed": 3}
+    proxy, evaluation = ProxyTraining(epochs=1, batch_size=16), Evaluation("coreset", **EVALUATION)
+    settings = {"ipc": 2, "network": tiny_convnet(), "proxy": proxy, "evaluation": evaluation, "seed": 3}
     return SelectedSet(Herding(), **settings), [], -1
 
 

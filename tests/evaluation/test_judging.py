@@ -11,8 +11,8 @@ from lit_condense.evaluation import Evaluation, Evaluator, Score, SmallSet
 from lit_condense.evaluation.protocols import recipe_for
 from lit_condense.networks import MLP
 from lit_condense.rng import RandomKey
-from lit_condense.selection import EL2N, Glister, KMeansNearest, RandomSubset, Scoring
-from lit_condense.selection.task import ScoringTask
+from lit_condense.selection import EL2N, Glister, KMeansNearest, ProxyTraining, RandomSubset
+from lit_condense.selection.task import ProxyTask
 from lit_condense.sharding import Share
 from tests.helpers import TinyData, fitted, tiny_convnet
 
@@ -178,18 +178,18 @@ def test_the_random_images_follow_from_the_seed(condensed):
 
 
 def test_a_scored_baseline_trains_its_network_once_and_keeps_the_images_with_the_highest_scores(monkeypatch):
-    scoring = Scoring(epochs=1, lr=0.01)
-    module = fitted(ipc=IPC, max_steps=2, evaluation=Evaluation(epochs=3, scoring=scoring))
+    proxy = ProxyTraining(epochs=1, lr=0.01)
+    module = fitted(ipc=IPC, max_steps=2, evaluation=Evaluation(epochs=3, proxy=proxy))
     trained = []
-    train = Scoring.train
-    monkeypatch.setattr(Scoring, "train", lambda *args: trained.append(args[2]) or train(*args))
+    train = ProxyTraining.train
+    monkeypatch.setattr(ProxyTraining, "train", lambda *args: trained.append(args[2]) or train(*args))
     drawn = module.baselines.drawn(EL2N(networks=1))
     assert trained == [0]
     assert drawn(0) is drawn(3)
     real = module.data.real
     places = matches(drawn(0).images, real).tolist()
-    task = ScoringTask(real, module.network, module.seed)
-    view = scoring.view(scoring.restore(task, scoring.train_all(task, 1)[0]), real, torch.arange(len(real)))
+    task = ProxyTask(real, module.network, module.seed)
+    view = proxy.view(proxy.restore(task, proxy.train_all(task, 1)[0]), real, torch.arange(len(real)))
     errors = (view.logits.double().softmax(1) - nn.functional.one_hot(real.labels)).norm(dim=1)
     for c, count in enumerate(IPC):
         members = real.indices_of(c)
@@ -198,7 +198,7 @@ def test_a_scored_baseline_trains_its_network_once_and_keeps_the_images_with_the
 
 
 def test_a_baseline_that_looks_at_all_images_is_shown_them():
-    module = fitted(ipc=IPC, max_steps=2, evaluation=Evaluation(epochs=3, scoring=Scoring(epochs=1, lr=0.01)))
+    module = fitted(ipc=IPC, max_steps=2, evaluation=Evaluation(epochs=3, proxy=ProxyTraining(epochs=1, lr=0.01)))
     drawn = module.baselines.drawn(Glister(validation="all"))(0)
     assert len(set(matches(drawn.images, module.data.real).tolist())) == sum(IPC)
     assert torch.bincount(drawn.labels).tolist() == IPC

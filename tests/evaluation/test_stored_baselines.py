@@ -10,7 +10,7 @@ from lit_condense.evaluation import Evaluation
 from lit_condense.evaluation.baselines import Budget
 from lit_condense.init import Noise
 from lit_condense.parametrization import MultiFormation, Pixels
-from lit_condense.selection import CRAIG, KMeansNearest, RandomSubset, Scoring
+from lit_condense.selection import CRAIG, KMeansNearest, ProxyTraining, RandomSubset
 from tests.helpers import TinyData, fitted
 
 SIZES = (20, 16, 9, 3, 18)
@@ -75,7 +75,7 @@ def test_every_decoding_of_the_set_is_that_of_its_baseline():
 
 
 def test_weights_stay_where_a_stored_image_is_one_real_image():
-    weighted = Evaluation(epochs=1, scoring=Scoring(epochs=1))
+    weighted = Evaluation(epochs=1, proxy=ProxyTraining(epochs=1))
     for storage, kept in ((Pixels("pixel"), True), (MultiFormation(2), False)):
         module = fitted(parametrization=storage, evaluation=weighted, data=TinyData((20,) * 5), max_steps=1)
         drawn = module.baselines.drawn(CRAIG())(0)

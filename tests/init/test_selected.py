@@ -8,23 +8,23 @@ from lit_condense.export import CondensedSet, save_condensed
 from lit_condense.init import FromFile, Selected
 from lit_condense.parametrization import MultiFormation, Pixels
 from lit_condense.rng import RandomKey
-from lit_condense.selection import Budget, Herding, RandomSubset, Scoring, select_now
+from lit_condense.selection import Budget, Herding, ProxyTraining, RandomSubset, select_now
 from tests.cli_helpers import cli, write_config
 from tests.helpers import TinyData, fitted, tiny_convnet
 
 REAL = TinyData().real
 IPC = [2, 1, 3, 1, 2]
 KEY = RandomKey(3).fold("init")
-SCORING = Scoring(epochs=1, batch_size=16)
+PROXY = ProxyTraining(epochs=1, batch_size=16)
 
 
 def selected(selection, budget):
-    return select_now(selection, SCORING, REAL, budget, tiny_convnet(), KEY.fold("selection")).indices
+    return select_now(selection, PROXY, REAL, budget, tiny_convnet(), KEY.fold("selection")).indices
 
 
 @pytest.mark.parametrize("selection", [RandomSubset(), Herding()], ids=["random", "herding"])
 def test_a_set_starts_from_the_selected_images(selection):
-    start = Selected(selection, SCORING).start(Pixels(space="pixel"), REAL, IPC, tiny_convnet(), KEY)
+    start = Selected(selection, PROXY).start(Pixels(space="pixel"), REAL, IPC, tiny_convnet(), KEY)
     assert torch.equal(start, REAL.pixels_at(selected(selection, Budget(ipc=IPC))))
 
 
@@ -41,7 +41,7 @@ def test_a_run_can_start_from_a_selection_and_from_the_file_of_another_run(tmp_p
     init = {"class_path": "lit_condense.init.Selected"}
     init["init_args"] = {
         "selection": {"class_path": "lit_condense.selection.Herding"},
-        "scoring": {"class_path": "lit_condense.selection.Scoring", "init_args": {"epochs": 1}},
+        "proxy": {"class_path": "lit_condense.selection.ProxyTraining", "init_args": {"epochs": 1}},
     }
     first = cli("fit", *write_config(tmp_path, "first", init=init), "--trainer.max_steps", "1")
     assert first.trainer.global_step == 1
@@ -52,10 +52,10 @@ def test_a_run_can_start_from_a_selection_and_from_the_file_of_another_run(tmp_p
 
 
 def test_networks_of_a_start_are_those_of_a_selected_set_with_the_same_seed(tmp_path, monkeypatch):
-    scoring = Scoring(epochs=1, batch_size=16, cache=str(tmp_path))
-    Selected(Herding(), scoring).start(Pixels(), REAL, IPC, tiny_convnet(), KEY)
-    monkeypatch.setattr(Scoring, "step", lambda *args: pytest.fail("trained again"))
-    select_now(Herding(), scoring, REAL, Budget(fraction=0.3), tiny_convnet(), RandomKey(3))
+    proxy = ProxyTraining(epochs=1, batch_size=16, cache=str(tmp_path))
+    Selected(Herding(), proxy).start(Pixels(), REAL, IPC, tiny_convnet(), KEY)
+    monkeypatch.setattr(ProxyTraining, "step", lambda *args: pytest.fail("trained again"))
+    select_now(Herding(), proxy, REAL, Budget(fraction=0.3), tiny_convnet(), RandomKey(3))
 
 
 def test_more_images_than_a_class_holds_are_refused():

@@ -302,9 +302,9 @@ def settings_of_a_selection(folder):
     return selection_config(
         folder,
         ("EL2N", {"networks": 1}),
-        scoring={
-            "class_path": "lit_condense.selection.Scoring",
-            "init_args": {"epochs": 1, "batch_size": 100, "cache": str(folder / "tiny" / "scoring")},
+        proxy={
+            "class_path": "lit_condense.selection.ProxyTraining",
+            "init_args": {"epochs": 1, "batch_size": 100, "cache": str(folder / "tiny" / "proxy")},
         },
     )
 
@@ -316,7 +316,7 @@ def test_a_dry_run_touches_nothing(tmp_path, make):
     cli("fit", *args, "--trainer.fast_dev_run", "2")
     assert {path.name for path in tmp_path.iterdir()} == empty
     cli("fit", *args)
-    for path in (tmp_path / "tiny").glob("scoring/*"):
+    for path in (tmp_path / "tiny").glob("proxy/*"):
         path.unlink()
     before = contents(tmp_path)
     for command in (["fit"], ["fit", "--ckpt_path", "last"]):

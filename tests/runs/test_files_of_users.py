@@ -279,10 +279,10 @@ def test_a_selection_says_it_too_and_a_dry_run_does_not(tmp_path, recwarn):
         },
     }
     (tmp_path / "select.yaml").write_text(yaml.safe_dump(config))
-    cli("fit", "--config", tmp_path / "select.yaml", "--scoring_cache", "null")
+    cli("fit", "--config", tmp_path / "select.yaml", "--proxy_cache", "null")
     assert "no checkpoint" in warned(recwarn)[0]
     recwarn.clear()
-    cli("fit", "--config", tmp_path / "select.yaml", "--scoring_cache", "null", "--trainer.fast_dev_run", "true")
+    cli("fit", "--config", tmp_path / "select.yaml", "--proxy_cache", "null", "--trainer.fast_dev_run", "true")
     assert warned(recwarn) == []
 
 

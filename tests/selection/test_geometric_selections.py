@@ -18,7 +18,7 @@ from lit_condense.selection import (
     Herding,
     KCenterGreedy,
     KMeansNearest,
-    ScoringView,
+    ProxyOutputs,
 )
 from lit_condense.settings import settings_of
 
@@ -55,7 +55,7 @@ def candidates_of(features=None, logits=None, labels=None, networks=1, network=N
     for index in range(networks):
         z = normal(n, 4, seed=10 + index) if features is None or index else features
         f = 2 * normal(n, 3, seed=50 + index) if logits is None or index else logits
-        views.append(ScoringView(network or linear_network(real.num_classes), z, f))
+        views.append(ProxyOutputs(network or linear_network(real.num_classes), z, f))
     return Candidates(
         real,
         torch.arange(n),
@@ -67,7 +67,7 @@ def candidates_of(features=None, logits=None, labels=None, networks=1, network=N
 
 def rearranged(candidates, order):
     """The same candidates, shown in another order (or some of them)."""
-    views = [ScoringView(v.network, v.features[order], v.logits[order]) for v in candidates.views]
+    views = [ProxyOutputs(v.network, v.features[order], v.logits[order]) for v in candidates.views]
     some = [x[order] for x in (candidates.indices, candidates.labels, candidates.forgetting)]
     return Candidates(candidates.real, some[0], some[1], views, some[2])
 

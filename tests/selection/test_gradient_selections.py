@@ -19,7 +19,7 @@ from lit_condense.selection import (
     GraphCut,
     LCMatS,
     LogDeterminant,
-    ScoringView,
+    ProxyOutputs,
     Validation,
     gradients,
 )
@@ -81,13 +81,13 @@ def sample(n=14, d=5, classes=3, seed=0):
 def everyone(*given):
     """Validation images: those of ``(features, logits, labels)``."""
     features, logits, labels = given or sample(n=20, seed=90)
-    return Validation(labels, ScoringView(nn.Identity(), features, logits))
+    return Validation(labels, ProxyOutputs(nn.Identity(), features, logits))
 
 
 def candidates_of(features, logits, labels, indices=None, validation=None):
     indices = torch.arange(len(labels)) if indices is None else indices
     validation = validation or everyone(*sample(20, features.shape[1], logits.shape[1], seed=90))
-    return Candidates(None, indices, labels, [ScoringView(nn.Identity(), features, logits)], None, validation)
+    return Candidates(None, indices, labels, [ProxyOutputs(nn.Identity(), features, logits)], None, validation)
 
 
 def choose(method, given, count):
@@ -453,7 +453,7 @@ def test_non_negative_least_squares_ends_on_nearly_singular_systems():
 def test_glister_takes_the_validation_gradient_anew_after_an_explicit_step(seed, step):
     z, weight, bias = layer(seed=seed)
     labels = torch.arange(14) % 3
-    views = [ScoringView(nn.Identity(), z.double(), z.double() @ weight.double().T + bias, lr=0.5, batch_size=6)]
+    views = [ProxyOutputs(nn.Identity(), z.double(), z.double() @ weight.double().T + bias, lr=0.5, batch_size=6)]
     shown = Candidates(None, torch.arange(14), labels, views)
     found = Glister(step, "class").choose(shown, 8, KEY).positions.tolist()
     assert found == oracle.glister(z, weight, bias, labels, 8, step * 0.5 / 6)
@@ -475,7 +475,7 @@ def test_glister_lowers_the_loss_of_all_images_by_steps_along_those_of_one_class
 
 def test_glister_without_the_other_classes_says_what_it_lacks():
     z, logits, labels = sample()
-    shown = Candidates(None, torch.arange(14), labels, [ScoringView(nn.Identity(), z, logits)])
+    shown = Candidates(None, torch.arange(14), labels, [ProxyOutputs(nn.Identity(), z, logits)])
     assert Glister(validation="all").validates
     with pytest.raises(DataError, match="validation: class"):
         Glister(validation="all").choose(shown, 3, KEY)

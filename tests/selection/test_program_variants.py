@@ -8,7 +8,7 @@ from torch import nn
 
 from lit_condense.data import Normalization, TensorImages
 from lit_condense.rng import RandomKey
-from lit_condense.selection import CRAIG, AdaCore, Candidates, Glister, GradMatch, GraNd, LCMatS, ScoringView, program
+from lit_condense.selection import CRAIG, AdaCore, Candidates, Glister, GradMatch, GraNd, LCMatS, ProxyOutputs, program
 from lit_condense.selection.program import program_scales
 from tests.oracles import selection as oracle
 
@@ -39,7 +39,7 @@ def sample(n=14, d=5, classes=3, seed=0):
 
 def choose(method, given, count, lr=0.1):
     z, logits, labels = given
-    views = [ScoringView(nn.Identity(), z, logits, lr)]
+    views = [ProxyOutputs(nn.Identity(), z, logits, lr)]
     return method.choose(Candidates(None, torch.arange(len(labels)), labels, views), count, KEY)
 
 
@@ -89,7 +89,7 @@ def test_the_craig_of_deepcore_covers_scaled_gradients_and_counts_one_more(n, se
 @pytest.mark.parametrize("networks", [1, 2])
 def test_the_grand_of_deepcore_takes_norms_at_the_scale_of_a_loader_of_the_whole_split(networks):
     real = TensorImages(torch.rand(14, 1, 2, 2), torch.arange(14) % 2, 2, Normalization((0.4,), (0.3,)), ["a", "b"])
-    views = [ScoringView(nn.Identity(), noise(7, 4, seed=s), noise(7, 2, seed=9 + s)) for s in range(networks)]
+    views = [ProxyOutputs(nn.Identity(), noise(7, 4, seed=s), noise(7, 2, seed=9 + s)) for s in range(networks)]
     indices = torch.arange(14)[1::2]
     labels = torch.ones(7, dtype=torch.int64)
     norms = torch.stack([oracle.gradients(v.features, v.logits, labels).norm(dim=1) for v in views]).mean(0)
@@ -126,7 +126,7 @@ def test_the_adacore_of_the_program_takes_sure_predictions_of_one_class_for_not_
     z, labels = z + 0.5, torch.zeros_like(labels)
     logits[3] = torch.tensor([-300.0, 300.0, 0.0])  # surely wrong
     method = AdaCore(variant="lcmat_program")
-    distances = method._block(ScoringView(nn.Identity(), z, logits), labels)(slice(0, 14))
+    distances = method._block(ProxyOutputs(nn.Identity(), z, logits), labels)(slice(0, 14))
     assert (distances[3] == 0).all()
     assert (distances[:, 3] == 0).all()
     assert float(distances[0, 1]) > 0

@@ -184,7 +184,7 @@ def test_as_many_networks_as_set_are_averaged(cls):
     two = cls(2).priorities(candidates_of(networks=2))
     assert torch.equal(cls(2).priorities(candidates_of(networks=3)), two)
     assert not torch.allclose(cls(1).priorities(candidates_of(networks=2)), two)
-    with pytest.raises(DataError, match=rf"^{cls.__name__} averages over 3 scoring networks, but got 2"):
+    with pytest.raises(DataError, match=rf"^{cls.__name__} averages over 3 proxy models, but got 2"):
         cls(3).choose(candidates_of(networks=2), 1, KEY)
 
 

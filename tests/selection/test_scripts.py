@@ -48,7 +48,7 @@ def test_a_selection_is_kept_by_its_indices_and_measured_again_only_under_other_
         assert record["data"]["test"]["images"] == len(data.test)
     assert (random["weights"], random["settings"]["weighted"]) == (None, False)
     assert (sum(craig["weights"]), craig["settings"]["weighted"]) == (40, True)
-    assert craig["settings"]["scoring"]["init_args"]["epochs"] == 10
+    assert craig["settings"]["proxy"]["init_args"]["epochs"] == 10
     assert not measured(table, CRAIG, path, data)[1]
     # records from before indices were kept, or of other settings
     for stale in ({k: v for k, v in craig.items() if k != "indices"}, {**craig, "settings": {}}):

@@ -6,15 +6,15 @@ import torch
 from lit_condense.errors import SettingsError
 from lit_condense.networks import build_network
 from lit_condense.rng import RandomKey
-from lit_condense.selection import Budget, Choice, RandomSubset, Scoring, Selection, select, select_now
-from lit_condense.selection.task import ScoringTask
+from lit_condense.selection import Budget, Choice, ProxyTraining, RandomSubset, Selection, select, select_now
+from lit_condense.selection.task import ProxyTask
 from lit_condense.sharding import Share
 from tests.helpers import TinyData, tiny_convnet
 
 SIZES = (9, 7, 1, 4, 20)
 REAL = TinyData(SIZES).real
 KEY = RandomKey(3).fold("here")
-SCORING = Scoring(epochs=1, batch_size=16)
+PROXY = ProxyTraining(epochs=1, batch_size=16)
 
 
 class Watching(Selection):
@@ -41,8 +41,8 @@ class Wrong(Selection):
         return Choice(torch.tensor(self.positions), self.weights)
 
 
-def chosen_now(selection, budget, key=KEY, scoring=SCORING):
-    return select_now(selection, scoring, REAL, budget, tiny_convnet(), key)
+def chosen_now(selection, budget, key=KEY, proxy=PROXY):
+    return select_now(selection, proxy, REAL, budget, tiny_convnet(), key)
 
 
 def test_a_balanced_selection_chooses_inside_each_class():
@@ -74,7 +74,7 @@ def test_an_unbalanced_selection_chooses_among_all_and_is_put_class_by_class():
 def test_a_method_is_shown_its_candidates_through_every_network():
     selection = Watching(networks=2)
     chosen_now(selection, Budget(ipc=1))
-    trained = SCORING.train_all(ScoringTask(REAL, tiny_convnet(), 3), 2)
+    trained = PROXY.train_all(ProxyTask(REAL, tiny_convnet(), 3), 2)
     for c, (candidates, _, _) in enumerate(selection.seen):
         members = (REAL.labels == c).nonzero().flatten()
         assert torch.equal(candidates.indices, members)
@@ -104,13 +104,13 @@ def test_a_method_that_asks_for_them_is_shown_all_images_through_the_first_netwo
 
 def test_a_view_knows_the_learning_rate_and_the_batch_of_its_network():
     selection = Watching(networks=1)
-    chosen_now(selection, Budget(ipc=1), scoring=Scoring(epochs=1, lr=0.03, batch_size=24))
+    chosen_now(selection, Budget(ipc=1), proxy=ProxyTraining(epochs=1, lr=0.03, batch_size=24))
     assert (selection.seen[0][0].view.lr, selection.seen[0][0].view.batch_size) == (0.03, 24)
 
 
 def test_a_method_without_networks_is_shown_none():
     selection = Watching(networks=0)
-    chosen_now(selection, Budget(ipc=1), scoring=Scoring(epochs=10**9))
+    chosen_now(selection, Budget(ipc=1), proxy=ProxyTraining(epochs=10**9))
     assert selection.seen[0][0].views == []
     assert selection.seen[0][0].forgetting is None
 
@@ -130,14 +130,14 @@ def test_the_networks_are_named_by_the_seed_alone_and_the_draws_by_the_key():
 
 
 def test_ranks_choose_in_different_classes_and_put_together_what_one_chooses(monkeypatch):
-    task, budget = ScoringTask(REAL, tiny_convnet(), 3), Budget(ipc=[3, 2, 1, 4, 5])
-    trained = SCORING.train_all(task, 2)
-    alone = select(Watching(weighted=True), trained, SCORING, task, budget, KEY)
+    task, budget = ProxyTask(REAL, tiny_convnet(), 3), Budget(ipc=[3, 2, 1, 4, 5])
+    trained = PROXY.train_all(task, 2)
+    alone = select(Watching(weighted=True), trained, PROXY, task, budget, KEY)
     parts, asked = [], []
     monkeypatch.setattr(Share, "sum", lambda share, values: parts.append(values) or values)
     for rank in range(2):
         selection = Watching(weighted=True)
-        select(selection, trained, SCORING, task, budget, KEY, Share(rank, 2))
+        select(selection, trained, PROXY, task, budget, KEY, Share(rank, 2))
         asked.append([int(candidates.labels[0]) for candidates, _, _ in selection.seen])
     assert asked == [[0, 2, 4], [1, 3]]
     assert torch.equal(parts[0] + parts[2], alone.indices)

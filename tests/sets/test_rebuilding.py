@@ -23,7 +23,7 @@ from lit_condense.matching import GradientMatching
 from lit_condense.networks import MLP, ConvNet
 from lit_condense.parametrization import MultiFormation, Pixels
 from lit_condense.sampling import Representative
-from lit_condense.selection import GraNd, Herding, RandomSubset, Scoring
+from lit_condense.selection import GraNd, Herding, ProxyTraining, RandomSubset
 from lit_condense.sets.rebuilding import arguments_of, rebuilt
 from lit_condense.settings import settings_of
 from tests.cli_helpers import made
@@ -122,8 +122,8 @@ def test_arguments_that_are_given_win_unless_they_would_change_the_images(everyt
 
 def test_a_selection_is_rebuilt_too(tmp_path):
     settings = {"fraction": 0.3, "balanced": False, "network": tiny_convnet(), "seed": 3}
-    scoring = Scoring(epochs=1, batch_size=16, cache=str(tmp_path / "cache"))
-    module = SelectedSet(GraNd(networks=1), **settings, scoring=scoring, evaluation=Evaluation("dsa", **QUICK))
+    proxy = ProxyTraining(epochs=1, batch_size=16, cache=str(tmp_path / "cache"))
+    module = SelectedSet(GraNd(networks=1), **settings, proxy=proxy, evaluation=Evaluation("dsa", **QUICK))
     saving = ModelCheckpoint(tmp_path, every_n_train_steps=1, save_top_k=-1, save_last=True)
     quiet_trainer(saving, max_steps=-1, enable_checkpointing=True).fit(module, datamodule=TinyData())
     loaded = SelectedSet.load_from_checkpoint(tmp_path / "last.ckpt")

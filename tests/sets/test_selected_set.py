@@ -17,7 +17,7 @@ from lit_condense.errors import CheckpointError, SettingsError
 from lit_condense.evaluation import Evaluation, training
 from lit_condense.export import write_image_folder
 from lit_condense.rng import RandomKey
-from lit_condense.selection import CRAIG, Budget, Forgetting, GraNd, Herding, RandomSubset, Scoring, select_now
+from lit_condense.selection import CRAIG, Budget, Forgetting, GraNd, Herding, ProxyTraining, RandomSubset, select_now
 from tests.cli_helpers import (
     card_of,
     checkpoint_of,
@@ -33,14 +33,14 @@ from tests.helpers import TinyData, quiet_trainer, tiny_convnet
 from tests.test_resume import same
 
 EVALUATION = {"protocol": "coreset", "repeats": 2, "quick_repeats": 1, "epochs": 2, "full_data_steps": 2}
-SCORING = {"epochs": 2, "batch_size": 40}
+PROXY = {"epochs": 2, "batch_size": 40}
 STEPS = 2 * 3
 """Of one network on 100 images."""
 
 
 def selection_config(folder, selection, name="tiny", save_every=1, **model):
     """A run on 10 digits a class, as a file: ``["--config", its path]``."""
-    config = tiny_config(folder, name, save_every) | {"scoring_cache": None}
+    config = tiny_config(folder, name, save_every) | {"proxy_cache": None}
     del config["trainer"]["max_steps"]
     del config["trainer"]["callbacks"]
     networks = {} if selection[1] is None else {"init_args": selection[1]}
@@ -50,7 +50,7 @@ def selection_config(folder, selection, name="tiny", save_every=1, **model):
             "selection": {"class_path": f"lit_condense.selection.{selection[0]}", **networks},
             "ipc": 2,
             "network": config["model"]["init_args"]["network"],
-            "scoring": {"class_path": "lit_condense.selection.Scoring", "init_args": dict(SCORING)},
+            "proxy": {"class_path": "lit_condense.selection.ProxyTraining", "init_args": dict(PROXY)},
             "evaluation": {"class_path": "lit_condense.evaluation.Evaluation", "init_args": dict(EVALUATION)},
             **model,
         },
@@ -64,7 +64,7 @@ def fitted(selection, data=None, trainer=None, callbacks=(), **settings):
     """A set after a quiet fit, with its trainer at ``module.trainer``."""
     defaults = {
         "network": tiny_convnet(),
-        "scoring": Scoring(epochs=2, batch_size=16),
+        "proxy": ProxyTraining(epochs=2, batch_size=16),
         "evaluation": Evaluation(protocol="coreset", epochs=2, repeats=2, quick_repeats=1),
         "seed": 3,
     }
@@ -88,7 +88,9 @@ def test_the_lightning_loop_selects_what_the_plain_loop_selects():
     module = fitted(GraNd(networks=2))
     assert module.trainer.global_step == 2 * 2 * 3
     real, key = TinyData().real, RandomKey(3).fold("selection")
-    plain = select_now(GraNd(networks=2), Scoring(epochs=2, batch_size=16), real, Budget(ipc=2), tiny_convnet(), key)
+    plain = select_now(
+        GraNd(networks=2), ProxyTraining(epochs=2, batch_size=16), real, Budget(ipc=2), tiny_convnet(), key
+    )
     assert torch.equal(module.indices, plain.indices)
     assert module.weights_of_images() is None
 
@@ -176,26 +178,26 @@ def test_weights_of_a_method_that_has_none_are_refused_at_once():
 
 
 def test_two_methods_share_the_networks_of_one_cache_and_select_as_without(tmp_path):
-    scoring = Scoring(epochs=2, batch_size=16, cache=str(tmp_path))
+    proxy = ProxyTraining(epochs=2, batch_size=16, cache=str(tmp_path))
     uncached = [fitted(method).indices for method in (Herding(), Forgetting())]
-    first = fitted(Herding(), scoring=scoring)
-    second = fitted(Forgetting(), scoring=scoring)
+    first = fitted(Herding(), proxy=proxy)
+    second = fitted(Forgetting(), proxy=proxy)
     assert (first.trainer.global_step, second.trainer.global_step) == (6, 0)
     assert torch.equal(first.indices, uncached[0])
     assert torch.equal(second.indices, uncached[1])
-    more = fitted(GraNd(networks=2), scoring=scoring)
+    more = fitted(GraNd(networks=2), proxy=proxy)
     assert more.trainer.global_step == 6  # the second network only
     assert torch.equal(more.indices, fitted(GraNd(networks=2)).indices)
-    assert more.particulars()["selected"]["scoring_networks"] == {"all": 2, "trained_before": 1}
+    assert more.particulars()["selected"]["proxy_models"] == {"all": 2, "trained_before": 1}
 
 
 def test_a_broken_file_in_the_cache_stops_the_run_before_any_work(tmp_path):
-    scoring = Scoring(epochs=2, batch_size=16, cache=str(tmp_path))
-    fitted(Herding(), scoring=scoring)
+    proxy = ProxyTraining(epochs=2, batch_size=16, cache=str(tmp_path))
+    fitted(Herding(), proxy=proxy)
     (file,) = tmp_path.iterdir()
     file.write_bytes(b"broken")
     with pytest.raises(CheckpointError, match="Delete the file"):
-        fitted(Herding(), scoring=scoring)
+        fitted(Herding(), proxy=proxy)
 
 
 # ---------------------------------------------------------------- the command line
@@ -250,7 +252,7 @@ def test_networks_optimizers_and_counters_go_on_as_if_there_had_been_no_break(ru
     before_last = f"epoch=0-step={steps - 1}"
     one, other = (checkpoint_of(runs[0] / f"{name}_{how}", before_last) for how in ("straight", "broken"))
     assert one["global_step"] == steps - 1 > STOPS[name]
-    assert any(key.startswith("scoring_network.") for key in one["state_dict"])
+    assert any(key.startswith("proxy_model.") for key in one["state_dict"])
     assert same(one["state_dict"], other["state_dict"])
     assert same(one["optimizer_states"], other["optimizer_states"])
     assert same(one["lit_condense"], other["lit_condense"])
@@ -264,7 +266,7 @@ def test_the_card_says_all_that_makes_the_subset(runs, name):
     assert said["by"] == name
     assert said["budget"] == {"ipc": 2, "fraction": None, "balanced": True}
     assert card["method"]["model"]["selection"]["class_path"].endswith(METHODS[name][0])
-    assert card["method"]["model"]["scoring"]["init_args"]["epochs"] == 2
+    assert card["method"]["model"]["proxy"]["init_args"]["epochs"] == 2
     real = Digits(train_limit_per_class=10).real
     indices = torch.tensor(said["indices"])
     assert torch.equal(images, real.pixels_at(indices))
@@ -274,7 +276,7 @@ def test_the_card_says_all_that_makes_the_subset(runs, name):
     assert (said["weights"] is not None) == said["trained_with_weights"] == (name == "craig")
 
 
-def test_the_loss_and_accuracy_of_the_scoring_network_are_logged_and_the_subset_shown(runs):
+def test_the_loss_and_accuracy_of_the_proxy_model_are_logged_and_the_subset_shown(runs):
     events = EventAccumulator(str(runs[0] / "grand_straight"), size_guidance={"scalars": 0, "images": 0})
     events.Reload()
     tags = set(events.Tags()["scalars"])
@@ -322,8 +324,8 @@ def test_a_method_without_networks_leaves_a_checkpoint_and_a_picture_too(tmp_pat
 
 
 def test_a_cached_network_leaves_a_checkpoint_of_a_run_without_steps(tmp_path):
-    scoring = {"class_path": "lit_condense.selection.Scoring", "init_args": {**SCORING, "cache": str(tmp_path / "c")}}
-    args = [selection_config(tmp_path, ("Herding", None), name, scoring=scoring) for name in ("one", "two")]
+    proxy = {"class_path": "lit_condense.selection.ProxyTraining", "init_args": {**PROXY, "cache": str(tmp_path / "c")}}
+    args = [selection_config(tmp_path, ("Herding", None), name, proxy=proxy) for name in ("one", "two")]
     for each in args:
         cli("fit", *each)
     assert [checkpoint_of(tmp_path / name)["global_step"] for name in ("one", "two")] == [STEPS, 0]
@@ -348,7 +350,7 @@ def test_saving_seldom_still_leaves_the_selection_in_the_last_checkpoint(tmp_pat
     [
         (["--model.ipc", "3"], "ipc", "2", "3"),
         (["--model.balanced", "false"], "balanced", "True", "False"),
-        (["--model.scoring.lr", "0.2"], "lr", "0.1", "0.2"),
+        (["--model.proxy.lr", "0.2"], "lr", "0.1", "0.2"),
         (["--model.network.init_args.width", "6"], "width", "4", "6"),
         (["--model.selection.init_args.networks", "3"], "networks", "2", "3"),
         (["--model.seed", "7"], "seed", "0", "7"),
@@ -364,7 +366,7 @@ def test_other_settings_are_refused_with_both_values(runs, capsys, changes, name
 
 def test_the_evaluation_and_the_cache_may_change(runs, tmp_path):
     folder = runs[0]
-    changes = ["--model.evaluation.repeats", "1", "--model.scoring.cache", tmp_path / "cache"]
+    changes = ["--model.evaluation.repeats", "1", "--model.proxy.cache", tmp_path / "cache"]
     last = folder / "grand_straight" / "checkpoints" / "last.ckpt"
     elsewhere = selection_config(tmp_path, METHODS["grand"], "elsewhere", weighted=False)
     cli("fit", *elsewhere, *changes, "--ckpt_path", last)
@@ -409,10 +411,10 @@ def test_checkpoints_of_the_other_kind_of_set_are_refused(runs, capsys, tmp_path
         (["--model.ipc", "null", "--model.fraction", "0.01"], "no image of class 0"),
         (["--model.ipc", "null", "--model.fraction", "2"], "fraction"),
         (["--model.weighted", "true"], "Herding gives none"),
-        (["--model.scoring.lr", "-1"], "lr"),
-        (["--model.scoring.epochs", "-1"], "epochs"),
-        (["--model.scoring.lr", "1e30"], "Lower scoring.lr"),
-        (["--model.scoring.cache", "/dev/null/cache"], "output folder"),
+        (["--model.proxy.lr", "-1"], "lr"),
+        (["--model.proxy.epochs", "-1"], "epochs"),
+        (["--model.proxy.lr", "1e30"], "Lower proxy.lr"),
+        (["--model.proxy.cache", "/dev/null/cache"], "output folder"),
         (["--model.evaluation.protocol", "dmm"], "protocol"),
         (["--trainer.precision", "64-true"], "precision"),
         (["--data.classes", "[3]"], "2 or more classes"),

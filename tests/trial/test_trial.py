@@ -15,7 +15,7 @@ from lit_condense.errors import ExportError, SettingsError
 from lit_condense.evaluation import Evaluation
 from lit_condense.inner import FreshNetwork, TrainOnReal, TrainOnSynthetic
 from lit_condense.matching import FeatureMatching, GradientMatching
-from lit_condense.selection import Choice, Forgetting, Herding, RandomSubset, Scoring, Selection
+from lit_condense.selection import Choice, Forgetting, Herding, ProxyTraining, RandomSubset, Selection
 from lit_condense.trial import evaluations as trial
 from lit_condense.trial import first_update
 from tests.helpers import Recorder, TinyData, fitted, quiet_trainer, tiny_convnet
@@ -89,7 +89,7 @@ def refused(words, error=SettingsError, run=fitted, **settings):
 
 def select(*callbacks, **settings):
     """Run a small selection."""
-    small = {"network": Flat, "scoring": Scoring(epochs=2, batch_size=8), "ipc": 2, "selection": Herding()}
+    small = {"network": Flat, "proxy": ProxyTraining(epochs=2, batch_size=8), "ipc": 2, "selection": Herding()}
     module = SelectedSet(**{**small, **settings})
     callbacks = [c for c in callbacks if not isinstance(c, GradientMatching)]
     quiet_trainer(*callbacks, max_steps=-1).fit(module, datamodule=TinyData())
@@ -144,10 +144,10 @@ def test_frozen_batch_norm_matches_a_class_of_one_image():
 
 
 def test_no_pass_of_a_run_leaves_one_image_over():
-    # 33 images: 8 batches of 4 and one more, in inner training, in an evaluation and in scoring
+    # 33 images: 8 batches of 4 and one more, in inner training, in an evaluation and in proxy
     data = TinyData((7, 7, 7, 6, 6))
     inner = TrainOnSynthetic(2, 2, batch_size=4)
-    evaluation = judged(Flat, baselines=[Herding()], scoring=Scoring(epochs=1, batch_size=4))
+    evaluation = judged(Flat, baselines=[Herding()], proxy=ProxyTraining(epochs=1, batch_size=4))
     module = fitted(network=Flat, ipc=[7, 7, 7, 6, 6], inner=inner, evaluation=evaluation, data=data)
     assert module.trainer.global_step == 4
 
@@ -180,17 +180,17 @@ def test_a_selection_of_ones_own_is_tried_before_its_networks_are_trained():
     refused(["Half.choose", "different positions"], run=select, selection=Half())
 
 
-def test_where_scoring_networks_of_baselines_are_kept_is_tried():
-    scoring = Scoring(epochs=1, cache="/dev/null/cache")
-    evaluation = judged(tiny_convnet(), baselines=[Herding()], scoring=scoring)
+def test_where_proxy_models_of_baselines_are_kept_is_tried():
+    proxy = ProxyTraining(epochs=1, cache="/dev/null/cache")
+    evaluation = judged(tiny_convnet(), baselines=[Herding()], proxy=proxy)
     refused(["/dev/null/cache"], error=ExportError, evaluation=evaluation)
 
 
-def test_the_scoring_networks_of_baselines_are_tried():
-    scoring = Scoring(epochs=1, batch_size=1)
-    evaluation = judged(tiny_convnet(), baselines=[Forgetting()], scoring=scoring)
-    refused(["Flat", "batch of one image", "evaluation.scoring"], network=Flat, evaluation=evaluation)
-    refused(["Flat", "batch of one image", "scoring"], run=select, scoring=scoring)
+def test_the_proxy_models_of_baselines_are_tried():
+    proxy = ProxyTraining(epochs=1, batch_size=1)
+    evaluation = judged(tiny_convnet(), baselines=[Forgetting()], proxy=proxy)
+    refused(["Flat", "batch of one image", "evaluation.proxy"], network=Flat, evaluation=evaluation)
+    refused(["Flat", "batch of one image", "proxy"], run=select, proxy=proxy)
 
 
 # ------------------------------------------------------------------------------------------------------ no trace
@@ -205,7 +205,7 @@ FIRST_UPDATE = [(first_update, name) for name in ("first_blocks", "inner_trainin
 
 
 def without_trials(monkeypatch):
-    for module, name in [*FIRST_UPDATE, (trial, "evaluations"), (trial, "scorings")]:
+    for module, name in [*FIRST_UPDATE, (trial, "evaluations"), (trial, "proxies")]:
         monkeypatch.setattr(module, name, lambda *_: None)
 
 

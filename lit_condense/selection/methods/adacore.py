@@ -11,7 +11,7 @@ from torch import Tensor
 from lit_condense.errors import SettingsError, check_choice
 from lit_condense.functional.last_layer_geometry import preconditioned_gradient_products
 from lit_condense.functional.preconditioning import mean_preconditioned_distances, program_preconditioned_distances
-from lit_condense.selection.base import ScoringView
+from lit_condense.selection.base import ProxyOutputs
 from lit_condense.selection.candidates import LCMatVariant
 from lit_condense.selection.gradients import NearestCover
 from lit_condense.selection.program import PROGRAM_OFFSET
@@ -20,7 +20,7 @@ Hessian = Literal["mean", "sample"]
 
 DEFAULT_DAMPING = 1.0
 """Ours, by measurement (table of settings in docs/results.md): the programs divide by Hessian entries of 0, and lightly
-damped quotients single out images that the scoring network gets badly wrong, whose subsets are worse than random."""
+damped quotients single out images that the proxy model gets badly wrong, whose subsets are worse than random."""
 
 
 class AdaCore(NearestCover):
@@ -64,7 +64,7 @@ class AdaCore(NearestCover):
         self.hessian: Hessian = hessian
         self.variant: LCMatVariant = variant
 
-    def _block(self, view: ScoringView, labels: Tensor) -> Callable[[slice], Tensor]:
+    def _block(self, view: ProxyOutputs, labels: Tensor) -> Callable[[slice], Tensor]:
         if self.variant == "lcmat_program":
             return program_preconditioned_distances(view.features, view.logits, labels)
         if self.hessian == "mean":

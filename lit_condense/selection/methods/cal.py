@@ -29,7 +29,7 @@ class CAL(ScoreSelection):
     Args:
         neighbours: Nearest candidates an image is compared with.
         variant: The definition keeps the largest scores, ``deepcore`` the smallest. (DeepCore looks for neighbours in
-            features of a network trained on ImageNet; here they are the scoring network's in both.)
+            features of a network trained on ImageNet; here they are the proxy model's in both.)
     """
 
     def __init__(self, neighbours: int = NEIGHBOURS, variant: Variant = "definition") -> None:

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from lit_condense.errors import check_choice
 from lit_condense.functional.last_layer_geometry import gradient_products
-from lit_condense.selection.base import Candidates, Choice, ScoringView
+from lit_condense.selection.base import Candidates, Choice, ProxyOutputs
 from lit_condense.selection.candidates import Variant
 from lit_condense.selection.gradients import NearestCover
 from lit_condense.selection.program import program_scales
@@ -31,7 +31,7 @@ class CRAIG(NearestCover):
         check_choice("CRAIG.variant", variant, Variant)
         self.variant: Variant = variant
 
-    def _block(self, view: ScoringView, labels: Tensor) -> Callable[[slice], Tensor]:
+    def _block(self, view: ProxyOutputs, labels: Tensor) -> Callable[[slice], Tensor]:
         gradients = gradient_products(view.features, view.logits, labels)
         if self.variant == "deepcore":
             gradients = gradients.scaled(program_scales(len(labels)))

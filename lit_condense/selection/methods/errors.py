@@ -13,13 +13,13 @@ from torch import Tensor
 from lit_condense.errors import DataError, SettingsError, check_choice
 from lit_condense.functional.curvature import softmax_error
 from lit_condense.functional.geometry import ROWS
-from lit_condense.selection.base import Candidates, ScoringView, Selection
+from lit_condense.selection.base import Candidates, ProxyOutputs, Selection
 from lit_condense.selection.candidates import Variant
 from lit_condense.selection.program import program_scales
 from lit_condense.selection.scored import ScoreSelection
 
 NETWORKS = 10
-"""Scoring networks that GraNd and EL2N average over (Paul et al., NeurIPS 2021)."""
+"""Proxy models that GraNd and EL2N average over (Paul et al., NeurIPS 2021)."""
 
 
 class GraNd(ScoreSelection):
@@ -28,7 +28,7 @@ class GraNd(ScoreSelection):
     g is one sample's own gradient. Source: Paul et al., *Deep Learning on a Data Diet*, NeurIPS 2021, definition 2.1.
 
     Args:
-        networks: Scoring networks that are averaged over.
+        networks: Proxy models that are averaged over.
         variant: ``deepcore`` takes gradients of a loss that is averaged over a batch of 128 of the training split in
             its order: those of the last, smaller batch are larger (CIFAR-10's last 80 images, by 1.6).
     """
@@ -53,7 +53,7 @@ class EL2N(ScoreSelection):
     """Largest error: the mean over networks of ``|p - y|`` (Paul et al., NeurIPS 2021, definition 2.2).
 
     Args:
-        networks: Scoring networks that are averaged over.
+        networks: Proxy models that are averaged over.
     """
 
     tag = "el2n"
@@ -68,28 +68,28 @@ class EL2N(ScoreSelection):
 
 
 def _mean_over_networks(
-    selection: Selection, candidates: Candidates, score: Callable[[ScoringView, Tensor], Tensor]
+    selection: Selection, candidates: Candidates, score: Callable[[ProxyOutputs, Tensor], Tensor]
 ) -> Tensor:
     views = candidates.views[: selection.networks]
     if len(views) < selection.networks:
         raise DataError(
-            f"{type(selection).__name__} averages over {selection.networks} scoring networks, but got {len(views)}. "
+            f"{type(selection).__name__} averages over {selection.networks} proxy models, but got {len(views)}. "
             "Train more or lower `networks`."
         )
     return torch.stack([score(view, candidates.labels) for view in views]).mean(0)
 
 
-def _error_norms(view: ScoringView, labels: Tensor) -> Tensor:
+def _error_norms(view: ProxyOutputs, labels: Tensor) -> Tensor:
     """Return ``|p - y|``, ``(n,)`` float64: in float32 the errors of confident predictions would all be 0."""
     parts = zip(torch.split(view.logits, ROWS), torch.split(labels, ROWS), strict=True)
     return torch.cat([softmax_error(logits.double(), y).norm(dim=1) for logits, y in parts])
 
 
-def _gradient_norms(view: ScoringView, labels: Tensor) -> Tensor:
+def _gradient_norms(view: ProxyOutputs, labels: Tensor) -> Tensor:
     lengths = torch.linalg.vector_norm(view.features, dim=1).double()
     return _error_norms(view, labels) * torch.hypot(lengths, torch.ones_like(lengths))
 
 
 def _check_networks(method: str, networks: int) -> None:
     if networks < 1:
-        raise SettingsError(f"Expected {method}.networks to be 1 or more scoring networks, got {networks}.")
+        raise SettingsError(f"Expected {method}.networks to be 1 or more proxy models, got {networks}.")

@@ -32,7 +32,7 @@ class Forgetting(ScoreSelection):
         counts = candidates.forgetting
         if counts is None:
             raise DataError(
-                "Forgetting needs the forgetting counts of the scoring network's training, but got none. "
+                "Forgetting needs the forgetting counts of the proxy model's training, but got none. "
                 "Track them while it trains."
             )
         never_right = int(counts.max()) + 1 if self.variant == "definition" else 0

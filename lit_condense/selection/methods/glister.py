@@ -21,7 +21,7 @@ GlisterVariant = Literal["definition", "deepcore", "deepcore_mended"]
 
 
 DEFAULT_STEP = 128.0
-"""A whole batch of the scoring network's training. Ours, by measurement (table of settings in docs/results.md)."""
+"""A whole batch of the proxy model's training. Ours, by measurement (table of settings in docs/results.md)."""
 
 
 class Glister(GradientSelection):
@@ -32,7 +32,7 @@ class Glister(GradientSelection):
     images leads: at the logits ``o - s (b + W z)`` with that gradient's bias b and weight W.
 
     Args:
-        step: Length s of the step in units of ``lr / batch_size`` of the scoring network's training: what one image
+        step: Length s of the step in units of ``lr / batch_size`` of the proxy model's training: what one image
             adds to a step there, and what DeepCore's program takes (its gradients are those of a batch's mean loss).
         validation: Whose loss is to fall: that of ``all`` training images, or of the candidates' ``class`` alone (of
             all candidates, where the budget is not balanced). A class alone prefers what looks the least like it.

@@ -19,7 +19,7 @@ class KMeansNearest(Selection):
     """The images nearest to the centres of as many clusters, each taken once.
 
     Args:
-        space: Where distances are measured: ``pixels`` (normalised; needs no network) or ``features`` of a scoring
+        space: Where distances are measured: ``pixels`` (normalised; needs no network) or ``features`` of a proxy
             network.
     """
 

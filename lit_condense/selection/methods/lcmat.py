@@ -14,7 +14,7 @@ from lit_condense.functional.last_layer_geometry import (
     l1_distances,
     widest_coordinates,
 )
-from lit_condense.selection.base import ScoringView
+from lit_condense.selection.base import ProxyOutputs
 from lit_condense.selection.candidates import LCMatVariant
 from lit_condense.selection.gradients import NearestCover
 from lit_condense.selection.program import PROGRAM_OFFSET, program_scales
@@ -61,7 +61,7 @@ class LCMatS(NearestCover):
         self.weighted = weighted
         self.variant: LCMatVariant = variant
 
-    def _block(self, view: ScoringView, labels: Tensor) -> Callable[[slice], Tensor]:
+    def _block(self, view: ProxyOutputs, labels: Tensor) -> Callable[[slice], Tensor]:
         published = self.variant == "lcmat_program"
         gradients = gradient_products(view.features, view.logits, labels)
         hessians = hessian_products(view.features, view.logits)

@@ -11,7 +11,7 @@ from torch import Tensor
 from lit_condense.errors import SettingsError, check_choice
 from lit_condense.functional import greedy
 from lit_condense.functional.last_layer_geometry import gradient_products
-from lit_condense.selection.base import Candidates, Choice, ScoringView
+from lit_condense.selection.base import Candidates, Choice, ProxyOutputs
 from lit_condense.selection.candidates import Variant
 from lit_condense.selection.gradients import PairwiseSelection
 
@@ -22,7 +22,7 @@ class _CosineKernel(PairwiseSelection):
     (DeepCore's program has NaN there, and then keeps the first k images of the data; that is not offered here.)
     """
 
-    def _block(self, view: ScoringView, labels: Tensor) -> Callable[[slice], Tensor]:
+    def _block(self, view: ProxyOutputs, labels: Tensor) -> Callable[[slice], Tensor]:
         gradients = gradient_products(view.features, view.logits, labels)
         return lambda rows: gradients.cosines(rows).add_(1).div_(2)
 

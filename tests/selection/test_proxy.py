@@ -10,13 +10,13 @@ from torch.nn import functional as F
 from lit_condense.errors import CheckpointError, NonFiniteError, SettingsError
 from lit_condense.networks import MLP, ConvNet, build_network
 from lit_condense.rng import RandomKey
-from lit_condense.selection import Scoring
+from lit_condense.selection import ProxyTraining
 from lit_condense.selection.cache import NetworkCache
-from lit_condense.selection.task import History, ScoringTask
+from lit_condense.selection.task import History, ProxyTask
 from tests.helpers import TinyData, tiny_convnet
 
 REAL = TinyData().real
-TASK = ScoringTask(REAL, tiny_convnet(), seed=3)
+TASK = ProxyTask(REAL, tiny_convnet(), seed=3)
 SETTINGS = {"epochs": 3, "lr": 0.2, "momentum": 0.8, "weight_decay": 0.01, "batch_size": 16}
 
 
@@ -42,9 +42,9 @@ def literal_training(index, epochs, nesterov=True):
 
 
 @pytest.mark.parametrize("nesterov", [True, False])
-def test_a_scoring_network_is_trained_as_written_out(nesterov):
+def test_a_proxy_model_is_trained_as_written_out(nesterov):
     wanted, _ = literal_training(index=1, epochs=3, nesterov=nesterov)
-    trained = Scoring(**SETTINGS, nesterov=nesterov).train(TASK, 1)
+    trained = ProxyTraining(**SETTINGS, nesterov=nesterov).train(TASK, 1)
     assert trained.index == 1
     for name, weight in wanted.state_dict().items():
         torch.testing.assert_close(trained.weights[name], weight, rtol=1e-4, atol=1e-6)
@@ -75,12 +75,12 @@ def test_forgetting_is_counted_in_the_forward_passes_of_the_training():
     _, right = literal_training(index=0, epochs=2)
     expected = literal_counts(right)
     assert len(set(expected)) == 3
-    assert Scoring(**{**SETTINGS, "epochs": 2}).train(TASK, 0).forgetting.tolist() == expected
+    assert ProxyTraining(**{**SETTINGS, "epochs": 2}).train(TASK, 0).forgetting.tolist() == expected
 
 
 def test_the_plain_loop_is_the_same_on_every_call_and_every_network_is_another():
-    scoring = Scoring(**SETTINGS)
-    first, again = scoring.train_all(TASK, 2), scoring.train_all(TASK, 2)
+    proxy = ProxyTraining(**SETTINGS)
+    first, again = proxy.train_all(TASK, 2), proxy.train_all(TASK, 2)
     for one, other in zip(first, again, strict=True):
         assert all(torch.equal(one.weights[name], other.weights[name]) for name in one.weights)
         assert torch.equal(one.forgetting, other.forgetting)
@@ -90,15 +90,15 @@ def test_the_plain_loop_is_the_same_on_every_call_and_every_network_is_another()
 
 def test_training_leaves_the_global_generators_alone_and_works_in_inference_mode():
     before = torch.get_rng_state()
-    outside = Scoring(**SETTINGS).train_all(TASK, 1)[0]
+    outside = ProxyTraining(**SETTINGS).train_all(TASK, 1)[0]
     with torch.inference_mode():
-        inside = Scoring(**SETTINGS).train_all(TASK, 1)[0]
+        inside = ProxyTraining(**SETTINGS).train_all(TASK, 1)[0]
     assert torch.equal(torch.get_rng_state(), before)
     assert all(torch.equal(outside.weights[name], inside.weights[name]) for name in outside.weights)
 
 
 def test_without_epochs_the_networks_are_as_they_start():
-    (trained,) = Scoring(epochs=0).train_all(TASK, 1)
+    (trained,) = ProxyTraining(epochs=0).train_all(TASK, 1)
     start = build_network(tiny_convnet(), 1, (8, 8), 5, RandomKey(3).fold("scoring", 0, "network"))
     assert all(torch.equal(trained.weights[name], value) for name, value in start.state_dict().items())
     assert trained.forgetting.tolist() == [-1] * len(REAL)
@@ -106,12 +106,12 @@ def test_without_epochs_the_networks_are_as_they_start():
 
 @pytest.mark.parametrize("chunk", [1, 7, 500])
 def test_a_view_is_what_the_network_says_in_evaluation_mode(chunk):
-    task = ScoringTask(REAL, tiny_convnet("batch"), seed=3)
-    scoring = Scoring(**{**SETTINGS, "epochs": 1}, chunk=chunk)
-    network = scoring.restore(task, scoring.train(task, 0))
+    task = ProxyTask(REAL, tiny_convnet("batch"), seed=3)
+    proxy = ProxyTraining(**{**SETTINGS, "epochs": 1}, chunk=chunk)
+    network = proxy.restore(task, proxy.train(task, 0))
     before = {name: value.clone() for name, value in network.state_dict().items()}
     indices = torch.tensor([5, 0, 37, 12, 9, 30, 2, 21, 8])
-    view = scoring.view(network, REAL, indices)
+    view = proxy.view(network, REAL, indices)
     alone = [network.eval()(REAL.at(i.unsqueeze(0))) for i in indices]
     torch.testing.assert_close(view.logits, torch.cat(alone), rtol=1e-5, atol=1e-5)
     torch.testing.assert_close(view.logits, network.classifier(view.features), rtol=1e-5, atol=1e-5)
@@ -125,22 +125,22 @@ def test_a_view_is_what_the_network_says_in_evaluation_mode(chunk):
 
 @pytest.fixture
 def cached(tmp_path):
-    return Scoring(**SETTINGS, cache=str(tmp_path / "networks"))
+    return ProxyTraining(**SETTINGS, cache=str(tmp_path / "networks"))
 
 
-def path_of(scoring, index):
-    return NetworkCache(scoring.cache).path(scoring.description(TASK, index))
+def path_of(proxy, index):
+    return NetworkCache(proxy.cache).path(proxy.description(TASK, index))
 
 
 def forbid_training(monkeypatch):
     def refuse(*args, **kwargs):
         raise AssertionError("a network was trained that is in the cache")
 
-    monkeypatch.setattr(Scoring, "step", refuse)
+    monkeypatch.setattr(ProxyTraining, "step", refuse)
 
 
 def test_a_cached_network_is_the_uncached_one_and_is_not_trained_again(cached, monkeypatch):
-    plain = Scoring(**SETTINGS).train_all(TASK, 2)
+    plain = ProxyTraining(**SETTINGS).train_all(TASK, 2)
     first = cached.train_all(TASK, 2)
     assert path_of(cached, 0).is_file()
     assert path_of(cached, 1).is_file()
@@ -156,14 +156,14 @@ def test_what_only_changes_memory_or_place_shares_the_cache(cached, monkeypatch,
     cached.train_all(TASK, 1)
     shutil.copytree(cached.cache, tmp_path / "elsewhere")
     forbid_training(monkeypatch)
-    Scoring(**SETTINGS, chunk=3, cache=str(tmp_path / "elsewhere")).train_all(TASK, 1)
+    ProxyTraining(**SETTINGS, chunk=3, cache=str(tmp_path / "elsewhere")).train_all(TASK, 1)
 
 
 @pytest.mark.parametrize(
     "change", [{"epochs": 2}, {"lr": 0.1}, {"momentum": 0.7}, {"weight_decay": 0.0}, {"batch_size": 8}], ids=str
 )
 def test_other_training_settings_are_another_network(cached, change):
-    other = Scoring(**{**SETTINGS, **change}, cache=cached.cache)
+    other = ProxyTraining(**{**SETTINGS, **change}, cache=cached.cache)
     assert other.description(TASK, 0) != cached.description(TASK, 0)
     cached.train_all(TASK, 1)
     assert other.ready(TASK, 0) is None
@@ -172,11 +172,11 @@ def test_other_training_settings_are_another_network(cached, change):
 @pytest.mark.parametrize(
     "task",
     [
-        ScoringTask(REAL, tiny_convnet(), seed=4),
-        ScoringTask(REAL, tiny_convnet(width=5), seed=3),
-        ScoringTask(REAL, MLP, seed=3),
-        ScoringTask(TinyData((9, 7, 9, 4, 8)).real, tiny_convnet(), seed=3),
-        ScoringTask(TinyData(normalization=REAL.normalization.__class__((0.5,), (0.3,))).real, tiny_convnet(), seed=3),
+        ProxyTask(REAL, tiny_convnet(), seed=4),
+        ProxyTask(REAL, tiny_convnet(width=5), seed=3),
+        ProxyTask(REAL, MLP, seed=3),
+        ProxyTask(TinyData((9, 7, 9, 4, 8)).real, tiny_convnet(), seed=3),
+        ProxyTask(TinyData(normalization=REAL.normalization.__class__((0.5,), (0.3,))).real, tiny_convnet(), seed=3),
     ],
     ids=["seed", "width", "architecture", "data", "normalization"],
 )
@@ -188,7 +188,7 @@ def test_other_data_seeds_and_architectures_are_another_network(cached, task):
 
 
 def test_a_partial_that_says_the_defaults_shares_the_cache(cached):
-    spelled = ScoringTask(REAL, tiny_convnet(activation="relu"), seed=3)
+    spelled = ProxyTask(REAL, tiny_convnet(activation="relu"), seed=3)
     assert cached.description(spelled, 0) == cached.description(TASK, 0)
 
 
@@ -221,10 +221,10 @@ def test_weights_that_do_not_fit_are_one_clear_error(cached):
 
 
 def test_a_network_without_a_name_of_its_own_cannot_be_cached(cached):
-    nameless = ScoringTask(REAL, lambda **shape: ConvNet(width=4, depth=1, **shape), seed=3)
-    with pytest.raises(SettingsError, match=r"Scoring\.cache"):
+    nameless = ProxyTask(REAL, lambda **shape: ConvNet(width=4, depth=1, **shape), seed=3)
+    with pytest.raises(SettingsError, match=r"ProxyTraining\.cache"):
         cached.train_all(nameless, 1)
-    assert len(Scoring(epochs=1).train_all(nameless, 1)) == 1
+    assert len(ProxyTraining(epochs=1).train_all(nameless, 1)) == 1
 
 
 # ---------------------------------------------------------------- what is refused
@@ -247,11 +247,11 @@ def test_a_network_without_a_name_of_its_own_cannot_be_cached(cached):
 )
 def test_settings_out_of_range_are_refused(settings):
     with pytest.raises(SettingsError, match=next(iter(settings))):
-        Scoring(**settings)
+        ProxyTraining(**settings)
 
 
 def test_momentum_0_is_plain_descent():
-    assert Scoring(momentum=0.0, nesterov=False).momentum == 0
+    assert ProxyTraining(momentum=0.0, nesterov=False).momentum == 0
 
 
 class Exploding(nn.Module):
@@ -264,6 +264,6 @@ class Exploding(nn.Module):
 
 
 def test_a_loss_that_is_not_finite_stops_the_training_and_says_what_to_do():
-    task = ScoringTask(REAL, Exploding, seed=3)
-    with pytest.raises(NonFiniteError, match=r"scoring network 2 .* Lower scoring.lr"):
-        Scoring(epochs=2, lr=1e30).train(task, 2)
+    task = ProxyTask(REAL, Exploding, seed=3)
+    with pytest.raises(NonFiniteError, match=r"proxy model 2 .* Lower proxy.lr"):
+        ProxyTraining(epochs=2, lr=1e30).train(task, 2)

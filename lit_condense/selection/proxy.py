@@ -1,4 +1,4 @@
-"""Scoring networks: trained on the whole real training split, then looked through by selections.
+"""Proxy models: trained on the whole real training split, then looked through by selections.
 
 Letters: N training images, n of them looked at, d features, K classes.
 """
@@ -25,14 +25,14 @@ from lit_condense.networks import (
     evaluating,
     factory_target,
 )
-from lit_condense.selection.base import ScoringView
+from lit_condense.selection.base import ProxyOutputs
 from lit_condense.selection.cache import NetworkCache
-from lit_condense.selection.task import History, ScoringTask, TrainedNetwork, plain_arithmetic
+from lit_condense.selection.task import History, ProxyTask, TrainedNetwork, plain_arithmetic
 from lit_condense.settings import Plain, settings_of
 
 
-class Scoring:
-    """How scoring networks are trained: plainly, on normalised images without augmentation, at a constant rate.
+class ProxyTraining:
+    """How proxy models are trained: plainly, on normalised images without augmentation, at a constant rate.
 
     The defaults are DeepCore's (Guo et al., DEXA 2022) with the 10 epochs of its paper.
 
@@ -61,14 +61,14 @@ class Scoring:
     ) -> None:
         for name, value, least in (("epochs", epochs, 0), ("batch_size", batch_size, 1), ("chunk", chunk, 1)):
             if value < least:
-                raise SettingsError(f"Expected Scoring.{name} to be {least} or more, got {value}.")
+                raise SettingsError(f"Expected ProxyTraining.{name} to be {least} or more, got {value}.")
         if not lr > 0 or not 0 <= momentum < 1 or not weight_decay >= 0:
             raise SettingsError(
-                "Expected Scoring.lr above 0, momentum in [0, 1) and weight_decay of 0 or more, got "
+                "Expected ProxyTraining.lr above 0, momentum in [0, 1) and weight_decay of 0 or more, got "
                 f"{lr}, {momentum} and {weight_decay}."
             )
         if nesterov and momentum == 0:
-            raise SettingsError("Expected Scoring.momentum above 0 with nesterov, got 0. Set nesterov: false.")
+            raise SettingsError("Expected ProxyTraining.momentum above 0 with nesterov, got 0. Set nesterov: false.")
         self.epochs = epochs
         self.lr = lr
         self.momentum = momentum
@@ -84,7 +84,7 @@ class Scoring:
         """Return the training steps of one network."""
         return self.epochs * self._batches(real)
 
-    def start(self, task: ScoringTask, index: int) -> CondensableNetwork:
+    def start(self, task: ProxyTask, index: int) -> CondensableNetwork:
         """Return network ``index`` before its training, on the CPU."""
         real = task.real
         channels, height, width = real.image_shape
@@ -107,7 +107,7 @@ class Scoring:
         network: nn.Module,
         optimizer: torch.optim.Optimizer | LightningOptimizer,
         history: History,
-        task: ScoringTask,
+        task: ProxyTask,
         index: int,
         step: int,
         backward: Callable[[Tensor], None] = torch.autograd.backward,
@@ -139,16 +139,14 @@ class Scoring:
             logits = network(task.real.at(chosen))
             loss = F.cross_entropy(logits, labels)
             if not math.isfinite(value := float(loss.detach())):
-                raise NonFiniteError(
-                    f"The loss of scoring network {index} became {value} in step {step}. Lower scoring.lr."
-                )
+                raise NonFiniteError(f"The loss of proxy model {index} became {value} in step {step}. Lower proxy.lr.")
             backward(loss)
         optimizer.step()
         right = logits.detach().argmax(1) == labels
         history.record(chosen, right)
         return value, float(right.float().mean())
 
-    def train(self, task: ScoringTask, index: int) -> TrainedNetwork:
+    def train(self, task: ProxyTask, index: int) -> TrainedNetwork:
         """Train network ``index`` here and now, on the device of the images."""
         network = self.start(task, index).to(task.real.device)
         optimizer, history = self.optimizer(network), History.new(len(task.real), task.real.device)
@@ -156,7 +154,7 @@ class Scoring:
             self.step(network, optimizer, history, task, index, step)
         return self.trained(network, history, index)
 
-    def train_all(self, task: ScoringTask, networks: int) -> list[TrainedNetwork]:
+    def train_all(self, task: ProxyTask, networks: int) -> list[TrainedNetwork]:
         """Return ``networks`` trained networks: from the cache, or trained now in a plain loop and put there."""
         found: list[TrainedNetwork] = []
         with plain_arithmetic(task.real.device):
@@ -174,7 +172,7 @@ class Scoring:
 
     # ---------------------------------------------------------------- the cache
 
-    def ready(self, task: ScoringTask, index: int) -> TrainedNetwork | None:
+    def ready(self, task: ProxyTask, index: int) -> TrainedNetwork | None:
         """Return network ``index`` where it needs no training: from the cache, or because there are no epochs."""
         if self.epochs == 0:
             return self.trained(self.start(task, index), History.new(len(task.real), torch.device("cpu")), index)
@@ -182,12 +180,12 @@ class Scoring:
             return None
         return NetworkCache(self.cache).read(self.description(task, index))
 
-    def keep(self, task: ScoringTask, trained: TrainedNetwork) -> None:
+    def keep(self, task: ProxyTask, trained: TrainedNetwork) -> None:
         """Put a trained network into the cache, if there is one."""
         if self.cache is not None and self.epochs > 0:
             NetworkCache(self.cache).write(self.description(task, trained.index), trained)
 
-    def description(self, task: ScoringTask, index: int) -> Plain:
+    def description(self, task: ProxyTask, index: int) -> Plain:
         """Return all that the weights of a trained network depend on, as plain data.
 
         Raises:
@@ -196,7 +194,7 @@ class Scoring:
         target, _ = factory_target(task.network)
         if "<" in (name := getattr(target, "__qualname__", "<object>")):
             raise SettingsError(
-                f"Expected a network that can be found by its name, to keep it in Scoring.cache, got {name}. "
+                f"Expected a network that can be found by its name, to keep it in ProxyTraining.cache, got {name}. "
                 "Define it at the top of a module, or leave the cache out."
             )
         own = settings_of(self)["init_args"]
@@ -206,7 +204,7 @@ class Scoring:
             "data": {"sha256": real.fingerprint(), "per_class": real.class_sizes},
             "normalization": settings_of(real.normalization),
             "network": settings_of(task.network),
-            "scoring": own,
+            "proxy": own,
             "seed": task.seed,
             "index": index,
             # arithmetic: another device or version gives other bytes
@@ -216,7 +214,7 @@ class Scoring:
 
     # ---------------------------------------------------------------- looking through
 
-    def restore(self, task: ScoringTask, trained: TrainedNetwork) -> CondensableNetwork:
+    def restore(self, task: ProxyTask, trained: TrainedNetwork) -> CondensableNetwork:
         """Return a trained network in evaluation mode on the device of the images.
 
         Raises:
@@ -227,18 +225,18 @@ class Scoring:
             network.load_state_dict(trained.weights)
         except RuntimeError as error:
             raise CheckpointError(
-                f"Expected weights of scoring network {trained.index} that fit the architecture, got others ({error}). "
-                "Delete its file in Scoring.cache to train it again."
+                f"Expected weights of proxy model {trained.index} that fit the architecture, got others ({error}). "
+                "Delete its file in ProxyTraining.cache to train it again."
             ) from error
         return network.to(task.real.device).eval()
 
-    def view(self, network: CondensableNetwork, real: RealImages, indices: Tensor) -> ScoringView:
+    def view(self, network: CondensableNetwork, real: RealImages, indices: Tensor) -> ProxyOutputs:
         """Return what a network says of the real images at ``indices`` ``(n,)``, in evaluation mode."""
         outputs = FeaturesAndLogits(network)
         with evaluating(outputs), torch.no_grad():
             parts = [outputs(real.at(part)) for part in batches(indices, self.chunk)]
         features, logits = (torch.cat(column) for column in zip(*parts, strict=True))
-        return ScoringView(network, features, logits, self.lr, self.batch_size)
+        return ProxyOutputs(network, features, logits, self.lr, self.batch_size)
 
     def _batches(self, real: RealImages) -> int:
         return batch_count(len(real), self.batch_size)
