@@ -20,7 +20,7 @@ def results_table() -> str:
         "random real",
         "all real, short",
         "published",
-        "judged by",
+        "evaluated by",
     )
     return markdown(header, [_row(card) for card in sorted(cards("dc_*").values(), key=_order)])
 

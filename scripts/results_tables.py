@@ -27,7 +27,15 @@ def published() -> str:
             card = finished.get(folder.relative_to(RESULTS))  # a run that was cut off has a curve only
             curve = json.loads((folder / "curve.json").read_text())
             rows.append([f"`{name}`", *_published(name, card), _points(curve)])
-    header = ("config", "updates", "of the published", "accuracy", "published, after all updates", "judged by", "curve")
+    header = (
+        "config",
+        "updates",
+        "of the published",
+        "accuracy",
+        "published, after all updates",
+        "evaluated by",
+        "curve",
+    )
     return markdown(header, rows) if rows else "Not measured yet."
 
 

@@ -116,7 +116,7 @@ def _anchor(device: int) -> torch.cuda.CUDAGraph:
     return graph
 
 
-def kept(outputs: Outputs) -> list[Tensor | None]:
+def copied(outputs: Outputs) -> list[Tensor | None]:
     """Return copies of outputs, which the next call leaves alone."""
     present = [tensor for tensor in outputs if tensor is not None]
     copies = [torch.empty_like(tensor) for tensor in present]

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from lit_condense.engine.compilation import Clock, CompiledFunction
-from lit_condense.engine.cuda_graphs import CudaGraphed, Outputs, kept
+from lit_condense.engine.cuda_graphs import CudaGraphed, Outputs, copied
 from lit_condense.engine.forward import Forward
 from lit_condense.engine.quantities import read_one
 from lit_condense.functional.gradients import trainable_parameters
@@ -92,7 +92,7 @@ class FirstOrderLoss:
 
     def _lasting(self, of: CudaGraphed, images: Tensor, labels: Tensor) -> Sequence[Tensor | None]:
         found = of(images, labels)
-        return kept(found) if of.recorded else found  # the next call overwrites what was replayed
+        return copied(found) if of.recorded else found  # the next call overwrites what was replayed
 
 
 def _loss(forward: Forward, images: Tensor, labels: Tensor) -> LossAndOutputs:

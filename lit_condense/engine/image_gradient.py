@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from lit_condense.engine.compilation import Clock, CompiledFunction
-from lit_condense.engine.cuda_graphs import CudaGraphed, Outputs, kept
+from lit_condense.engine.cuda_graphs import CudaGraphed, Outputs, copied
 from lit_condense.engine.forward import Forward
 from lit_condense.engine.quantities import isolation, observe
 from lit_condense.functional.attention import plain_attention
@@ -151,7 +151,7 @@ class ImageGradient:
         labelled = real.labels is not None
         kind = (*(loss.tag for loss in losses), "|", *real.names(), "|", labelled, "|", *vectors)
         if kind not in self._recordings:
-            pulled, frame = list(vectors), real.each(lambda tensor: tensor.new_empty(0))  # what it holds is not kept
+            pulled, frame = list(vectors), real.each(lambda tensor: tensor.new_empty(0))  # what it holds is not copied
 
             def call(weights: Tensor, images: Tensor, labels: Tensor, *tensors: Tensor) -> Outputs:
                 left = iter(tensors)
@@ -162,7 +162,7 @@ class ImageGradient:
             self._recordings[kind] = CudaGraphed(call, self._read, True)
         recording = self._recordings[kind]
         found = recording(weights, images, labels, *real.tensors(), *own_labels, *vectors.values())
-        return cast(Found, tuple(kept(found) if recording.recorded else found))
+        return cast(Found, tuple(copied(found) if recording.recorded else found))
 
 
 def _on_leaf(region: CompiledFunction[..., Found], one: OneClass) -> Found:

@@ -1,4 +1,4 @@
-"""How a set is judged: named protocols, fresh networks, baselines."""
+"""How a set is evaluated: named protocols, fresh networks, baselines."""
 
 from lit_condense.evaluation.evaluation import Evaluation, Evaluator, Score
 from lit_condense.evaluation.training import SmallSet

@@ -1,4 +1,4 @@
-"""How a set is judged: fresh networks trained on it, tested on the whole test split."""
+"""How a set is evaluated: fresh networks trained on it, tested on the whole test split."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ class Score:
 
 
 class Evaluation:
-    """How a condensed set is judged.
+    """How a condensed set is evaluated.
 
     Args:
         protocol: Training recipe of the fresh networks: ``dc``, ``dsa``, ``idc``, ``coreset`` or ``egm``.
@@ -84,9 +84,9 @@ class Evaluation:
             small ones, so do theirs. An empty list leaves them out.
         proxy: How the proxy models of such selections are trained, where they need any; default: 10 epochs.
         augmentation: Another augmentation than the protocol's (IDC-I on SVHN at 1 image a class: with cutout).
-        other_data: Let ``validate`` and ``test`` judge a condensed set whose training split is not the one it was made
-            from (transfer). Class names, image shape, normalisation values and parametrization must be its own even
-            so; the test split may be another without this.
+        other_data: Let ``validate`` and ``test`` evaluate a condensed set whose training split is not the one it
+            was made from (transfer). Class names, image shape, normalisation values and parametrization must be its own
+            even so; the test split may be another without this.
     """
 
     def __init__(
@@ -145,8 +145,8 @@ class Evaluation:
 class Evaluator:
     """An evaluation bound to its data: trains network ``k`` of an architecture on a set and tests it.
 
-    The key of a network depends on its architecture and index only, so a condensed set and its baselines are judged by
-    networks with the same initial weights, and evaluating never changes what a run draws.
+    The key of a network depends on its architecture and index only, so a condensed set and its baselines are evaluated
+    by networks with the same initial weights, and evaluating never changes what a run draws.
     """
 
     evaluation: Evaluation

@@ -128,7 +128,7 @@ class InnerNetwork:
         return network_name(self._factory)
 
     @contextlib.contextmanager
-    def kept(self) -> Iterator[None]:
+    def put_back_afterwards(self) -> Iterator[None]:
         """Put back weights and running averages after the block."""
         state = {name: value.clone() for name, value in self.network.state_dict().items()}
         try:

@@ -31,7 +31,7 @@ class SmallTrainingSet(LightningModule):
 
     Args:
         network: Architecture of the set, which is evaluated on too unless the evaluation lists others.
-        evaluation: How the set is judged; default: protocol ``dc``.
+        evaluation: How the set is evaluated; default: protocol ``dc``.
         seed: Seed of every draw; by default the one given to ``seed_everything``, else 0.
     """
 

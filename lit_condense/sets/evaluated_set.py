@@ -130,7 +130,7 @@ class EvaluatedSet(SmallTrainingSet):
         self.keep_last()
 
     def try_evaluations(self, counts: Sequence[int]) -> None:
-        """Try every network that the set and its baselines will be judged by in the final report.
+        """Try every network that the set and its baselines will be evaluated by in the final report.
 
         Args:
             counts: Images of each class that networks are trained on; or of all classes, where all of them are real.

@@ -6,8 +6,8 @@ from lit_condense.errors import CheckpointError
 from lit_condense.settings import Plain, differences
 
 OTHER_DATA = (
-    " To judge a set on purpose on data that it was not made from, set model.evaluation.other_data: true; class names, "
-    "image shape and normalisation must be those of the set even so."
+    " To evaluate a set on purpose on data that it was not made from, set model.evaluation.other_data: true; class "
+    "names, image shape and normalisation must be those of the set even so."
 )
 
 

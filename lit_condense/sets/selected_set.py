@@ -40,7 +40,7 @@ class SelectedSet(EvaluatedSet):
             ``sum(w * l) / sum(w)``.
         network: Architecture of the proxy models, which is evaluated on too unless the evaluation lists others.
         proxy: How the proxy models are trained; default: 10 epochs of SGD.
-        evaluation: How the set is judged; default: protocol ``coreset``.
+        evaluation: How the set is evaluated; default: protocol ``coreset``.
         seed: Seed of every draw; by default the one given to ``seed_everything``, else 0.
     """
 

@@ -73,7 +73,7 @@ class SyntheticSet(EvaluatedSet):
         augmentation: What both sides go through before they are matched; default: nothing.
         optimizer: Optimizer of the images; default: SGD with learning rate 0.1 and momentum 0.5.
         engine: How an update is computed; default: fast.
-        evaluation: How the set is judged; default: protocol ``dc``.
+        evaluation: How the set is evaluated; default: protocol ``dc``.
         seed: Seed of every draw; by default the one given to ``seed_everything``, else 0.
         non_finite: What happens where a loss, a gradient or an image becomes NaN or infinite: ``stop`` the run, or
             ``skip`` the update on all ranks, count it (``skipped_updates`` in the log and the card) and go on.

@@ -140,16 +140,16 @@ class Gatherer:
     def _decoded(self, class_index: int, stored: Tensor) -> Tensor:
         found = self.parametrization.decode(stored, self.real.normalization)
         images = decoded(self.parametrization, stored, found)
-        kept = self._kept(class_index)
-        return images if kept is None else images[sent(kept, images.device)]
+        matched = self._matched(class_index)
+        return images if matched is None else images[sent(matched, images.device)]
 
     def _decoded_labels(self, class_index: int) -> Tensor:
         stored = self.labels[self.rows_of(class_index)]
         labels = decoded_labels(self.parametrization, stored, self.parametrization.decode_labels(stored))
-        kept = self._kept(class_index)
-        return labels if kept is None else labels[sent(kept, labels.device)]
+        matched = self._matched(class_index)
+        return labels if matched is None else labels[sent(matched, labels.device)]
 
-    def _kept(self, class_index: int) -> Tensor | None:
+    def _matched(self, class_index: int) -> Tensor | None:
         """Return which decoded images of a class the update matches, or None for all."""
         decoded = self.parametrization.decoded_count(self.counts[class_index])
         matched = self.parametrization.matched_count(self.counts[class_index])

@@ -77,5 +77,8 @@ class Matcher:
         gatherer = self._gatherer(progress.update)
         self._training.use(progress)
         key = self._key.fold("statistics", progress.update)
-        with self._inner.kept() if again else nullcontext(), self._inner.frozen_batch_norm(self._batch_norm, key):
+        with (
+            self._inner.put_back_afterwards() if again else nullcontext(),
+            self._inner.frozen_batch_norm(self._batch_norm, key),
+        ):
             return match(self.engine, gatherer, self._share, losses, progress, share_of)

@@ -75,11 +75,11 @@ def match(
     blocks = gatherer.blocks(share, engine.plan.classes_per_block)
     matched = [loss for loss in losses if isinstance(loss, MatchingLoss)]
     separable = [loss for loss in matched if loss.scope == "class"]
-    kept: list[Quantities] | None = None
+    real_sides: list[Quantities] | None = None
     vectors: dict[str, Tensor] | None = None
     means = [loss for loss in matched if loss.scope == "mean"]
     if means:
-        kept, real_mean, synthetic_mean = _class_means(
+        real_sides, real_mean, synthetic_mean = _class_means(
             engine, gatherer, share, blocks, real_needs(separable) | GRADIENTS
         )
         weights = weights_at(means, progress, only)
@@ -89,7 +89,7 @@ def match(
     done: list[tuple[Sequence[int], Tensor]] = []
     if separable or means:
         for position, classes in enumerate(blocks):
-            real = None if kept is None else kept[position]
+            real = None if real_sides is None else real_sides[position]
             block = gatherer.block(classes, with_real=real is None and bool(real_needs(separable)))
             _add(totals, done, classes, engine.run(block, separable, progress, real, vectors, only))
     joint = [loss for loss in matched if loss.scope == "set"]
@@ -125,18 +125,18 @@ def _class_means(
 
     Keeping the real side costs the rank a gradient for each of its classes; computing it again would double the update.
     """
-    kept: list[Quantities] = []
+    real_sides: list[Quantities] = []
     sums: list[dict[str, Tensor]] = [{}, {}]
     for classes in blocks:
         block = gatherer.block(classes)
-        kept.append(engine.real_side(block, needs))
+        real_sides.append(engine.real_side(block, needs))
         synthetic = engine.synthetic_side(block, GRADIENTS)
-        for total, side in zip(sums, (kept[-1], synthetic), strict=True):
+        for total, side in zip(sums, (real_sides[-1], synthetic), strict=True):
             for name, gradient in side.gradients.items():
                 total[name] = total.get(name, 0) + gradient.detach().sum(0)
     names = {name: p.shape for name, p in engine.network.named_parameters() if p.requires_grad}
     real, synthetic_mean = (_over_ranks(total, names, engine, share, gatherer.num_classes) for total in sums)
-    return kept, real, synthetic_mean
+    return real_sides, real, synthetic_mean
 
 
 def _over_ranks(

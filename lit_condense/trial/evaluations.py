@@ -56,11 +56,11 @@ def evaluations(
     counts: Sequence[int],
     key: RandomKey,
 ) -> None:
-    """Try every network that a set and its baselines will be judged by.
+    """Try every network that a set and its baselines will be evaluated by.
 
     Args:
         evaluator: The evaluation.
-        factories: The architectures; baselines are judged by the first.
+        factories: The architectures; baselines are evaluated by the first.
         baselines: What the set is compared with; their real images are tried.
         counts: Images of each class that networks are trained on; or of all classes, where all of them are real.
         key: The run's.

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from lit_condense.engine import cuda_graphs
-from lit_condense.engine.cuda_graphs import MOST_RECORDINGS, WARM_UPS, CudaGraphed, kept
+from lit_condense.engine.cuda_graphs import MOST_RECORDINGS, WARM_UPS, CudaGraphed, copied
 from tests.distributed.cases import run
 
 RECORDED = ("class", "mean", "contrastive", "curvature", "features", "everything", "momentum", "real", "dream")
@@ -49,7 +49,7 @@ def test_it_replays_with_other_arguments_and_weights_changed_in_place(replayed):
     function = CudaGraphed(scaled(weight), [weight], recorded=True)
     first = function(torch.tensor([1.0, 1.0]))
     assert torch.equal(first[0], torch.tensor([2.0, 3.0]))
-    lasting = kept(first)
+    lasting = copied(first)
     weight.mul_(10)
     again = function(torch.tensor([1.0, 2.0]))
     assert [t if t is None else t.tolist() for t in again] == [[20.0, 60.0], None, [3.0]]
