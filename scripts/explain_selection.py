@@ -14,11 +14,11 @@ import json
 import sys
 
 import torch
-from run_selection import FRACTIONS, METHODS, RESULTS, ROOT, SEEDS, data_of, read, selected_set
+from run_selection import FRACTIONS, METHODS, RESULTS, ROOT, SEEDS, data_of, looked_through, read, selected_set
 
 from lit_condense.data import CondenseDataModule
+from lit_condense.functional.curvature import softmax_error
 from lit_condense.selection import RandomSubset
-from lit_condense.selection.task import plain_arithmetic
 from lit_condense.settings import Plain
 
 EXPLAINED = ROOT / "results" / "selection_explained.json"
@@ -55,16 +55,9 @@ def seen(data: CondenseDataModule, seed: int) -> tuple[torch.Tensor, torch.Tenso
     module = selected_set(RandomSubset(), float(FRACTIONS[0]), seed, False, 1)
     data.prepare_data()
     data.setup("fit")
-    module._data = data
-    with plain_arithmetic(data.real.device):
-        (trained,) = module.proxy.train_all(module.task, 1)
-        network = module.proxy.restore(module.task, trained)
-        everything = torch.arange(len(data.real))
-        logits = torch.cat([module.proxy.view(network, data.real, part).logits for part in everything.split(5000)])
-    labels = data.real.labels_at(everything)
-    errors = logits.double().softmax(1)
-    errors[everything, labels] -= 1
-    return logits.argmax(1) == labels, errors.norm(dim=1)
+    everything = torch.arange(len(data.real))
+    logits, labels = looked_through(module, data, everything).logits, data.real.labels_at(everything)
+    return logits.argmax(1) == labels, softmax_error(logits.double(), labels).norm(dim=1)
 
 
 def share(mask: torch.Tensor) -> float:

@@ -14,7 +14,7 @@ import sys
 from dataclasses import dataclass
 
 import torch
-from run_selection import FRACTIONS, ROOT, described, is_same, outcome, read, selected_set, write
+from run_selection import FRACTIONS, ROOT, described, is_same, looked_through, outcome, read, selected_set, write
 
 from lit_condense.data import CondenseDataModule, ImageFolder
 from lit_condense.selection import (
@@ -28,7 +28,6 @@ from lit_condense.selection import (
     RandomSubset,
     Selection,
 )
-from lit_condense.selection.task import plain_arithmetic
 from lit_condense.sets.selected_set import SelectedSet
 
 RESULTS = ROOT / "results" / "selection_defaults"
@@ -99,10 +98,8 @@ def measure(arm: Arm, fraction: str, data: CondenseDataModule) -> None:
 def right(module: SelectedSet, data: CondenseDataModule, indices: list[int]) -> float:
     """Return the share of the chosen images that the proxy model is right about."""
     chosen = torch.tensor(indices)
-    with plain_arithmetic(data.real.device):
-        (trained,) = module.proxy.train_all(module.task, 1)
-        view = module.proxy.view(module.proxy.restore(module.task, trained), data.real, chosen)
-    return float((view.logits.argmax(1) == data.real.labels_at(chosen)).float().mean())
+    logits = looked_through(module, data, chosen).logits
+    return float((logits.argmax(1) == data.real.labels_at(chosen)).float().mean())
 
 
 if __name__ == "__main__":

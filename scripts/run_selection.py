@@ -17,6 +17,7 @@ import tempfile
 from pathlib import Path
 
 from fitting import quiet_trainer
+from torch import Tensor
 
 from lit_condense.callbacks import FinalReport
 from lit_condense.data import MNIST, CondenseDataModule, ImageFolder
@@ -34,6 +35,8 @@ from lit_condense.selection import (
     RandomSubset,
     Selection,
 )
+from lit_condense.selection.base import ProxyOutputs
+from lit_condense.selection.task import ProxyTask, plain_arithmetic
 from lit_condense.sets.selected_set import SelectedSet
 from lit_condense.settings import Plain, differences, settings_of
 
@@ -101,6 +104,14 @@ def selected_set(
         evaluation=Evaluation(protocol="coreset", epochs=epochs, repeats=networks, baselines=[], full_data_steps=0),
         seed=seed,
     )
+
+
+def looked_through(module: SelectedSet, data: CondenseDataModule, indices: Tensor) -> ProxyOutputs:
+    """Return what the first proxy model says of training images; it is trained unless it is in the cache."""
+    task = ProxyTask(data.real, module.network, module.seed)
+    with plain_arithmetic(data.real.device):
+        (trained,) = module.proxy.train_all(task, 1)
+        return module.proxy.view(module.proxy.restore(task, trained), data.real, indices)
 
 
 def described(module: SelectedSet) -> Plain:
