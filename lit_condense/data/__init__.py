@@ -4,10 +4,11 @@ from lit_condense.data.array_file import ArrayFile
 from lit_condense.data.digits import Digits
 from lit_condense.data.image_folder import ImageFolder
 from lit_condense.data.module import CondenseDataModule, Splits
-from lit_condense.data.normalization import PRESETS, Normalization, measured, preset
+from lit_condense.data.normalization import PRESETS, Normalization, Normalizer, measured, preset
 from lit_condense.data.real_images import RealImages
 from lit_condense.data.store import TensorImages
 from lit_condense.data.torchvision_datasets import CIFAR10, CIFAR100, MNIST, SVHN, FashionMNIST, TorchvisionData
+from lit_condense.data.zca import ZCA
 
 __all__ = [
     "CIFAR10",
@@ -15,12 +16,14 @@ __all__ = [
     "MNIST",
     "PRESETS",
     "SVHN",
+    "ZCA",
     "ArrayFile",
     "CondenseDataModule",
     "Digits",
     "FashionMNIST",
     "ImageFolder",
     "Normalization",
+    "Normalizer",
     "RealImages",
     "Splits",
     "TensorImages",

@@ -9,16 +9,19 @@ from typing import Any, ClassVar, Literal, Protocol, runtime_checkable
 
 import torch
 from lightning.pytorch import LightningDataModule, Trainer
+from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor
 
 from lit_condense.data.levels import warn_if_dark
 from lit_condense.data.loaders import IndexLoader
-from lit_condense.data.normalization import Normalization, preset
+from lit_condense.data.normalization import Normalization, Normalizer, preset
 from lit_condense.data.real_images import RealImages
 from lit_condense.data.store import TensorImages, check_shapes
 from lit_condense.errors import DataError, SettingsError
 
-NormalizationChoice = Literal["dc", "egm", "idc", "measured"]
+NormalizationChoice = Literal["dc", "egm", "idc", "measured", "zca"]
+FITTED: tuple[NormalizationChoice, ...] = ("measured", "zca")
+"""Families that follow from the training images in use, not from published constants."""
 
 
 @dataclass(frozen=True)
@@ -58,7 +61,8 @@ class CondenseDataModule(LightningDataModule, ABC):
 
     Args:
         normalization: The family whose published constants to use, or "measured" (mean and population standard
-            deviation of the training images in use), or the values themselves as ``mean`` and ``std``.
+            deviation of the training images in use), or "zca" (:class:`~lit_condense.data.ZCA`, fitted to the training
+            images in use, and no constants before it), or the values themselves as ``mean`` and ``std``.
         classes: Keep only these classes, numbered as the dataset numbers them; they are relabelled 0, 1, ... in the
             order given. All classes by default.
         train_limit_per_class: Keep only the first so many training images of each class. All by default.
@@ -159,7 +163,7 @@ class CondenseDataModule(LightningDataModule, ABC):
             "test": _describe_split(self.test),
             "held_out": self.held_out,
             "white_level": self._white_level,
-            "normalization": {"family": family, "mean": list(used.mean), "std": list(used.std)},
+            "normalization": {"family": family, **used.describe()},
             "source": self.source,
             "licence": self.licence,
             "citation": self.citation,
@@ -182,7 +186,7 @@ class CondenseDataModule(LightningDataModule, ABC):
         return IndexLoader(lambda: range(1))
 
     def _check_settings(self) -> None:
-        if isinstance(self.normalization, str) and self.normalization != "measured":
+        if isinstance(self.normalization, str) and self.normalization not in FITTED:
             preset(self.normalization, self.dataset_name)
         _check_classes(self.classes)
         if self.train_limit_per_class is not None and self.train_limit_per_class < 1:
@@ -220,14 +224,19 @@ class CondenseDataModule(LightningDataModule, ABC):
             train = _first_of_each_class(*train, self.train_limit_per_class)
         if self.held_out:
             train, test = _held_out(*train, self.held_out)
-        real = TensorImages(*train, len(names), self._known_values(), names, "train")
+        if self.normalization == "zca":
+            rank_zero_info(f"Fitting ZCA to the {len(train[0])} training images in use of {self.dataset_name}.")
+        real = TensorImages(*train, len(names), self._to_apply(), names, "train")
         warn_if_dark(real.images, splits.white_level)
         self._white_level = splits.white_level
         return real, TensorImages(*test, len(names), real.normalization, names, "test")
 
-    def _known_values(self) -> Normalization | None:
+    def _to_apply(self) -> Normalizer | Literal["zca"] | None:
+        """Return what the training split takes: a normalisation, or how it comes to one of its own."""
         if isinstance(self.normalization, Normalization):
             return self.normalization
+        if self.normalization == "zca":
+            return "zca"
         return None if self.normalization == "measured" else preset(self.normalization, self.dataset_name)
 
     def _running_trainer(self) -> Trainer:

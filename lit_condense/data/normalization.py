@@ -1,4 +1,4 @@
-"""Per-channel normalisation of images, with the constants that the published methods use.
+"""Normalisation of images: what every kind offers, and the per-channel constants that the published methods use.
 
 A condensed set made under one family's constants scores wrongly under another's: the family is part of a result.
 Shapes: C channels, H and W pixels; ``...`` stands for any leading dimensions.
@@ -7,8 +7,9 @@ Shapes: C channels, H and W pixels; ``...`` stands for any leading dimensions.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any, ClassVar, Protocol
 
 import torch
 from torch import Tensor
@@ -20,8 +21,46 @@ CONSTANT_STD = 1e-8  # below this a channel is constant up to rounding
 MEASURED_PIXELS = 1 << 22  # pixels converted to float64 at a time: 32 MiB
 
 
+class Normalizer(Protocol):
+    """A map from pixels in [0, 1] to what networks see, and back: per channel, or of whole images."""
+
+    per_channel: ClassVar[bool]
+    """Whether each value depends on its own pixel and channel only, so that any image size, a single pixel too, can be
+    normalised, and the range of real pixels is a range of normalised ones."""
+
+    def normalize(self, images: Tensor) -> Tensor:
+        """Map pixels in [0, 1] to normalised values.
+
+        Args:
+            images: ``(..., C, H, W)``, floating point.
+
+        Returns:
+            A new tensor of the same shape, dtype and device; differentiable any number of times.
+
+        Raises:
+            DataError: The images do not have the shape that this normalisation is of.
+        """
+
+    def denormalize(self, images: Tensor) -> Tensor:
+        """Map normalised values ``(..., C, H, W)`` back to pixels; nothing is clamped.
+
+        Raises:
+            DataError: The images do not have the shape that this normalisation is of.
+        """
+
+    def check_shape(self, image_shape: Sequence[int]) -> None:
+        """Refuse images of a shape ``(C, H, W)`` that cannot be normalised so.
+
+        Raises:
+            DataError: They cannot.
+        """
+
+    def describe(self) -> dict[str, Any]:
+        """Return what decides the normalised values, as small plain data: for cards, and to compare by."""
+
+
 @dataclass(frozen=True)
-class Normalization:
+class Normalization:  # not derived from Normalizer: configs give mean and std of a plain dataclass alone
     """The mean and standard deviation of each channel, in [0, 1] pixel units.
 
     Args:
@@ -34,6 +73,8 @@ class Normalization:
 
     mean: tuple[float, ...]
     std: tuple[float, ...]
+
+    per_channel: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "mean", tuple(float(value) for value in self.mean))
@@ -71,6 +112,22 @@ class Normalization:
         """
         mean, std = self._like(images)
         return images * std + mean
+
+    def check_shape(self, image_shape: Sequence[int]) -> None:
+        """Refuse images ``(C, H, W)`` of another number of channels.
+
+        Raises:
+            DataError: C is not the number of means.
+        """
+        if image_shape[0] != len(self.mean):
+            raise DataError(
+                f"The images have {image_shape[0]} channel(s) but the normalisation has {len(self.mean)}. "
+                "Use `normalization: measured` or give one mean and std a channel."
+            )
+
+    def describe(self) -> dict[str, Any]:
+        """Return the values."""
+        return {"mean": list(self.mean), "std": list(self.std)}
 
     def _like(self, images: Tensor) -> tuple[Tensor, Tensor]:
         if images.dim() < 3 or images.shape[-3] != len(self.mean):
@@ -154,10 +211,11 @@ def preset(family: str, dataset: str) -> Normalization:
         SettingsError: There is no such family, or it has no constants for this dataset.
     """
     if family not in PRESETS:
-        raise SettingsError(f"Expected `normalization` to be one of {[*PRESETS, 'measured']} but got '{family}'.")
+        known = [*PRESETS, "measured", "zca"]
+        raise SettingsError(f"Expected `normalization` to be one of {known} but got '{family}'.")
     if dataset not in PRESETS[family]:
         raise SettingsError(
             f"The normalisation family '{family}' has no constants for '{dataset}' (it has {sorted(PRESETS[family])}). "
-            "Use `normalization: measured`, or give mean and std."
+            "Use `normalization: measured` or `zca`, or give mean and std."
         )
     return PRESETS[family][dataset]

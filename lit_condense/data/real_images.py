@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from lit_condense.data.batching import batches
-from lit_condense.data.normalization import Normalization
+from lit_condense.data.normalization import Normalizer
 from lit_condense.errors import SettingsError
 from lit_condense.rng import RandomKey
 
@@ -32,7 +32,7 @@ class RealImages(Protocol):
     """``(N,)`` int64, from 0; held on any device."""
     num_classes: int
     """Each of which has an image."""
-    normalization: Normalization
+    normalization: Normalizer
     """What ``at`` applies."""
     class_names: tuple[str, ...]
     """One name a class."""

@@ -9,13 +9,15 @@ import copy
 import hashlib
 from collections.abc import Sequence
 from functools import cached_property
+from typing import Literal
 
 import torch
 from torch import Tensor
 
 from lit_condense.data.names import in_one_form
-from lit_condense.data.normalization import PIXEL_RANGE, Normalization, measured
+from lit_condense.data.normalization import PIXEL_RANGE, Normalizer, measured
 from lit_condense.data.real_images import RealImages
+from lit_condense.data.zca import ZCA
 from lit_condense.errors import DataError, SettingsError
 from lit_condense.transfer import sent
 
@@ -29,7 +31,7 @@ class TensorImages(RealImages):
         images: ``(N, C, H, W)``, uint8, or floating point in [0, 1] (kept as float32).
         labels: ``(N,)``, whole numbers from 0 to ``num_classes - 1``.
         num_classes: Number of classes, each of which must have an image.
-        normalization: What ``at`` applies; None measures it on these images.
+        normalization: What ``at`` applies; None measures it on these images, ``zca`` fits a whitening to them.
         class_names: One name a class.
         split: The split's name, for messages.
 
@@ -49,7 +51,7 @@ class TensorImages(RealImages):
         images: Tensor,
         labels: Tensor,
         num_classes: int,
-        normalization: Normalization | None,
+        normalization: Normalizer | Literal["zca"] | None,
         class_names: Sequence[str],
         split: str = "train",
     ) -> None:
@@ -59,8 +61,8 @@ class TensorImages(RealImages):
         self.images = _checked_pixels(images, split).contiguous()
         self.labels = _checked_labels(labels, num_classes, split).to(images.device)
         self.num_classes = num_classes
-        self.normalization = normalization if normalization is not None else measured(self.images)
-        _check_channels(images, self.normalization)
+        self.normalization = self._made(normalization)
+        self.normalization.check_shape(images.shape[1:])
         self.class_names = in_one_form(class_names)
         self.split = split
         self.device = images.device
@@ -74,6 +76,11 @@ class TensorImages(RealImages):
                     f"Class {index} ({class_names[index]}) has no images in the {split} split. "
                     "Add images or leave the class out with `classes`."
                 )
+
+    def _made(self, normalization: Normalizer | Literal["zca"] | None) -> Normalizer:
+        if normalization == "zca":
+            return ZCA(self.images, fitted_on=self.fingerprint())
+        return measured(self.images) if normalization is None else normalization
 
     def indices_of(self, class_index: int) -> Tensor:
         """Return where the images of a class stand, ascending, int64 on the CPU. Do not write into it.
@@ -147,14 +154,6 @@ def check_shapes(images: Tensor, labels: Tensor, split: str) -> None:
         raise DataError(
             f"Expected one label for each of the {len(images)} {split} images but got labels of shape "
             f"{tuple(labels.shape)}."
-        )
-
-
-def _check_channels(images: Tensor, normalization: Normalization) -> None:
-    if len(normalization.mean) != images.shape[1]:
-        raise DataError(
-            f"The images have {images.shape[1]} channel(s) but the normalisation has {len(normalization.mean)}. "
-            "Use `normalization: measured` or give one mean and std a channel."
         )
 
 

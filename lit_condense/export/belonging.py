@@ -1,4 +1,4 @@
-"""Whether a set and its card belong together, and whether a set belongs to data: told by names and shapes."""
+"""Whether a set and its card belong together, and whether a set belongs to data: told by names, shapes, whitening."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 from lightning.pytorch.utilities import rank_zero_warn
 
 from lit_condense.data.names import in_one_form
+from lit_condense.data.normalization import Normalizer
+from lit_condense.data.zca import FAMILY
 from lit_condense.errors import ExportError
 
 if TYPE_CHECKING:
@@ -43,6 +45,37 @@ def insist_on(condensed: CondensedSet, class_names: Sequence[str], image_shape: 
             f"Expected a set of the classes {list(wanted)}, in this order, in {where}; it was made of {list(names)}. "
             "Give the data's `classes` in the order of the set, or use another file."
         )
+
+
+def insist_on_whitening(condensed: CondensedSet, normalization: Normalizer, where: str) -> None:
+    """Refuse a condensed set made under ZCA for data without it or with another one, and the other way round.
+
+    Selected images are real ones, whatever they were selected under. Where the card does not say the normalisation,
+    nothing is refused.
+
+    Args:
+        condensed: The set.
+        normalization: Of the data that it is to be used with.
+        where: The file that the set comes from.
+
+    Raises:
+        ExportError: The whitening is another; both are named.
+    """
+    said = _data_of(condensed, "normalization")
+    if "selected" in condensed.card or not isinstance(said, dict):
+        return
+    then, now = _whitening(said), _whitening(normalization.describe())
+    if then != now:
+        raise ExportError(
+            f"Expected a set made under {now} in {where}, for its images mean something else under another whitening; "
+            f"it was made under {then}. Use the data and the `normalization` that it was made with, or another file."
+        )
+
+
+def _whitening(described: dict[str, Any]) -> str:
+    if described.get("family") != FAMILY:
+        return "a normalisation of each channel"
+    return f"ZCA (eps {described.get('eps')}, fitted to the training split {described.get('fitted_on')})"
 
 
 def check_card(condensed: CondensedSet, file: Path) -> None:

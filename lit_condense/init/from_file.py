@@ -9,7 +9,7 @@ from torch import Tensor
 
 from lit_condense.data.real_images import RealImages
 from lit_condense.errors import SettingsError
-from lit_condense.export.belonging import insist_on
+from lit_condense.export.belonging import insist_on, insist_on_whitening
 from lit_condense.export.condensed_set import load_condensed
 from lit_condense.init.base import Initialization
 from lit_condense.networks import NetworkFactory
@@ -22,7 +22,8 @@ class FromFile(Initialization):
 
     Args:
         path: The ``.safetensors`` file or its folder. It must hold, for each class, as many images as stored ones are
-            made of. Its classes must be those of the data, in their order.
+            made of. Its classes must be those of the data, in their order. A condensed set made under ZCA needs data
+            under the same ZCA, and one made without it data without.
     """
 
     def __init__(self, path: str) -> None:
@@ -39,11 +40,13 @@ class FromFile(Initialization):
         """Return the encoded images of the file; nothing is drawn.
 
         Raises:
-            ExportError: The file cannot be read, or is of other classes or of images of another shape.
+            ExportError: The file cannot be read, or is of other classes, of images of another shape or of another
+                whitening.
             SettingsError: Its images are not as many.
         """
         condensed = load_condensed(self.path)
         insist_on(condensed, real.class_names, real.image_shape, self.path)
+        insist_on_whitening(condensed, real.normalization, self.path)
         images, labels = condensed.images, condensed.labels
         wanted = [count * parametrization.factor**2 for count in ipc]
         found = torch.bincount(labels).tolist()

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 import torch
 from torch import Tensor
 
-from lit_condense.data.normalization import Normalization
+from lit_condense.data.normalization import Normalizer
 from lit_condense.errors import SettingsError, check_choice
 from lit_condense.settings import Plain, settings_of
 
@@ -56,16 +56,23 @@ class Parametrization(ABC):
     def check_size(self, image_size: tuple[int, int]) -> None:  # noqa: B027 - most take all
         """Refuse images ``(H, W)`` that cannot be stored so; takes all by default."""
 
+    def check_normalization(self, normalization: Normalizer) -> None:  # noqa: B027 - most take all
+        """Refuse a normalisation under which images cannot be stored so; takes all by default.
+
+        Args:
+            normalization: Of the real images.
+        """
+
     @abstractmethod
     def noise(self, shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
         """Return stored images ``shape`` of noise, to start from."""
 
     @abstractmethod
-    def encode(self, pixels: Tensor, normalization: Normalization) -> Tensor:
+    def encode(self, pixels: Tensor, normalization: Normalizer) -> Tensor:
         """Return the stored form of ``(factor**2 * n, C, H, W)`` images in [0, 1], ``(n, C, H, W)``."""
 
     @abstractmethod
-    def decode(self, stored: Tensor, normalization: Normalization) -> Tensor:
+    def decode(self, stored: Tensor, normalization: Normalizer) -> Tensor:
         """Return the normalised images that n stored images of a class stand for, differentiable in ``stored``.
 
         Args:
@@ -77,7 +84,7 @@ class Parametrization(ABC):
         """
 
     @abstractmethod
-    def project_(self, stored: Tensor, normalization: Normalization) -> None:
+    def project_(self, stored: Tensor, normalization: Normalizer) -> None:
         """Bring the stored values back, in place, to the range of real pixels."""
 
     def decode_labels(self, labels: Tensor) -> Tensor:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from lit_condense.data.normalization import Normalization
+from lit_condense.data.normalization import Normalizer
 from lit_condense.errors import SettingsError, check_choice
 from lit_condense.parametrization.base import Clamp
 from lit_condense.parametrization.pixels import Pixels, Space
@@ -80,7 +80,20 @@ class MultiFormation(Pixels):
                 f"{image_size[0]} x {image_size[1]} images, got {self.factor}. Lower it: each cell needs a pixel."
             )
 
-    def encode(self, pixels: Tensor, normalization: Normalization) -> Tensor:
+    def check_normalization(self, normalization: Normalizer) -> None:
+        """Refuse to cut normalised images into cells where a normalised value depends on the whole image.
+
+        Raises:
+            SettingsError: They would be cut.
+        """
+        if self.space == "normalized" and not normalization.per_channel:
+            raise SettingsError(
+                f"Expected MultiFormation.space pixel under {type(normalization).__name__}, which normalises an image "
+                "as a whole and not the cells that it is cut into, got normalized. Set space: pixel."
+            )
+        super().check_normalization(normalization)
+
+    def encode(self, pixels: Tensor, normalization: Normalizer) -> Tensor:
         """Pack ``factor**2 * n`` real images into ``n`` stored ones (IDC's mixed initialisation).
 
         Block ``k`` of ``n`` images goes, shrunk by nearest neighbour, into cell ``k`` (row by row) of the n images.
@@ -94,7 +107,7 @@ class MultiFormation(Pixels):
             stored[:, :, top:bottom, left:right] = F.interpolate(block, size=(bottom - top, right - left))
         return super().encode(stored, normalization)
 
-    def decode(self, stored: Tensor, normalization: Normalization) -> Tensor:
+    def decode(self, stored: Tensor, normalization: Normalizer) -> Tensor:
         """Return the normalised images that n stored images of a class stand for: enlarged crops of equal size."""
         parts = [self._enlarged(stored[part], f, normalization) for f, part in self._uses(len(stored))]
         return super().decode(parts[0] if len(parts) == 1 else torch.cat(parts), normalization)
@@ -115,7 +128,7 @@ class MultiFormation(Pixels):
             return [(f, slice(0, stored)) for f in range(1, self.factor + 1)]
         return list(_bounded(stored, self.factor, self.bound))
 
-    def _enlarged(self, stored: Tensor, factor: int, normalization: Normalization) -> Tensor:
+    def _enlarged(self, stored: Tensor, factor: int, normalization: Normalizer) -> Tensor:
         """Return the cells of the images at a factor, in the stored space: ``(factor**2 * n, C, H, W)``."""
         height, width = stored.shape[-2:]
         down, right = -height % factor, -width % factor

@@ -10,11 +10,19 @@ OTHER_DATA = (
     "names, image shape and normalisation must be those of the set even so."
 )
 
+OTHER_WHITENING = (
+    " A set goes with the ZCA that it was made under, fitted to its own training images, or with none if it was made "
+    "so: model.evaluation.other_data does not change that."
+)
+
 
 def of_data(described: Plain) -> Plain:
     """Return what of the data decides the meaning of a set, from the data module's description of itself."""
     kept = {name: described[name] for name in ("class_names", "image_shape", "train")}
-    return {**kept, "normalization": {name: described["normalization"][name] for name in ("mean", "std")}}
+    normalization = described["normalization"]
+    if "mean" in normalization:  # the same constants are the same, whatever family they are taken from
+        normalization = {name: normalization[name] for name in ("mean", "std")}
+    return {**kept, "normalization": normalization}
 
 
 def insist_on_same(then: Plain, now: Plain, same_training_split: bool, advice: str = "") -> None:
@@ -36,11 +44,15 @@ def insist_on_same(then: Plain, now: Plain, same_training_split: bool, advice: s
     if lines:
         raise CheckpointError(
             "Expected the data and settings that the set was made with, for its images mean something else under "
-            "others, got:\n  "
-            + "\n  ".join(lines)
-            + "\nPut them back."
-            + (advice if any(line.startswith("data.train.") for line in lines) else "")
+            "others, got:\n  " + "\n  ".join(lines) + "\nPut them back." + _advice(lines, advice)
         )
+
+
+def _advice(lines: list[str], of_other_data: str) -> str:
+    """Return what to do about differences, as a sentence after a space; empty where nothing helps."""
+    if any(line.startswith("data.normalization.fitted_on") for line in lines):
+        return OTHER_WHITENING
+    return of_other_data if any(line.startswith("data.train.") for line in lines) else ""
 
 
 def _without_training_split(meaning: Plain) -> Plain:

@@ -291,6 +291,7 @@ def test_loaders_without_a_trainer_or_with_a_foreign_model_say_what_is_missing(t
     ("arguments", "expected"),
     [
         (["--data.normalization=egm"], "egm"),
+        (["--data.normalization=zca"], "zca"),
         (["--data.normalization={mean: [0.5], std: [0.25]}"], Normalization((0.5,), (0.25,))),
         ([], "measured"),
     ],

@@ -7,7 +7,7 @@ import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
 
 from lit_condense import SelectedSet, SyntheticSet, load_condensed
-from lit_condense.data import Normalization
+from lit_condense.data import ZCA, Normalization
 from lit_condense.errors import CheckpointError, DataError
 from lit_condense.evaluation import Evaluation
 from lit_condense.matching import GradientMatching
@@ -49,6 +49,7 @@ CHANGES = {
     "class_names: ['3', '8'] then, ['8', '3'] now": ["--data.classes", "[8,3]"],
     "class_names: ['3', '8'] then, ['3', '9'] now": ["--data.classes", "[3,9]"],
     "normalization.mean: [0.": ["--data.normalization", '{"mean": [0.5], "std": [0.5]}'],
+    "normalization.family: '(absent)' then, 'zca' now": ["--data.normalization", "zca"],
     "init_args.factor: 2 then, 3 now": ["--model.parametrization.init_args.factor", "3"],
     "init_args.space: 'pixel' then, 'normalized' now": ["--model.parametrization.init_args.space", "normalized"],
     "init_args.decoding: 'uniform' then, 'multi' now": ["--model.parametrization.init_args.decoding", "multi"],
@@ -175,6 +176,52 @@ def test_names_are_compared_in_one_unicode_form():
     module = fitted(max_steps=2, data=one)
     assert one.class_names == other.class_names
     quiet_trainer().predict(module, datamodule=other)
+
+
+class OtherWhitening(TinyData):
+    """The same training images, whitened by another eps."""
+
+    def stores(self):
+        train, test = super().stores()
+        train.normalization = test.normalization = ZCA(train.images, eps=0.5, fitted_on=train.fingerprint())
+        return train, test
+
+
+WHITENED = {
+    "made under": (
+        TinyData(normalization="zca"),
+        TinyData(normalization=GIVEN),
+        r"family: 'zca' then, '\(absent\)' now",
+    ),
+    "made without": (
+        TinyData(normalization=GIVEN),
+        TinyData(normalization="zca"),
+        r"mean: \[0\.4\] then, '\(absent\)' now",
+    ),
+    "fitted to others": (
+        TinyData(normalization="zca"),
+        TinyData((9, 7, 9, 4, 8), normalization="zca"),
+        r"normalization\.fitted_on: '\w{64}' then",
+    ),
+    "another eps": (TinyData(normalization="zca"), OtherWhitening(), r"normalization\.eps: 0\.1 then, 0\.5 now"),
+}
+
+
+@pytest.mark.parametrize("case", WHITENED)
+def test_another_whitening_is_refused_even_on_purpose(tmp_path, case):
+    own, other, said = WHITENED[case]
+    module = fitted(max_steps=2, data=own, evaluation=Evaluation(**QUICK, other_data=True))
+    module.trainer.save_checkpoint(tmp_path / "last.ckpt")
+    with pytest.raises(CheckpointError, match=said) as refused:
+        module.evaluate(other)
+    for stage in STAGES:
+        with pytest.raises(CheckpointError, match=said):
+            getattr(quiet_trainer(limit_val_batches=1), stage)(module, datamodule=other)
+    if "eps" not in said:
+        assert "other_data does not change that" in str(refused.value)
+        assert "other_data: true" not in str(refused.value)
+    with pytest.raises(CheckpointError, match="normalization"):  # nor does a run go on under it
+        fitted(data=other, evaluation=Evaluation(**QUICK, other_data=True), path=tmp_path / "last.ckpt")
 
 
 @pytest.mark.parametrize(
