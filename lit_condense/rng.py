@@ -50,6 +50,7 @@ PURPOSES = {
     "selection": "which real images are kept",
     "scoring": "weights and batches of proxy model i",
     "evaluation": "evaluation network i of an architecture",
+    "expert": "weights, batches and augmentation of expert i",
     "baseline": "real images of a baseline",
     "trial": "what is tried before the first update",
 }

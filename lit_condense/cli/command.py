@@ -22,6 +22,7 @@ from lightning.pytorch.utilities.exceptions import SIGTERMException
 # Imported so that short class names work in configs.
 import lit_condense.augmentation
 import lit_condense.init
+import lit_condense.recording
 import lit_condense.sampling
 import lit_condense.sets.synthetic_set  # noqa: F401
 from lit_condense._version import __version__
@@ -34,6 +35,7 @@ from lit_condense.runs import checkpointing, outputs, ownership
 from lit_condense.runs.files import check_writable, write_atomically
 from lit_condense.runs.folder import RunFolder
 from lit_condense.runs.memory import keep_freed_memory
+from lit_condense.runs.module import RunModule
 from lit_condense.sets.evaluated_set import EvaluatedSet
 from lit_condense.sets.selected_set import SelectedSet
 
@@ -122,6 +124,8 @@ class CondenseCLI(LightningCLI):
         config = self.config[self.subcommand]
         self._check_options(config)
         fits = self.subcommand == "fit"
+        if run_keys.goes_on_by_itself(config, str(self.subcommand)):
+            config.ckpt_path = None
         self.folder = run_keys.folder_of(config) if fits else run_keys.folder_to_look_at(config)
         if not config.trainer.fast_dev_run and not getattr(rank_zero_only, "rank", 0):
             if fits:
@@ -166,7 +170,9 @@ class CondenseCLI(LightningCLI):
         if not any(isinstance(plugin, CheckpointIO) for plugin in plugins):
             plugins.append(checkpointing.AtomicCheckpointIO())
         parser, options = self._parser(self.subcommand), self.config[self.subcommand].trainer
-        parser.callback_keys = run_keys.keys_in_use(run_keys.listed(made.callbacks), options)
+        parser.callback_keys = run_keys.keys_in_use(
+            run_keys.listed(made.callbacks), options, self.config[self.subcommand].model
+        )
         assert self.folder is not None  # before_instantiate_classes
         kwargs |= run_keys.trainer_settings(options, self.folder)
         trainer = super().instantiate_trainer(plugins=plugins, **kwargs)
@@ -245,7 +251,7 @@ def run(args: ArgsType = None) -> CondenseCLI:
     for message in UPSTREAM_NOISE:
         warnings.filterwarnings("ignore", message=message)
     return CondenseCLI(
-        EvaluatedSet,
+        RunModule,
         CondenseDataModule,
         subclass_mode_model=True,
         subclass_mode_data=True,

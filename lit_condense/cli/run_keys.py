@@ -20,7 +20,7 @@ from lightning.pytorch.utilities import rank_zero_info
 
 from lit_condense.callbacks import Dashboard, FinalReport
 from lit_condense.cli.shipped import row_of, run_name
-from lit_condense.errors import SettingsError
+from lit_condense.errors import CheckpointError, SettingsError
 from lit_condense.runs.checkpointing import is_dry, local_path
 from lit_condense.runs.folder import ROOT, RunFolder
 from lit_condense.runs.trainer import Intervals
@@ -91,6 +91,8 @@ def folder_of(config: Namespace) -> RunFolder:
         same = home is not None and home.path == Path(config.out).resolve()
         return RunFolder(Path(config.out), goes_on=last or same)
     name = _name(config)
+    if not _class_of(config.model).leaves_a_set:  # what is there is gone on with
+        return RunFolder(ROOT / name, goes_on=True)
     if last and (newest := RunFolder.newest(name)) is not None:
         rank_zero_info(f"The last checkpoint is that of {newest.path}.")
         return newest
@@ -127,6 +129,26 @@ def _checkpoint(config: Namespace) -> Path | None:
     return None if given in (None, "last") else local_path(given)
 
 
+def goes_on_by_itself(config: Namespace, command: str) -> bool:
+    """Return whether a run needs no checkpoint to go on: it goes on with what is in its folder.
+
+    Raises:
+        CheckpointError: It is told to start from a checkpoint.
+        SettingsError: It leaves no set, and one is to be evaluated or written.
+    """
+    kind, given = _class_of(config.model), config.get("ckpt_path")
+    if kind.leaves_a_set:
+        return False
+    if command != "fit":
+        raise SettingsError(f"Expected fit for {kind.__name__}, got {command}: it leaves no set.")
+    if given not in (None, "last"):
+        raise CheckpointError(
+            f"Expected no checkpoint for {kind.__name__}, got {given}. Run the same command again with that --out: "
+            "it goes on with what is recorded."
+        )
+    return True
+
+
 def fill(config: Namespace, folder: RunFolder) -> None:
     """Write the run's folder, and intervals that are left open, into a parsed config."""
     config.out = str(folder.path)
@@ -136,11 +158,14 @@ def fill(config: Namespace, folder: RunFolder) -> None:
         config.report.folder = config.out
     if config.report.row is None and config.get("config"):
         config.report.row = row_of(Path(config.config[0]))
-    intervals: Intervals = _class_of(config.model).intervals(config.trainer.max_steps)
+    kind = _class_of(config.model)
+    intervals: Intervals = kind.intervals(config.trainer.max_steps)
     if all(config.checkpoint[trigger] is None for trigger in TRIGGERS):
         config.checkpoint.every_n_train_steps = intervals.checkpoint
     if config.trainer.val_check_interval is None:
         config.trainer.val_check_interval = intervals.validation
+    if not kind.leaves_a_set:  # nothing to evaluate, and what is done is in its own files
+        config.trainer.enable_checkpointing, config.trainer.limit_val_batches = False, 0
 
 
 def without_folder(config: Namespace) -> Namespace:
@@ -159,8 +184,10 @@ def listed(given: Any) -> list[Any]:
     return list(given) if isinstance(given, list) else [given] if given else []
 
 
-def keys_in_use(given: Sequence[Any], trainer: Namespace) -> list[str]:
+def keys_in_use(given: Sequence[Any], trainer: Namespace, model: Namespace) -> list[str]:
     """Return the keys whose callbacks a run gets, beside those that are given in ``trainer.callbacks``."""
+    if not _class_of(model).leaves_a_set:
+        return []
     keys = [key for key, kind in CALLBACKS.items() if not any(isinstance(callback, kind) for callback in given)]
     if trainer.enable_checkpointing is False or trainer.barebones:
         keys = [key for key in keys if key != "checkpoint"]

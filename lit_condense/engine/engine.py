@@ -11,17 +11,27 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import cast
 
 import torch
 from torch import Tensor, nn
 
 from lit_condense.engine.compilation import Clock
-from lit_condense.engine.execution_plan import Compile, ExecutionPlan, Workload, for_own_quantities, plan_for
+from lit_condense.engine.execution_plan import (
+    Compile,
+    ExecutionPlan,
+    StudentPlan,
+    Workload,
+    for_own_quantities,
+    plan_for,
+    student_plan,
+)
 from lit_condense.engine.first_order import FirstOrderLoss
 from lit_condense.engine.forward import Forward, Mode, full_float32, images_are_independent, per_image
 from lit_condense.engine.image_gradient import ImageGradient
 from lit_condense.engine.quantities import isolation, observe, rejoined, stacked
+from lit_condense.engine.unrolling import Unroller
 from lit_condense.errors import SettingsError, check_choice
 from lit_condense.matching.base import MatchingLoss, Progress, real_needs, weights_at
 from lit_condense.matching.quantities import Quantities
@@ -106,6 +116,7 @@ class Engine:
         real_batch: Tensor,
         needs: frozenset[Need] = GRADIENTS,
         synthetic_images: int = 1,
+        student_images: Sequence[int] = (),
     ) -> RunningEngine:
         """Bind the engine to the run's network.
 
@@ -114,6 +125,7 @@ class Engine:
             real_batch: ``(n, C, H, W)``, of the shape that most classes' batches have.
             needs: All quantities that the run's losses read.
             synthetic_images: Images that most classes show the network.
+            student_images: Images of the usual step of students, for each loss that has any.
         """
         work = Workload(
             real_batch.device.type,
@@ -126,7 +138,8 @@ class Engine:
         plan = plan_for(work, self.mode, self.compile, self.classes_per_block, self.real_chunk, self.record)
         plan = plan if built_in(needs) else for_own_quantities(plan)
         outputs = FeaturesAndLogits(cast(CondensableNetwork, network)) if read_features(needs) else None
-        return RunningEngine(network, outputs, plan, real_batch, synthetic_images)
+        students = student_plan(work.device, work.gflop, student_images, self.mode, self.compile)
+        return RunningEngine(network, outputs, plan, real_batch, synthetic_images, students, student_images)
 
 
 class RunningEngine:
@@ -139,6 +152,8 @@ class RunningEngine:
         real_batch: ``(n, C, H, W)``, a real class batch; only chunks of its full size are compiled, so that
             classes of other sizes do not each compile their own. What is left of them runs eager in float32.
         synthetic_images: Images that most classes show the network; the same holds for them.
+        students: How students are trained.
+        student_images: Images of their usual steps; none where there are no students.
     """
 
     def __init__(
@@ -148,10 +163,13 @@ class RunningEngine:
         plan: ExecutionPlan,
         real_batch: Tensor,
         synthetic_images: int,
+        students: StudentPlan | None = None,
+        student_images: Sequence[int] = (),
     ) -> None:
         self.network = network
         self.clock = Clock()
         self.plan = plan
+        self._like = real_batch[0]
         self.full_chunk = tuple(real_batch[: plan.real_chunk].shape)
         self.synthetic_batch = (synthetic_images, *real_batch.shape[1:])
         self.forward = Forward(network, plan.mode, outputs)
@@ -165,6 +183,8 @@ class RunningEngine:
             self.clock,
             plan.recorded and not plan.own_quantities,
         )
+        self._students = students or StudentPlan()
+        self._student_images = student_images
         self._weights: dict[tuple[float, ...], Tensor] = {}
 
     @property
@@ -179,9 +199,27 @@ class RunningEngine:
             f"{side}, replayed" if part.recorded else side
             for side, part in ((real, self.first_order), (synthetic, self.image_gradient))
         )
+        if self._student_images:
+            synthetic = f"{synthetic}; {self._described_students()}"
         if self.plan.own_quantities:
             return f"training: {real}; real and synthetic side: float32, eager, class by class (own quantities)"
         return f"real side and training: {real}; synthetic side: {synthetic}"
+
+    def _described_students(self) -> str:
+        forward = "bfloat16" if self._students.mode == "fast" else "float32"
+        compiled = [size in self._students.batches for size in self._student_images]
+        sizes = " and ".join(str(size) for size in self._student_images)
+        return f"students in batches of {sizes}: {f'{forward}, compiled' if all(compiled) else 'float32, eager'}"
+
+    @cached_property
+    def unroller(self) -> Unroller:
+        """Trains students, in a network of their own."""
+        return Unroller(self.network, self._students, self.clock, not self._independent)
+
+    @cached_property
+    def _independent(self) -> bool:
+        """Whether no layer draws."""
+        return images_are_independent(self.network, self._like)
 
     def precision(self) -> AbstractContextManager[None]:
         """Return the surroundings in which everything of an update is to be computed."""

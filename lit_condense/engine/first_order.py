@@ -68,6 +68,13 @@ class FirstOrderLoss:
         """
         return self._slopes(images, labels)[2:]
 
+    def logits_and_gradients(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Sequence[Tensor]]:
+        """Return the logits too, and 0 where the loss does not depend on a parameter; both last."""
+        _, logits, *slopes = self._lasting(self._slopes, images, labels)
+        parameters = self._parameters.values()
+        found = [torch.zeros_like(p) if slope is None else slope for p, slope in zip(parameters, slopes, strict=True)]
+        return cast(Tensor, logits), found
+
     def observe(self, images: Tensor, labels: Tensor, needs: frozenset[Need]) -> Quantities:
         """Return what is needed of one block ``(n, C, H, W)``, as quantities with k = 1, off the graph."""
         slopes: Sequence[Tensor | None] = ()

@@ -18,7 +18,7 @@ from lit_condense.data.real_images import RealImages
 from lit_condense.errors import SettingsError
 from lit_condense.evaluation.protocols import PROTOCOLS, ProtocolName, Recipe, describe, is_convnet_bn, recipe_for
 from lit_condense.evaluation.several import Trainings
-from lit_condense.evaluation.training import LabelledImages
+from lit_condense.evaluation.training import LabelledImages, SmallSet
 from lit_condense.networks import NetworkFactory, build_network, network_name
 from lit_condense.networks.factory import single_precision
 from lit_condense.rng import RandomKey
@@ -70,7 +70,8 @@ class Evaluation:
     """How a condensed set is evaluated.
 
     Args:
-        protocol: Training recipe of the fresh networks: ``dc``, ``dsa``, ``idc``, ``coreset`` or ``egm``.
+        protocol: Training recipe of the fresh networks: ``dc``, ``dsa``, ``idc``, ``coreset``, ``egm``, or ``mtt``,
+            which takes the learning rate of a set that has one; its baselines, which have none, are trained with 0.01.
         networks: Architectures to evaluate on; by default the one that the set was condensed with. More than one is a
             cross-architecture evaluation.
         repeats: Fresh networks of each architecture in ``test`` and in the final report.
@@ -155,10 +156,11 @@ class Evaluator:
     key: RandomKey
     device: torch.device
 
-    def recipe(self, network: nn.Module) -> Recipe:
-        """Return the protocol's recipe for this network, with what the evaluation changes of it."""
-        asked = self.evaluation
-        recipe = recipe_for(asked.protocol, self.dataset, is_convnet_bn(network), asked.epochs, asked.augmentation)
+    def recipe(self, network: nn.Module, data: LabelledImages | None = None) -> Recipe:
+        """Return the protocol's recipe for this network on these data, with what the evaluation changes of it."""
+        asked, step_size = self.evaluation, data.step_size if isinstance(data, SmallSet) else None
+        bn, protocol = is_convnet_bn(network), asked.protocol
+        recipe = recipe_for(protocol, self.dataset, bn, asked.epochs, asked.augmentation, step_size)
         return recipe if asked.cutmix is None else replace(recipe, cutmix=asked.cutmix)
 
     def accuracy(
@@ -228,7 +230,10 @@ class Evaluator:
         def build(key: RandomKey) -> nn.Module:
             return build_network(factory, channels, (height, width), self.test.num_classes, key).to(self.device)
 
-        return Trainings.planned(build, self.recipe, data, self.test, networks, max_steps)
+        def recipe_of(network: nn.Module) -> Recipe:
+            return self.recipe(network, data)
+
+        return Trainings.planned(build, recipe_of, data, self.test, networks, max_steps)
 
     @contextmanager
     def _training(self) -> Iterator[None]:

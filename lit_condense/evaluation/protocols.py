@@ -2,15 +2,15 @@
 
 The protocols of different papers give numbers that must not be compared with each other. ``dc`` and ``dsa`` follow the
 program of Zhao et al. (ICLR 2021, ICML 2021), ``egm`` that of Jiang et al. (2022), ``idc`` that of Kim et al. (ICML
-2022), ``coreset`` that of DeepCore (Guo et al., DEXA 2022) and LCMat (Shin et al., AISTATS 2023), except that all of
-them report the last epoch; nothing is ever chosen by test accuracy.
+2022), ``mtt`` that of Cazenavette et al. (CVPR 2022), ``coreset`` that of DeepCore (Guo et al., DEXA 2022) and LCMat
+(Shin et al., AISTATS 2023), except that all of them report the last epoch; nothing is ever chosen by test accuracy.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
 from torch import nn
@@ -28,7 +28,7 @@ from lit_condense.augmentation.siamese import shows_digits
 from lit_condense.errors import SettingsError
 from lit_condense.networks import ConvNet
 
-ProtocolName = Literal["dc", "dsa", "idc", "coreset", "egm"]
+ProtocolName = Literal["dc", "dsa", "idc", "coreset", "egm", "mtt"]
 PROTOCOLS: tuple[str, ...] = get_args(ProtocolName)
 
 
@@ -86,15 +86,17 @@ def recipe_for(
     convnet_bn: bool,
     epochs: int | None = None,
     augmentation: Augmentation | None = None,
+    step_size: float | None = None,
 ) -> Recipe:
     """Return the recipe of a protocol.
 
     Args:
-        protocol: ``dc``, ``dsa``, ``idc``, ``coreset`` or ``egm``.
+        protocol: ``dc``, ``dsa``, ``idc``, ``coreset``, ``egm`` or ``mtt``.
         dataset: Name of the data set: protocols augment by data set.
         convnet_bn: Whether the evaluated network is a ConvNet with batch norm, which ``dc`` and ``egm`` augment.
         epochs: Another number of epochs than the protocol's.
         augmentation: Another one than the protocol's.
+        step_size: Of the set, where it has one: the learning rate of ``mtt``, which otherwise is ``dsa``.
 
     Raises:
         SettingsError: The protocol is not known.
@@ -105,6 +107,9 @@ def recipe_for(
         return _dc(epochs, augmentation) if protocol == "dc" else _egm(epochs, augmentation)
     if protocol == "dsa":
         return _dc(epochs or 1000, augmentation or OneOf(dsa_operations(dataset)))
+    if protocol == "mtt":
+        recipe = _dc(epochs or 1000, augmentation or OneOf(dsa_operations(dataset)))
+        return recipe if step_size is None else replace(recipe, lr=step_size)
     if protocol == "idc":
         return _idc(epochs or 1000, augmentation or AlwaysOn(_operations_of_idc(dataset)))
     if protocol == "coreset":

@@ -67,6 +67,26 @@ def strategy_for(
     return "alone"
 
 
+def chosen_strategy(build: Callable[[RandomKey], nn.Module], images: Tensor, steps: int, networks: int) -> Strategy:
+    """Return the strategy for so many trainings that the architecture allows.
+
+    Args:
+        build: Makes a network, on the device of the images.
+        images: A training batch ``(n, C, H, W)``.
+        steps: Of each training.
+        networks: To be trained, on all ranks.
+    """
+    one, other = (build(RandomKey(0, ("trial", i))) for i in range(2))
+    gflop = per_image(one, images)[0] * len(images)
+    independent = images.device.type in RECORDED and images_are_independent(one, images[0])
+    strategy = strategy_for(images.device.type, gflop, steps, networks, torch.get_num_threads(), independent)
+    if strategy == "stacked" and not can_be_stacked([one, other], images):
+        strategy = "threads"
+    if strategy == "threads" and _draws(other, images):
+        strategy = "alone"  # what draws shares the global generators
+    return strategy
+
+
 @dataclass(frozen=True)
 class Trainings:
     """Fresh networks of one architecture, trained on sets of one size and tested."""
@@ -101,17 +121,11 @@ class Trainings:
             networks: To be trained, on all ranks.
             max_steps: Fewer steps than the recipe's.
         """
-        one, other = (build(RandomKey(0, ("trial", i))) for i in range(2))
+        one = build(RandomKey(0, ("trial", 0)))
         recipe = recipe_of(one)
         steps, _ = recipe.capped(batches_of(data, recipe), max_steps)
         images = data.at(torch.arange(min(len(data.labels), recipe.batch_size)))
-        gflop = per_image(one, images)[0] * len(images)
-        independent = images.device.type in RECORDED and images_are_independent(one, images[0])
-        strategy = strategy_for(images.device.type, gflop, steps, networks, torch.get_num_threads(), independent)
-        if strategy == "stacked" and not can_be_stacked([one, other], images):
-            strategy = "threads"
-        if strategy == "threads" and _draws(other, images):
-            strategy = "alone"  # what draws shares the global generators
+        strategy = chosen_strategy(build, images, steps, networks)
         return cls(build, recipe, test, max_steps, steps, strategy)
 
     @property

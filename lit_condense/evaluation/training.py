@@ -50,6 +50,9 @@ class SmallSet:
     soft_labels: Tensor | None = None
     """``(n, classes)``: what networks are trained on in place of the labels, where the set has learned them."""
 
+    step_size: float | None = None
+    """Learning rate that the set is made for, where it has one; protocol ``mtt`` uses it."""
+
     def at(self, indices: Tensor) -> Tensor:
         """Return normalised images ``(n, C, H, W)``."""
         return self.images[sent(indices, self.images.device)]

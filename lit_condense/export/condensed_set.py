@@ -29,8 +29,8 @@ SHIPPED = Path(__file__).resolve().parents[2] / "results"
 """Where a checkout of this project keeps the sets behind its tables."""
 
 REQUIRED = ("images", "labels")
-OPTIONAL = ("stored", "soft_labels", "weights", "inner_lr")
-HALVED = ("images", "stored")
+OPTIONAL = ("stored", "soft_labels", "weights", "inner_lr", "averaged")
+HALVED = ("images", "stored", "averaged")
 """Tensors that may be kept in half precision."""
 
 
@@ -51,6 +51,8 @@ class CondensedSet:
     """Learning rate to train with, where it was learned."""
     stored: Tensor | None = None
     """The raw parameter, where it is not simply the images."""
+    averaged: Tensor | None = None
+    """The average of the images over the updates, as ``images``, where one was kept."""
 
     def __iter__(self) -> Iterator[Any]:
         return iter((self.images, self.labels, self.card))
@@ -114,6 +116,7 @@ def load_condensed(path: str | Path) -> CondensedSet:
         weights=tensors.get("weights"),
         inner_lr=None if learned_lr is None else float(learned_lr),
         stored=tensors["stored"].float() if "stored" in tensors else None,
+        averaged=tensors["averaged"].float() if "averaged" in tensors else None,
     )
     check_card(read, file)
     return read
@@ -141,6 +144,7 @@ def _tensors_of(condensed: CondensedSet) -> dict[str, Tensor]:
         "soft_labels": condensed.soft_labels,
         "weights": condensed.weights,
         "stored": condensed.stored,
+        "averaged": condensed.averaged,
         "inner_lr": None if condensed.inner_lr is None else torch.tensor(condensed.inner_lr),
     }
     kept = {
@@ -213,6 +217,8 @@ def _check_tensors(tensors: dict[str, Tensor], file: Path) -> None:
             raise ExportError(
                 f"Expected float32 {name} {shapes[name]} in {file}, got {tensor.dtype} {tuple(tensor.shape)}."
             )
+        if name == "averaged" and (tensor.shape, tensor.dtype) != (images.shape, images.dtype):
+            raise ExportError(f"Expected averaged images like the images in {file}, got {tuple(tensor.shape)}.")
         if tensor.is_floating_point() and not bool(tensor.isfinite().all()):
             raise ExportError(f"Expected finite {name} in {file}, some are NaN or infinite.")
 

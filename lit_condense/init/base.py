@@ -42,6 +42,20 @@ class Initialization(ABC):
             key: Names the draws.
         """
 
+    def label_logits(
+        self,
+        parametrization: Parametrization,
+        real: RealImages,
+        ipc: Sequence[int],
+        network: NetworkFactory,
+        key: RandomKey,
+    ) -> Tensor | None:
+        """Return logits of these images' first soft labels, ``(sum(ipc), classes)``, for a set that learns them.
+
+        None, as by default: each is as sure of its image's class as the set is told (``Learnables.confidence``).
+        """
+        return None
+
 
 class RealStart(Initialization):
     """Starts from some real images of each class, as many as the storage holds."""

@@ -7,7 +7,8 @@ from lit_condense.matching.features import FeatureMatching
 from lit_condense.matching.gradient import ClassMeanGradientMatching, GradientMatching
 from lit_condense.matching.quantities import Quantities
 from lit_condense.matching.quantity import Quantity, register
-from lit_condense.matching.whole import Whole, WholeSetLoss, WithGradient
+from lit_condense.matching.trajectory import TrajectoryMatching
+from lit_condense.matching.whole import Student, Whole, WholeSetLoss, WithGradient
 
 __all__ = [
     "ClassMeanGradientMatching",
@@ -20,6 +21,8 @@ __all__ = [
     "Progress",
     "Quantities",
     "Quantity",
+    "Student",
+    "TrajectoryMatching",
     "WarmUpGradientMatching",
     "Whole",
     "WholeSetLoss",

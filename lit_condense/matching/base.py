@@ -10,9 +10,11 @@ from typing import ClassVar, Literal
 from lightning.pytorch import Callback
 from torch import Tensor, nn
 
+from lit_condense.data import CondenseDataModule
 from lit_condense.errors import SettingsError
 from lit_condense.matching.quantities import Quantities
 from lit_condense.matching.quantity import Need
+from lit_condense.networks import NetworkFactory
 
 Scope = Literal["class", "mean", "set", "whole"]
 """``class``: a sum over classes, whose blocks may be compared separately. ``mean``: a function of the mean over all
@@ -85,8 +87,15 @@ class Loss(Callback, ABC):
         """Return whether the loss is to be logged at this point even where its weight is 0; by default not."""
         return False
 
+    def largest_at(self, progress: Progress) -> float | None:
+        """Return the value, summed over processes, above which an update is not taken; None: whatever it is."""
+        return None
+
     def check_network(self, network: nn.Module) -> None:
         """Refuse a network that has nothing to match, before the run; takes any by default."""
+
+    def check_data(self, data: CondenseDataModule, network: NetworkFactory) -> None:
+        """Refuse data and an architecture that the loss cannot be used with, before the run; takes any by default."""
 
 
 class MatchingLoss(Loss):

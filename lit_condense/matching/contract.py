@@ -12,7 +12,7 @@ from lit_condense.data.real_images import RealImages
 from lit_condense.errors import SettingsError, check_same_kind, described
 from lit_condense.matching.base import Loss, MatchingLoss, Progress, Scope, needs_of, real_needs, synthetic_needs
 from lit_condense.matching.quantity import GRADIENTS, Quantity, Value, known_quantities
-from lit_condense.matching.whole import WholeSetLoss, WithGradient
+from lit_condense.matching.whole import Student, Whole, WholeSetLoss, WithGradient
 from lit_condense.networks import NetworkFactory, build_network
 from lit_condense.rng import RandomKey
 
@@ -124,6 +124,29 @@ def own_gradient(loss: Loss, found: WithGradient, leaves: Mapping[str, Tensor]) 
         like = leaves[name].detach()
         check_same_kind(f"{owner}, gradient of {name},", gradient, tuple(like.shape), like)
     return found.value, {name: gradient.detach() for name, gradient in found.gradients.items()}
+
+
+def checked_students(loss: Loss, found: Sequence[Any], whole: Whole) -> Sequence[Student]:
+    """Return the students of a loss, if they can be trained."""
+    owner = f"{type(loss).__name__}.loss"
+    for student in found:
+        if not isinstance(student, Student):
+            raise SettingsError(
+                f"Expected {owner} to return students alone where it returns several things, got {described(student)}."
+            )
+        shapes = {name: tuple(weights.shape) for name, weights in student.start.items()}
+        wanted = {name: tuple(weights.shape) for name, weights in whole.parameters.items()}
+        if shapes != wanted:
+            raise SettingsError(
+                f"Expected {owner} to start students from weights like whole.parameters, got others. Give each name "
+                "one tensor of its shape."
+            )
+    if whole.step_size is None:
+        raise SettingsError(
+            f"Expected a set with a step size for {type(loss).__name__}, whose students are trained with it, got none. "
+            "Say where it starts: model.learnables.inner_lr, for instance 0.01."
+        )
+    return found
 
 
 def check_losses(losses: Sequence[Loss], synthetic_images: int, real_images: int) -> None:

@@ -6,7 +6,6 @@ from abc import abstractmethod
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
-from lightning.pytorch import LightningModule
 from torch import Tensor
 
 from lit_condense.data import CondenseDataModule
@@ -17,6 +16,7 @@ from lit_condense.evaluation.baselines import Baselines
 from lit_condense.networks import NetworkFactory
 from lit_condense.parametrization import Parametrization, Pixels
 from lit_condense.rng import RandomKey, run_seed
+from lit_condense.runs.module import RunModule
 from lit_condense.selection.task import ProxyTask
 from lit_condense.sets import loading, meaning
 from lit_condense.settings import Plain, settings_of
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
 
-class SmallTrainingSet(LightningModule):
+class SmallTrainingSet(RunModule):
     """A small training set, under a trainer or in plain Python.
 
     Args:
@@ -68,6 +68,10 @@ class SmallTrainingSet(LightningModule):
         """Return the set before its first update, as :meth:`training_set` does; None where it had no such time."""
         return None
 
+    def averaged_set(self) -> SmallSet | None:
+        """Return the set with the average of its images over the updates, where it keeps one."""
+        return None
+
     @property
     def storage(self) -> Parametrization:
         """How images are stored; by default as they are."""
@@ -86,6 +90,11 @@ class SmallTrainingSet(LightningModule):
     def pixels(self) -> Tensor:
         """Return the images of the training set in [0, 1] pixel space, ``(n, C, H, W)``."""
         return self.data.real.normalization.denormalize(self.training_set().images)
+
+    def averaged_pixels(self) -> Tensor | None:
+        """Return the average of the images in [0, 1] pixel space, on the CPU, where the set keeps one."""
+        averaged = self.averaged_set()
+        return None if averaged is None else self.data.real.normalization.denormalize(averaged.images).cpu()
 
     def raw(self) -> Tensor:
         """Return the images as they are stored."""

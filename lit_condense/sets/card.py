@@ -47,4 +47,5 @@ def condensed_from(module: SmallTrainingSet, record: dict[str, Any]) -> Condense
         weights=module.weights_of_images(),
         inner_lr=module.step_size(),
         stored=module.stored(),
+        averaged=module.averaged_pixels(),
     )

@@ -18,7 +18,6 @@ from lit_condense.export import save_condensed, write_grid
 from lit_condense.export.images import GRID_NAME, check_set_replaceable
 from lit_condense.networks import NetworkFactory, network_name
 from lit_condense.runs.checkpointing import is_dry, save_last
-from lit_condense.runs.trainer import Intervals
 from lit_condense.selection import ProxyTraining, Selection
 from lit_condense.sets import meaning
 from lit_condense.sets.base import SmallTrainingSet
@@ -40,15 +39,6 @@ class EvaluatedSet(SmallTrainingSet):
         self._accuracies: dict[int, float] = {}
         self._seconds = 0.0
         self._kept_step: int | None = None
-
-    @classmethod
-    def intervals(cls, max_steps: int) -> Intervals:
-        """Return how often a run saves and evaluates by default: at least four times, and twice.
-
-        Args:
-            max_steps: The trainer's; below 1 where it is not set.
-        """
-        return Intervals(max(1, min(50, max_steps // 4)), max(1, max_steps // 2))
 
     def evaluate(self, datamodule: CondenseDataModule | None = None) -> Report:
         """Train fresh networks on the set, on its start and on its baselines, and test them on the whole test split.

@@ -37,6 +37,8 @@ class Report:
     evaluated: Evaluated
     condensed: list[Score]
     """One an architecture."""
+    averaged: Score | None
+    """Of the set with the average of its images, on the first architecture, by fresh networks; None without one."""
     start: Score | None
     """Of the set before its first update, on the first architecture; None for a selection, or where it is left out."""
     baselines: dict[str, Score]
@@ -55,6 +57,8 @@ class Report:
         condensed = [
             evaluator.score(factory, lambda _: current, repeats, share) for factory in module.evaluation_networks
         ]
+        average = module.averaged_set()
+        averaged = None if average is None else evaluator.score(first, lambda _: average, repeats, share)
         before = module.start_set() if settings.start else None
         start = None if before is None else evaluator.score(first, lambda _: before, repeats, share)
         scores = {
@@ -68,6 +72,7 @@ class Report:
         return cls(
             Evaluated(module.data.dataset_name, len(current.labels), len(real), settings.protocol, module.words),
             condensed,
+            averaged,
             start,
             scores,
             baselines.budget,
@@ -96,6 +101,8 @@ class Report:
         metrics = {"final/acc": self.condensed[0].mean, "final/acc_std": self.condensed[0].std}
         if len(self.condensed) > 1:
             metrics |= {f"final/acc/{score.network}": score.mean for score in self.condensed}
+        if self.averaged is not None:
+            metrics |= {"final/averaged_acc": self.averaged.mean, "final/averaged_acc_std": self.averaged.std}
         if self.start is not None:
             metrics |= {"start/acc": self.start.mean, "start/acc_std": self.start.std}
         for tag, score in self.baselines.items():
@@ -112,6 +119,7 @@ class Report:
         stored = self.budget.as_plain()
         return {
             "condensed": [score.as_plain() for score in self.condensed],
+            **({} if self.averaged is None else {"averaged": self.averaged.as_plain()}),
             **started,
             "baselines": {tag: {**score.as_plain(), **stored} for tag, score in self.baselines.items()},
             "all_real_short": self.full and self.full.as_plain(),
@@ -146,7 +154,7 @@ class Report:
             paths: What was written.
             published: What a paper says of such a run, as a sentence.
         """
-        scores = [*self.condensed, self.start, *self.baselines.values(), self.full]
+        scores = [*self.condensed, self.averaged, self.start, *self.baselines.values(), self.full]
         evaluating = sum(score.seconds for score in scores if score is not None)
         kept, all_images = self.evaluated.images, self.evaluated.real_images
         lines = [
@@ -165,6 +173,8 @@ class Report:
         rows = [
             (f"{evaluated.words[0]}, {evaluated.images} images ({score.network})", score) for score in self.condensed
         ]
+        if self.averaged is not None:
+            rows.append(("the same with the average of its images", self.averaged))
         if self.start is not None:
             rows.append(("start, before its first update, same recipe", self.start))
         rows += [(f"{tag} real, {self.budget}, same recipe", score) for tag, score in self.baselines.items()]

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from lit_condense.augmentation import Augmentation, NoAugmentation
 from lit_condense.data.sizes import check_fits, counts_of, images_per_class
 from lit_condense.engine import Engine, RunningEngine
-from lit_condense.errors import check_choice
+from lit_condense.errors import SettingsError, check_choice
 from lit_condense.evaluation import Evaluation, SmallSet
 from lit_condense.init import Initialization, Noise
 from lit_condense.init.base import check_start
@@ -26,6 +26,7 @@ from lit_condense.matching import Loss, Progress
 from lit_condense.matching.base import needs_of
 from lit_condense.matching.contract import check_losses, check_network
 from lit_condense.matching.quantity import Need, read_features
+from lit_condense.matching.whole import WholeSetLoss
 from lit_condense.networks import ConvNet, NetworkFactory, network_name
 from lit_condense.optim import steps_images
 from lit_condense.parametrization import Parametrization, Pixels
@@ -80,6 +81,8 @@ class SyntheticSet(EvaluatedSet):
         grad_share_every: Image updates between two looks at how much of the image gradient each matching loss makes
             (``set/grad_share/<loss>``), where several are on; null: never. A look costs one more matching a loss.
         learnables: What is learned beside the images: soft labels, a step size; by default nothing.
+        average: Decay, between 0 and 1, of an average of the images over the updates, which is evaluated beside them
+            and exported (FTD: 0.999 to 0.9999); by default there is none.
     """
 
     words = ("condensed", "condensing", "synthetic")
@@ -103,6 +106,7 @@ class SyntheticSet(EvaluatedSet):
         non_finite: NonFinite = "stop",
         grad_share_every: int | None = 50,
         learnables: Learnables | None = None,
+        average: float | None = None,
     ) -> None:
         super().__init__(network, evaluation, seed)
         self.automatic_optimization = False
@@ -119,7 +123,12 @@ class SyntheticSet(EvaluatedSet):
         self.grad_share_every = grad_share_every
         self._shares = GradShares(grad_share_every)
         self.learnables = learnables
-        self.synthetic_data = SyntheticData(learnables)
+        if average is not None and not 0 < average < 1:
+            raise SettingsError(
+                f"Expected SyntheticSet.average to be between 0 and 1, got {average}. Leave it out for none."
+            )
+        self.average = average
+        self.synthetic_data = SyntheticData(learnables, average)
         keep_names(self, "synthetic_data")
         self._start: Tensor | None = None  # on the CPU
         self._resumed: dict[str, Any] | None = None
@@ -151,12 +160,13 @@ class SyntheticSet(EvaluatedSet):
         keep_dry(self.trainer)
         real = self.data.real
         self.parametrization.check_size((real.image_shape[1], real.image_shape[2]))
+        self.parametrization.check_normalization(real.normalization)
         if self.images.numel() == 0:
             self.data.to(self.trainer.strategy.root_device)  # a start may train networks
             counts = counts_of(self.ipc, real)
             labels = torch.repeat_interleave(torch.arange(len(counts)), torch.tensor(counts))
             self._start, self._counts = self._made_start(counts), list(counts)
-            self.synthetic_data.begin(self._start, labels, real.num_classes)
+            self.synthetic_data.begin(self._start, labels, real.num_classes, self._first_logits(counts))
         elif stage == "fit" and self.evaluation.start and self._start is None:  # loaded before there was a trainer
             self.data.to(self.trainer.strategy.root_device)
             self._start = self._made_start(self.counts)
@@ -181,12 +191,20 @@ class SyntheticSet(EvaluatedSet):
         check_schedule(losses, self.inner, self.updates_per_network, self.trainer.max_steps)
         slots_of(self.inner, 0, self.updates_per_network)
         check_network(losses, self.network, real, self.key.fold("network", 0))
+        for loss in losses:
+            loss.check_data(self.data, self.network)
 
     def _made_start(self, counts: list[int]) -> Tensor:
         """Return what the images start from: the same whenever it is made, unless ``init`` reads what may change."""
         real = self.data.real
         start = self.init.start(self.parametrization, real, counts, self.network, self.key.fold("init"))
         return check_start(self.init, start, (sum(counts), *real.image_shape))
+
+    def _first_logits(self, counts: list[int]) -> Tensor | None:
+        """Return the logits of the first soft labels, where the start knows better than the classes."""
+        if self.synthetic_data.label_logits is None:
+            return None
+        return self.init.label_logits(self.parametrization, self.data.real, counts, self.network, self.key.fold("init"))
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         """Return the one optimizer, over all that is learned: the trainer's global step counts image updates."""
@@ -202,9 +220,9 @@ class SyntheticSet(EvaluatedSet):
         self.inner_network = self._new_inner_network(needs)
         self._training = self._new_training()
         batch, matched = self._gatherer(0).usual()
-        self._running = self.engine.start(self.inner_network.network, batch, needs, matched)
+        self._running = self.engine.start(self.inner_network.network, batch, needs, matched, self._student_images())
         self._matcher = self._new_matcher()
-        self._step = self._new_step(self.skipped)
+        self._step = self._new_step(self.skipped, self.held_back)
         if self._resumed is not None:
             self._go_on(self._resumed)
         networks = -(-self.trainer.max_steps // self.updates_per_network)
@@ -212,6 +230,12 @@ class SyntheticSet(EvaluatedSet):
             f"Condensing {self.data.dataset_name} to {len(self.labels)} images: {networks} network(s) x "
             f"{self.updates_per_network} update(s) each, {network_name(self.network)}; {self.running.description}."
         )
+
+    def _student_images(self) -> list[int]:
+        """Return the images of the usual step of students, for each loss that has any."""
+        decoded = len(self._decoded()[1])
+        losses = [loss for loss in self.matching_losses if isinstance(loss, WholeSetLoss)]
+        return [size for loss in losses if (size := loss.student_images(decoded)) is not None]
 
     def _new_inner_network(self, needs: frozenset[Need]) -> InnerNetwork:
         made_for = (self.data.real, self.key, self.inner.optimizer, self.images, read_features(needs))
@@ -231,7 +255,7 @@ class SyntheticSet(EvaluatedSet):
         losses, statistics = self.matching_losses, self.inner.batch_norm
         return Matcher(self.running, self._training, losses=losses, gatherer=self._gatherer, batch_norm=statistics)
 
-    def _new_step(self, skipped: int) -> ImageStep:
+    def _new_step(self, skipped: int, held_back: int) -> ImageStep:
         return ImageStep(
             leaves=self.synthetic_data.leaves(),
             optimizer=cast(LightningOptimizer, self.optimizers()),
@@ -241,6 +265,7 @@ class SyntheticSet(EvaluatedSet):
             project=self.project if self.parametrization.clamp == "every_update" else None,
             inner_tensors=self.inner_network.tensors,
             skipped=skipped,
+            held_back=held_back,
         )
 
     def _try_first_update(self, needs: frozenset[Need]) -> None:
@@ -259,6 +284,11 @@ class SyntheticSet(EvaluatedSet):
         return 0 if self._step is None else self._step.skipped
 
     @property
+    def held_back(self) -> int:
+        """Updates that were not taken, because a loss was above its threshold."""
+        return 0 if self._step is None else self._step.held_back
+
+    @property
     def _image_step(self) -> ImageStep:
         assert self._step is not None  # since on_fit_start
         return self._step
@@ -272,7 +302,7 @@ class SyntheticSet(EvaluatedSet):
     def _go_on(self, state: dict[str, Any]) -> None:
         self._training.load_state_dict(with_births(state["inner"], self.updates_per_network))
         self.sampling.load_state_dict(state["sampling"])
-        self._step = self._new_step(state.get("skipped", 0))
+        self._step = self._new_step(state.get("skipped", 0), state.get("held_back", 0))
         warn_of_other_plan(state["plan"], self.running.description)
         self._resumed = None
 
@@ -285,14 +315,27 @@ class SyntheticSet(EvaluatedSet):
 
     def training_set(self) -> SmallSet:
         """Return what networks are trained on: decoded, normalised float32 images and their labels, detached."""
-        small, soft = self._small(), self._soft_labels()
-        return small if soft is None else replace(small, soft_labels=soft.float().to(small.labels.device))
+        return self._with_learned(self._small())
+
+    def averaged_set(self) -> SmallSet | None:
+        """Return the set with the average of its images over the updates, where it keeps one."""
+        averaged = self.synthetic_data.averaged_images
+        return None if averaged is None else self._with_learned(self._small(averaged))
+
+    def _with_learned(self, small: SmallSet) -> SmallSet:
+        """Return a set with the soft labels and the step size that are learned beside its images."""
+        soft = self._soft_labels()
+        soft = None if soft is None else soft.float().to(small.labels.device)
+        return replace(small, soft_labels=soft, step_size=self.step_size())
 
     def start_set(self) -> SmallSet | None:
         """Return the set before its first update, also where a checkpoint brought the images."""
         if self._start is None and self.init.keyed:
             self._start = self._made_start(self.counts)
-        return None if self._start is None else self._small(self._start.to(self.images))
+        if self._start is None:
+            return None
+        step_size = None if self.learnables is None else self.learnables.inner_lr
+        return replace(self._small(self._start.to(self.images)), step_size=step_size)
 
     @property
     def unfinished(self) -> str:
@@ -350,13 +393,23 @@ class SyntheticSet(EvaluatedSet):
                 matched = self._matcher(networks)
                 self._log_shares(networks, matched.gradients["images"])
                 grad_norm = self._image_step.take(
-                    matched.gradients, matched.losses, update, lambda tag: self._matcher.alone(networks, tag).gradients
+                    matched.gradients,
+                    matched.losses,
+                    update,
+                    lambda tag: self._matcher.alone(networks, tag).gradients,
+                    self._largest(networks[0]),
                 )
+                self.synthetic_data.average()
                 self._updates += 1
             if self._training.goes_on(update):
                 with watch.part("inner"):
                     self._training.advance(update)
         self._log_update(networks, matched, grad_norm, watch)
+
+    def _largest(self, progress: Progress) -> dict[str, float]:
+        """Return the values of losses above which the update changes nothing, by tag."""
+        limits = {loss.tag: loss.largest_at(progress) for loss in self.matching_losses}
+        return {tag: most for tag, most in limits.items() if most is not None}
 
     def _refresh(self, progress: Progress) -> None:
         """Let the sampling look at the inner network, the first of them where an update has several."""
@@ -412,6 +465,8 @@ class SyntheticSet(EvaluatedSet):
         self.log("set/grad_norm", grad_norm)
         if self.non_finite == "skip":
             self.log("skipped_updates", torch.tensor(float(self.skipped)))
+        if self._largest(networks[0]):
+            self.log("held_back_updates", torch.tensor(float(self.held_back)))
 
     # ---------------------------------------------------------------- checkpoints
 
@@ -420,8 +475,9 @@ class SyntheticSet(EvaluatedSet):
         settings = super().settings()
         del settings["model"]["non_finite"]  # a run that stopped may go on with the other choice
         del settings["model"]["grad_share_every"]  # looking changes nothing
-        if self.learnables is None:  # as sets were before there were any
-            del settings["model"]["learnables"]
+        for name in ("learnables", "average"):
+            if settings["model"][name] is None:  # as sets were before there were any
+                del settings["model"][name]
         return {**settings, "matching": {loss.tag: settings_of(loss) for loss in self.matching_losses}}
 
     def meaning(self) -> Plain:
@@ -431,6 +487,8 @@ class SyntheticSet(EvaluatedSet):
     def particulars(self) -> Plain:
         """Return how the updates were computed, and how many were skipped where that may happen, for the card."""
         found: Plain = {"skipped_updates": self.skipped} if self.non_finite == "skip" else {}
+        if self.held_back:
+            found["held_back_updates"] = self.held_back
         if self._running is not None:
             found["engine"] = {"plan": self._running.description, "seconds_compiling": round(self._compiling, 1)}
         return found
@@ -447,6 +505,7 @@ class SyntheticSet(EvaluatedSet):
             "inner": self._training.state_dict(),
             "sampling": self.sampling.state_dict(),
             "skipped": self.skipped,
+            "held_back": self.held_back,
             "start": None if self.init.keyed else self._start,
         }
 

@@ -15,6 +15,8 @@ from lit_condense.errors import SettingsError
 
 IMAGES, LABEL_LOGITS, INNER_LR = "images", "label_logits", "inner_lr"
 """Names of the leaves, in the ``state_dict`` too."""
+AVERAGED = "averaged_images"
+"""Name in the ``state_dict`` of the average of the images over the updates."""
 
 
 class Learnables:
@@ -26,6 +28,7 @@ class Learnables:
             class reads the hard labels even so.
         inner_lr: Step size that the set starts with, for losses that train networks on it; None: it has none.
         inner_lr_rate: Learning rate of the step size; None: it stays as it is.
+        label_momentum: Momentum of the soft labels, where it is another than that of the images' optimizer.
         confidence: Probability of an image's own class in its first soft label, between 0 and 1; the others share the
             rest.
 
@@ -39,6 +42,7 @@ class Learnables:
         inner_lr: float | None = None,
         *,
         inner_lr_rate: float | None = None,
+        label_momentum: float | None = None,
         confidence: float = 0.9,
     ) -> None:
         for name, value in (("label_lr", label_lr), ("inner_lr", inner_lr), ("inner_lr_rate", inner_lr_rate)):
@@ -48,9 +52,14 @@ class Learnables:
             raise SettingsError(
                 f"Expected Learnables.inner_lr beside inner_lr_rate {inner_lr_rate}, got none. Say where it starts."
             )
+        if label_momentum is not None and label_lr is None:
+            raise SettingsError(f"Expected Learnables.label_lr beside label_momentum {label_momentum}, got none.")
         if not 0 < confidence < 1:
             raise SettingsError(f"Expected Learnables.confidence to be between 0 and 1, got {confidence}.")
+        if label_momentum is not None and not 0 <= label_momentum < 1:
+            raise SettingsError(f"Expected Learnables.label_momentum to be in [0, 1), got {label_momentum}.")
         self.label_lr = label_lr
+        self.label_momentum = label_momentum
         self.inner_lr = inner_lr
         self.inner_lr_rate = inner_lr_rate
         self.confidence = confidence
@@ -61,6 +70,7 @@ class SyntheticData(nn.Module):
 
     Args:
         learnables: What is learned beside the images.
+        average: Decay of an average of the images over the updates; None: there is none.
     """
 
     images: nn.Parameter
@@ -72,8 +82,13 @@ class SyntheticData(nn.Module):
     inner_lr: nn.Parameter | None
     """A number, where the set has a step size."""
 
-    def __init__(self, learnables: Learnables | None = None) -> None:
+    averaged_images: Tensor | None
+    """``(n, C, H, W)``, where the images are averaged."""
+
+    def __init__(self, learnables: Learnables | None = None, average: float | None = None) -> None:
         super().__init__()
+        self._average = average
+        self.register_buffer(AVERAGED, None if average is None else torch.empty(0))
         self._learnables = learnables or Learnables()
         self.images = nn.Parameter(torch.empty(0))
         self.register_buffer("labels", torch.empty(0, dtype=torch.int64))
@@ -83,24 +98,30 @@ class SyntheticData(nn.Module):
         self.register_parameter(LABEL_LOGITS, soft)
         self.register_parameter(INNER_LR, step)
 
-    def begin(self, images: Tensor, labels: Tensor, num_classes: int) -> None:
+    def begin(self, images: Tensor, labels: Tensor, num_classes: int, logits: Tensor | None = None) -> None:
         """Take the images that the set starts from, and their classes.
 
         Args:
             images: ``(n, C, H, W)``.
             labels: ``(n,)``.
             num_classes: Of the data.
+            logits: Of the first soft labels, ``(n, num_classes)``; by default they are as confident as they are told.
         """
         self.images = nn.Parameter(images.clone())
         self.labels = labels.clone().to(self.labels.device)
-        if self.label_logits is not None:
+        if self.averaged_images is not None:
+            self.averaged_images = images.clone()
+        if self.label_logits is not None and logits is not None:
+            self.label_logits = nn.Parameter(logits.to(images.dtype))
+        elif self.label_logits is not None:
             own = self._learnables.confidence
             lead = math.log(own) - math.log((1 - own) / max(1, num_classes - 1))
             self.label_logits = nn.Parameter(lead * F.one_hot(labels, num_classes).to(images.dtype))
 
     def held(self) -> dict[str, Tensor]:
         """Return every tensor by its name in the ``state_dict``."""
-        return {**dict(self.named_parameters()), "labels": self.labels}
+        averaged = {} if self.averaged_images is None else {AVERAGED: self.averaged_images}
+        return {**dict(self.named_parameters()), "labels": self.labels, **averaged}
 
     def leaves(self) -> dict[str, nn.Parameter]:
         """Return what is learned, images first: what the engine differentiates, and the optimizer steps."""
@@ -112,7 +133,19 @@ class SyntheticData(nn.Module):
         others = [(name, leaf) for name, leaf in self.leaves().items() if name != IMAGES]
         if not others:
             return [self.images]
-        return [{"params": [self.images]}, *({"params": [leaf], "lr": rates[name]} for name, leaf in others)]
+        groups: list[dict[str, Any]] = [{"params": [leaf], "lr": rates[name]} for name, leaf in others]
+        if self._learnables.label_momentum is not None:
+            groups[0]["momentum"] = self._learnables.label_momentum
+        return [{"params": [self.images]}, *groups]
+
+    @torch.no_grad()
+    def average(self) -> None:
+        """Move the average towards the images as they are after an update (FTD, Du et al., CVPR 2023).
+
+        It starts at the first images, whose weight after k updates is the k-th power of the decay: nothing corrects it.
+        """
+        if self.averaged_images is not None:
+            self.averaged_images.lerp_(self.images, 1 - float(self._average or 0))
 
     def soft_labels_of(self, decode_labels: Callable[[Tensor], Tensor]) -> Tensor | None:
         """Return the soft labels of the decoded images, ``(decoded, classes)``, detached; None where labels are hard.
@@ -132,7 +165,7 @@ class SyntheticData(nn.Module):
 
     def step_size(self) -> float | None:
         """Return the step size, where the set has one."""
-        return None if self.inner_lr is None else float(self.inner_lr)
+        return None if self.inner_lr is None else float(self.inner_lr.detach())
 
 
 def keep_names(owner: nn.Module, child: str) -> None:

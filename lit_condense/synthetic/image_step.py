@@ -33,6 +33,7 @@ class ImageStep:
         project: Clamps the images after each step; None where that is not wanted.
         inner_tensors: Gives the inner network's tensors, looked at where an update cannot be taken.
         skipped: Updates skipped so far.
+        held_back: Updates so far whose loss was too large.
     """
 
     def __init__(
@@ -45,8 +46,10 @@ class ImageStep:
         project: Callable[[], None] | None,
         inner_tensors: Callable[[], Sequence[Tensor]],
         skipped: int = 0,
+        held_back: int = 0,
     ) -> None:
         self.skipped = skipped
+        self.held_back = held_back
         self._leaves = leaves
         self._optimizer = optimizer
         self._backward = backward
@@ -61,6 +64,7 @@ class ImageStep:
         losses: dict[str, Tensor],
         update: int,
         gradients_of: Callable[[str], Mapping[str, Tensor]],
+        largest: Mapping[str, float] | None = None,
     ) -> Tensor:
         """Take the step, and sum the losses over the ranks in place.
 
@@ -69,9 +73,10 @@ class ImageStep:
             losses: This rank's part of each loss, by tag.
             update: The image update.
             gradients_of: Gives this rank's part of the gradients of one loss alone.
+            largest: Loss by tag -> the value above which the update changes nothing.
 
         Returns:
-            The norm of the image gradient, summed over the ranks; NaN for an update that was skipped before its step.
+            The norm of the image gradient, summed over the ranks; NaN for an update that was not taken.
 
         Raises:
             NonFiniteError: Something is not finite, and the run is to stop. The images are as they were before.
@@ -88,8 +93,13 @@ class ImageStep:
             lambda tag: bool(self._share.sum(_bad_entries(gradients_of(tag))) == 0),
         )
         if reason:
-            self._refuse(reason + _diverged(self._inner_tensors()), between_updates=True)
+            reason += _diverged(self._inner_tensors()) + _stands_at(self._leaves)
+            self._refuse(reason, between_updates=True)
             self._optimizer.step()  # of no gradient: the images stay, and the update counts
+            return torch.full_like(summed[-1], torch.nan)
+        if any(float(losses[tag]) > most for tag, most in (largest or {}).items() if tag in losses):
+            self.held_back += 1
+            self._optimizer.step()  # of no gradient: momentum stays too, and the update counts
             return torch.full_like(summed[-1], torch.nan)
         before = self._before()
         # A surrogate with these gradients: only manual_backward arms DDP's reducer, which averages over ranks.
@@ -100,11 +110,12 @@ class ImageStep:
         if self._project is not None:
             self._project()
         bad = _not_finite(self._leaves)
-        if bad:
+        reason = f"{bad} that are NaN or infinite" if bad else _no_step(self._leaves)
+        if reason:
             self._put_back(*before)
             self._refuse(
-                f"Update {update} made {bad} that are NaN or infinite; the set was put back to before it. Lower the "
-                f"learning rate of the {bad}.",
+                f"Update {update} made {reason}; the set was put back to before it. Lower the learning rate of the "
+                f"{bad or 'step size (model.learnables.inner_lr_rate)'}.",
                 between_updates=False,  # the optimizer has taken its step
             )
         return grad_norm
@@ -146,6 +157,22 @@ def _not_finite(leaves: Mapping[str, Tensor]) -> str:
     """Return the names of the leaves that are not finite, as words; empty where all are."""
     return " and ".join(
         name.replace("_", " ") for name, leaf in leaves.items() if not bool(leaf.detach().isfinite().all())
+    )
+
+
+def _no_step(leaves: Mapping[str, Tensor]) -> str:
+    """Return what is wrong with a step size that is not above 0, as words; empty where there is none or it is."""
+    step_size = leaves.get("inner_lr")
+    if step_size is None or float(step_size.detach()) > 0:
+        return ""
+    return f"a step size of {float(step_size.detach()):.3g}"
+
+
+def _stands_at(leaves: Mapping[str, Tensor]) -> str:
+    if "inner_lr" not in leaves:
+        return ""
+    return (
+        f" The step size stood at {float(leaves['inner_lr'].detach()):.3g} (model.learnables.inner_lr_rate moves it)."
     )
 
 

@@ -100,7 +100,7 @@ def match(
     whole = [loss for loss in losses if isinstance(loss, WholeSetLoss)]
     if whole:
         weighted = list(zip(whole, weights_at(whole, progress, only), strict=True))
-        values, found = match_whole(gatherer, engine.network, share, weighted, progress)
+        values, found = match_whole(gatherer, engine.network, share, weighted, progress, engine.unroller)
         totals.update(values)
         gradients |= {name: gradients[name] + gradient for name, gradient in found.items()}
     return UpdateResult(gradients, totals)

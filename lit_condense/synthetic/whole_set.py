@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from lit_condense.engine.unrolling import Unroller
 from lit_condense.engine.whole_set import as_function, whole_set_gradient
 from lit_condense.matching.base import Progress
 from lit_condense.matching.whole import Leaves, Whole, WholeSetLoss
@@ -37,11 +38,13 @@ def whole_of(gatherer: Gatherer, network: nn.Module, loss: WholeSetLoss, progres
     return Whole(
         leaves=leaves,
         decode=decode,
+        decoded=len(rows),
         forward=forward,
         parameters=parameters,
         real=gatherer.real,
         augmentation=gatherer.augmentation,
         key=gatherer.key.fold("whole", progress.update, progress.network_index, loss.tag),
+        run_key=gatherer.key.fold("whole", "run", loss.tag),
         progress=progress,
         share=share if loss.shared else Share(),
         step_size=leaves.get("inner_lr", gatherer.step_size),
@@ -54,6 +57,7 @@ def match_whole(
     share: Share,
     losses: Sequence[tuple[WholeSetLoss, float]],
     progress: Progress,
+    unroller: Unroller | None = None,
 ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     """Return this rank's part of the unweighted losses by tag, and of their weighted gradient by leaf.
 
@@ -63,7 +67,9 @@ def match_whole(
         share: The rank.
         losses: Each with its weight; one whose weight is 0 is evaluated for the log only.
         progress: Where the run and the network stand.
+        unroller: Trains students; by default eager.
     """
+    unroller = unroller or Unroller(network)
     values: dict[str, Tensor] = {}
     gradients: dict[str, Tensor] = {}
     for loss, weight in losses:
@@ -72,7 +78,7 @@ def match_whole(
         whole = whole_of(gatherer, network, loss, progress, share)
         # layers that draw do so by the update, whichever losses stand beside this one
         with whole.key.fold("layers").isolated():
-            values[loss.tag], found = whole_set_gradient(loss, whole, weight, weight != 0)
+            values[loss.tag], found = whole_set_gradient(loss, whole, weight, weight != 0, unroller)
         for name, gradient in found.items():
             gradients[name] = gradients[name] + gradient if name in gradients else gradient
     return values, gradients

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import cast, get_args
+from typing import Any, cast, get_args
 
 import torch
 from torch import Tensor
@@ -15,6 +15,7 @@ from lit_condense.engine.execution_plan import ExecutionPlan
 from lit_condense.engine.first_order import FirstOrderLoss
 from lit_condense.engine.forward import Forward
 from lit_condense.engine.quantities import observe
+from lit_condense.engine.unrolling import Unrolled, Unroller
 from lit_condense.engine.whole_set import whole_set_gradient
 from lit_condense.errors import SettingsError, first_line
 from lit_condense.functional.attention import plain_attention
@@ -23,6 +24,7 @@ from lit_condense.matching import Loss, MatchingLoss, Quantities, WholeSetLoss
 from lit_condense.matching.base import Scope, needs_of, real_needs, synthetic_needs
 from lit_condense.matching.contract import START, loss_value
 from lit_condense.matching.quantity import Need, differentiate, read_features
+from lit_condense.matching.whole import Student
 from lit_condense.networks import FeaturesAndLogits
 from lit_condense.networks.factory import explained
 from lit_condense.sampling.contract import of_classes
@@ -152,7 +154,9 @@ class _Trial:
 
     def of_whole_set(self, loss: WholeSetLoss) -> None:
         """Try a loss on the whole set: its value, and that something is learned from it."""
-        _, gradients = whole_set_gradient(loss, whole_of(self.gatherer, self.network, loss, START, Share()), 1.0)
+        whole = whole_of(self.gatherer, self.network, loss, START, Share())
+        with explained(f"{type(loss).__name__} cannot be tried on {self.name}"):
+            _, gradients = whole_set_gradient(loss, whole, 1.0, True, FewSteps(self.network))
         if not gradients:
             raise SettingsError(
                 f"Expected the value of {type(loss).__name__}.loss to depend on something that is learned "
@@ -204,6 +208,14 @@ class _Trial:
                 f"{self.name} cuts the way from what is matched back to the images: nothing would be learned. Leave "
                 "out detach(), no_grad and functions whose backward pass is not itself differentiable."
             )
+
+
+class FewSteps(Unroller):
+    """Takes two steps of a student's training: enough to see whether they can be taken."""
+
+    def __call__(self, student: Student, *others: Any) -> Unrolled:
+        """Train a student for a start."""
+        return super().__call__(replace(student, batches=student.batches[:2]), *others)
 
 
 def _with_few(block: Block) -> Block:

@@ -1,0 +1,255 @@
+"""Experts as a run of their own: a LightningModule that trains networks on the real images and records them."""
+
+from __future__ import annotations
+
+import math
+import shutil
+from collections.abc import Iterator, Sequence
+from functools import partial
+from typing import Any, ClassVar, cast
+
+import torch
+from lightning.pytorch.cli import OptimizerCallable
+from lightning.pytorch.utilities import rank_zero_info
+from torch import Tensor, nn
+
+from lit_condense.augmentation import Augmentation, OneOf
+from lit_condense.data.module import CondenseDataModule, datamodule_of
+from lit_condense.data.sizes import check_enough_classes
+from lit_condense.engine import Engine
+from lit_condense.engine.first_order import FirstOrderLoss
+from lit_condense.engine.forward import Forward
+from lit_condense.errors import ExportError, SettingsError, check_choice, is_count
+from lit_condense.evaluation.protocols import Recipe
+from lit_condense.evaluation.several import Strategy, chosen_strategy, in_threads
+from lit_condense.evaluation.training import batches_of
+from lit_condense.experts.description import describe
+from lit_condense.experts.file import Layout, Storage
+from lit_condense.functional.gradients import trainable_parameters
+from lit_condense.networks import ConvNet, NetworkFactory, build_network, network_name
+from lit_condense.recording.folder import RecordedFolder
+from lit_condense.recording.schedule import steps_of_run
+from lit_condense.recording.training import Slot
+from lit_condense.recording.writer import DryRecording, Recording
+from lit_condense.rng import RandomKey, run_seed
+from lit_condense.runs.checkpointing import is_dry
+from lit_condense.runs.files import check_writable
+from lit_condense.runs.module import RunModule
+from lit_condense.runs.outputs import run_folder
+from lit_condense.runs.trainer import Intervals, check_validations
+from lit_condense.settings import Plain, settings_of
+from lit_condense.sharding import Share
+
+EXPERTS_OPTIMIZER = partial(torch.optim.SGD, lr=0.01)
+"""Of the published experts (Cazenavette et al., CVPR 2022): no momentum, no weight decay, a constant rate."""
+
+
+class ExpertTrajectories(RunModule):
+    """Train experts on the real images and record their weights before training and after every epoch.
+
+    One file an expert (:class:`lit_condense.experts.ExpertFile`) goes into the run's folder, and a card of what all
+    have in common. A training step is one step of as many experts as are trained at a time: each on a core, or one
+    after the other where compiling or a GPU makes that faster. Processes share the experts out. What is recorded is
+    never recorded again: the same run goes on at the epoch where it was stopped or killed, and with a larger number of
+    experts it adds the others.
+
+    Args:
+        network: Architecture.
+        experts: How many.
+        epochs: Passes over the training split; matching reads as many as its last start epoch and its length need.
+        batch_size: Images in a step.
+        optimizer: Of an expert; default: SGD with learning rate 0.01. FTD's flat experts: ``lit_condense.optim.GSAM``.
+        augmentation: Drawn for each image; default: DSA's.
+        storage: How a weight is kept: ``float32``, or ``bfloat16`` in half of the room.
+        engine: Of its settings, precision and compilation count; default: fast.
+        seed: Seed of every draw; by default the one given to ``seed_everything``, else 0.
+    """
+
+    leaves_a_set: ClassVar[bool] = False
+
+    def __init__(
+        self,
+        network: NetworkFactory = ConvNet,
+        experts: int = 100,
+        *,
+        epochs: int = 50,
+        batch_size: int = 256,
+        optimizer: OptimizerCallable | None = None,
+        augmentation: Augmentation | None = None,
+        storage: Storage = "float32",
+        engine: Engine | None = None,
+        seed: int | None = None,
+    ) -> None:
+        super().__init__()
+        for name, value in (("experts", experts), ("epochs", epochs), ("batch_size", batch_size)):
+            if not is_count(value):
+                raise SettingsError(f"Expected ExpertTrajectories.{name} to be a whole number from 1, got {value!r}.")
+        check_choice("ExpertTrajectories.storage", storage, Storage)
+        self.automatic_optimization = False
+        self.network = network
+        self.experts = experts
+        self.epochs = epochs
+        self.batch_size = batch_size
+        self.optimizer = optimizer or EXPERTS_OPTIMIZER
+        self.augmentation = augmentation or OneOf()
+        self.storage: Storage = storage
+        self.engine = engine or Engine()
+        self.seed = run_seed(seed)
+        # Lightning wants an optimizer, whose steps it counts, and DDP a parameter. Experts are no parameters of the
+        # run, because every process trains its own.
+        self.steps_taken = nn.Parameter(torch.zeros(1))
+        self._slots: list[Slot] = []
+        self._pending: Iterator[int] = iter(())
+        self._busy: dict[int, Slot] = {}
+
+    @classmethod
+    def intervals(cls, max_steps: int) -> Intervals:
+        """Return what is never used: epochs are recorded, and there is nothing to evaluate."""
+        return Intervals(1000, 1000)
+
+    # ---------------------------------------------------------------- what is recorded
+
+    @property
+    def data(self) -> CondenseDataModule:
+        """The trainer's data module."""
+        return datamodule_of(self.trainer)
+
+    @property
+    def recipe(self) -> Recipe:
+        """How an expert is trained."""
+        return Recipe(self.epochs, (), 1.0, False, self.augmentation, self.batch_size)
+
+    def description(self) -> Plain:
+        """Return all that the weights of the experts depend on, but for their number, as plain data."""
+        training = {
+            "epochs": self.epochs,
+            "batch_size": self.batch_size,
+            "optimizer": settings_of(self.optimizer),
+            "augmentation": settings_of(self.augmentation),
+            "mode": self.engine.mode,
+        }
+        return {**describe(self.data, self.network), "training": training, "seed": self.seed, "storage": self.storage}
+
+    def key_of(self, expert: int) -> RandomKey:
+        """Return the key of an expert: it depends on the seed and its number alone."""
+        return RandomKey(self.seed).fold("expert", expert)
+
+    def build(self, key: RandomKey) -> nn.Module:
+        """Return a fresh network where the images are delivered."""
+        channels, height, width = self.data.real.image_shape
+        classes = self.data.real.num_classes
+        return build_network(self.network, channels, (height, width), classes, key).to(self.data.real.device)
+
+    # ---------------------------------------------------------------- life cycle
+
+    def setup(self, stage: str) -> None:
+        """Check the settings against the data, and the folder against the settings.
+
+        Raises:
+            SettingsError: The folder holds experts that were recorded with other settings.
+        """
+        if stage != "fit":
+            raise SettingsError(
+                f"Expected fit for ExpertTrajectories, got {str(stage)}: experts are recorded, and that is all."
+            )
+        check_validations(self.trainer)
+        self.trainer.limit_val_batches = 0  # there is no set to evaluate
+        check_enough_classes(self.data.real)
+        weights = sum(p.numel() for p in trainable_parameters(self.build(self.key_of(0))).values())
+        layout = Layout(self.epochs, weights, self.storage)
+        self.folder = RecordedFolder(run_folder(self.trainer, self.trainer.log_dir), self.description(), layout)
+        self.folder.insist_on_same_settings()
+        if self.trainer.is_global_zero and not is_dry(self.trainer):
+            check_writable(self.folder.path)
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        """Return an optimizer of nothing: the trainer's global step counts its steps."""
+        return torch.optim.SGD([self.steps_taken], lr=0.0)
+
+    def on_fit_start(self) -> None:
+        """Say what is to be recorded, and how long the run is."""
+        self.data.to(self.device)
+        real, share = self.data.real, Share.of(self.trainer)
+        epochs_left = self._agreed([self.folder.epochs_left(expert) for expert in range(self.experts)], share)
+        pending = [expert for expert, left in enumerate(epochs_left) if left]
+        batches = batches_of(real, self.recipe)
+        images = real.at(torch.arange(min(self.batch_size, len(real))))
+        strategy = chosen_strategy(self.build, images, self.epochs * batches, self.experts)
+        self._slots = [self._slot(strategy) for _ in range(min(self._at_once(strategy), max(1, len(pending))))]
+        self._pending, self._busy = iter(share.take(pending)), {}
+        steps = batches * steps_of_run(
+            [[epochs_left[e] for e in Share(r, share.world_size).take(pending)] for r in range(share.world_size)],
+            len(self._slots),
+        )
+        given = self.trainer.max_steps
+        self.trainer.fit_loop.epoch_loop.max_steps = steps if given < 0 else min(given, steps)
+        if self.trainer.is_global_zero and not is_dry(self.trainer):
+            self.folder.write_card(self.experts)
+        self._announce(pending, strategy)
+
+    def _agreed(self, epochs_left: list[int], share: Share) -> list[int]:
+        """Return what the first process found in the folder: all must share out the same work."""
+        found = torch.tensor(epochs_left, device=self.device)
+        share.broadcast([found])
+        return cast(list[int], found.tolist())
+
+    def _at_once(self, strategy: Strategy) -> int:
+        return torch.get_num_threads() if strategy in ("threads", "stacked") else 1
+
+    def _slot(self, strategy: Strategy) -> Slot:
+        network = self.build(self.key_of(0)).train()
+        compiled = self.engine.compile == "always" or (strategy == "compiled" and self.engine.compile != "never")
+        forward = Forward(network, self.engine.mode if compiled else "exact")
+        loss = FirstOrderLoss(forward, compiled, recorded=strategy == "recorded" and self.engine.record)
+        data = self.data
+        # several at a time are networks that do not draw
+        return Slot(network, loss, self.optimizer, self.recipe, data.real, data.test, self._at_once(strategy) == 1)
+
+    def _announce(self, pending: list[int], strategy: Strategy) -> None:
+        """Say what will be recorded where, and refuse a disk that has no room for it."""
+        layout, path = self.folder.layout, self.folder.path
+        mega = self.experts * layout.file_bytes / 1e6
+        rank_zero_info(
+            f"Recording {self.experts} expert(s) x {self.epochs} epoch(s) of {network_name(self.network)} "
+            f"({layout.weights:,} weights) on {self.data.dataset_name}: {mega:,.0f} MB in {path}; "
+            f"{self.experts - len(pending)} are there, {len(self._slots)} at a time ({strategy})."
+        )
+        needed, free = len(pending) * layout.file_bytes, shutil.disk_usage(path).free if path.is_dir() else math.inf
+        if needed > free:
+            raise ExportError(
+                f"Expected {needed / 1e6:,.0f} MB of room for experts in {path}, got {free / 1e6:,.0f} MB. Make room, "
+                "or record fewer epochs, or with storage: bfloat16."
+            )
+
+    def validation_step(self, batch: int, batch_idx: int) -> None:
+        """Do nothing: there is no set to evaluate."""
+
+    # ---------------------------------------------------------------- training
+
+    def training_step(self, batch: int, batch_idx: int) -> None:
+        """Take a step of each expert that is in training; those that are done make room for the next ones."""
+        self._fill_slots()
+        at_work = list(self._busy.values())
+        if at_work:  # another process may have more to do than this one
+            found = self._stepped(at_work)
+            loss, accuracy = torch.stack(found).mean(0)
+            self.log_dict({"train/loss": loss, "train/acc": accuracy}, prog_bar=True)
+        self._busy = {expert: slot for expert, slot in self._busy.items() if not slot.done}
+        cast(Any, self.optimizers()).step()
+
+    def _stepped(self, slots: Sequence[Slot]) -> list[Tensor]:
+        if len(self._slots) > 1:
+            return in_threads(lambda i: slots[i].step(), len(slots))
+        return [slots[0].step()]
+
+    def _fill_slots(self) -> None:
+        for slot in self._slots:
+            if slot in self._busy.values():
+                continue
+            expert = next(self._pending, None)
+            if expert is None:
+                return
+            key = self.key_of(expert)
+            kind = DryRecording if is_dry(self.trainer) else Recording
+            slot.take(expert, key, self.build(key.fold("network")), self.folder.recording(expert, kind))
+            self._busy[expert] = slot
