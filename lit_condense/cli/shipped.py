@@ -25,6 +25,7 @@ DEFAULTS = {
         "evaluation": "Evaluation",
     },
     "SelectedSet": {"evaluation": "Evaluation", "proxy": "ProxyTraining"},
+    "ExpertTrajectories": {"network": "ConvNet"},
 }
 """Classes that a config may leave out; the signature of the model says which they are."""
 NO_RUNS = ("published.yaml",)
@@ -68,9 +69,9 @@ def read(name: str) -> dict[str, Any]:
     model = config["model"]["init_args"]
     for key, usual in DEFAULTS[config["model"]["class_path"]].items():
         model[key] = _written_out(model.get(key, {}), usual)
-    for key in ("init", "augmentation", "selection"):
+    for key, usual in {"init": "", "augmentation": "", "selection": "", "learnables": "Learnables"}.items():
         if key in model:
-            model[key] = _written_out(model[key], "")
+            model[key] = _written_out(model[key], usual)
     trainer = config.setdefault("trainer", {})
     trainer["callbacks"] = [_written_out(callback, "") for callback in trainer.get("callbacks", [])]
     config["data"] = _written_out(config["data"], "") if "data" in config else None

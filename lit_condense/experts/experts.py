@@ -22,23 +22,28 @@ SEEN_BY_STUDENTS = ("data", "normalization", "network")
 """What a student must have in common with the experts: the rest says how they were trained."""
 
 
+RUNS = Path("runs/experts")
+"""Where the experts of shipped configs are recorded, below the working folder."""
+
+
 class Experts:
     """Reads recorded experts; each file is opened when it is first asked for, and never held in memory.
 
     Args:
-        folder: Where they were recorded.
+        place: The folder that they were recorded into, or the name of one below ``runs/experts``, which is that of the
+            config they were recorded with.
 
     Raises:
         SettingsError: There is none.
     """
 
-    def __init__(self, folder: str | Path) -> None:
-        self.folder = Path(folder)
+    def __init__(self, place: str | Path) -> None:
+        self.folder = Path(place) if Path(place).is_dir() else RUNS / place
         self.paths = sorted(self.folder.glob(PATTERN))
         if not self.paths:
             raise SettingsError(
-                f"Expected recorded experts in {self.folder}, found none. Record them first, as with `lit-condense fit "
-                "--config experts/cifar10`, or give the folder that they are in."
+                f"Expected recorded experts in {self.folder}, found none. Record them first (lit-condense fit --config "
+                f"experts/{Path(place).name}, for instance), or give the folder that they are in."
             )
         self._opened: dict[int, ExpertFile] = {}
 

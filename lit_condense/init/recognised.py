@@ -30,7 +30,7 @@ class RecognisedReal(RealStart):
     are the mean over all experts that recognise an image (DATM, Guo et al., ICLR 2024). Images are not augmented.
 
     Args:
-        experts: Folder of recorded experts of the run's network.
+        experts: Folder of recorded experts of the run's network, or its name below ``runs/experts``.
     """
 
     def __init__(self, experts: str) -> None:

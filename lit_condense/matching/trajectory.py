@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -21,9 +20,6 @@ from lit_condense.matching.whole import Parameters, Student, Unroll, Whole, Whol
 from lit_condense.networks import NetworkFactory
 from lit_condense.rng import RandomKey
 
-EXPERTS = Path("runs/experts")
-"""Below it the experts of a data set are recorded where no other folder is named."""
-
 
 class TrajectoryMatching(WholeSetLoss):
     """Match the weights that a network reaches by training on the set with those that recorded experts reached (MTT).
@@ -38,7 +34,7 @@ class TrajectoryMatching(WholeSetLoss):
 
     Args:
         max_start_epoch: Start epochs are drawn below it.
-        experts: Folder of the recorded experts; default: ``runs/experts/<name of the data set>``.
+        experts: Folder of the recorded experts, or its name below ``runs/experts``; default: that of the data set.
         expert_epochs: M, the epochs of an expert that a student is to cover.
         steps: N, the student's steps.
         batch_size: Decoded images in a step; default: all. The set is shuffled and cut into batches, the rest first.
@@ -138,7 +134,7 @@ class TrajectoryMatching(WholeSetLoss):
             SettingsError: There are none, or they are too short.
             CheckpointError: They are others, or a file is broken.
         """
-        self._recorded = Experts(self.experts or EXPERTS / data.dataset_name)
+        self._recorded = Experts(self.experts or data.dataset_name)
         self.recorded.insist_on(describe(data, network))
         needed = self.max_start_epoch - 1 + self.expert_epochs
         if self.recorded.epochs < needed:

@@ -150,7 +150,7 @@ class ExpertTrajectories(RunModule):
         """
         if stage != "fit":
             raise SettingsError(
-                f"Expected fit for ExpertTrajectories, got {str(stage)}: experts are recorded, and that is all."
+                f"Expected fit for ExpertTrajectories, got {stage!s}: experts are recorded, and that is all."
             )
         check_validations(self.trainer)
         self.trainer.limit_val_batches = 0  # there is no set to evaluate
