@@ -143,3 +143,51 @@ def test_a_run_killed_many_times_ends_with_the_bytes_of_one_left_alone(tmp_path)
     assert kill_once(tmp_path, "killed", args, "save_condensed", generator, latest=1)
     finish(tmp_path, "killed", args)
     assert_like_one_left_alone(tmp_path)
+
+
+def write_trajectories(folder):
+    """The command lines that record experts of a few digits and match them."""
+    network = {"class_path": "lit_condense.networks.ConvNet", "init_args": {"width": 8, "depth": 2}}
+    data = {"class_path": "lit_condense.data.Digits", "init_args": {"train_limit_per_class": 10}}
+    model = {"experts": 3, "epochs": 6, "batch_size": 20, "network": network}
+    experts = {"model": {"class_path": "ExpertTrajectories", "init_args": model}, "data": data}
+    experts["trainer"] = {"accelerator": "cpu", "devices": 1, "enable_progress_bar": False}
+    (folder / "experts.yaml").write_text(yaml.safe_dump(experts))
+    matching = {"experts": str(folder / "alone_experts"), "max_start_epoch": 4, "steps": 4, "batch_size": 6}
+    config = tiny_config(
+        folder,
+        "matched",
+        network=network,
+        inner="lit_condense.inner.FreshNetwork",
+        learnables={"class_path": "lit_condense.synthetic.Learnables", "init_args": {"inner_lr": 0.05}},
+    )
+    one = {"class_path": "lit_condense.matching.TrajectoryMatching", "init_args": matching}
+    config["trainer"].update(max_steps=8, callbacks=[one])
+    return ["fit", "--config", str(folder / "experts.yaml")], config
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_experts_and_runs_on_them_killed_again_and_again_end_with_the_bytes_of_those_left_alone(tmp_path):
+    experts, config = write_trajectories(tmp_path)
+    generator, alone, killed = RandomKey(3).fold("kills").generator(), tmp_path / "alone_experts", tmp_path / "experts"
+    finish(tmp_path, "alone_experts", [*experts, "--out", str(alone)])
+    kills = 0
+    for moment in (("add", 3, 20), ("keep", 2, 40), ("write_atomically", 4, 15), ("finish", 1, 3), ("step", 30, 200)):
+        with ended([start(tmp_path, "experts", [*experts, "--out", str(killed)], moment)]) as (one,):
+            one.join(timeout=120)
+            kills += one.exitcode == -signal.SIGKILL
+    assert kills >= 4
+    finish(tmp_path, "experts", [*experts, "--out", str(killed)])
+    files = {path.name: path.read_bytes() for path in sorted(alone.glob("expert*"))}
+    assert files == {path.name: path.read_bytes() for path in sorted(killed.glob("expert*"))}
+    assert not [path.name for path in killed.iterdir() if path.name.startswith(".")]
+
+    for name in ("alone", "killed"):
+        (tmp_path / f"{name}.yaml").write_text(yaml.safe_dump({**config, "out": str(tmp_path / name)}))
+    args = {name: ["fit", "--config", str(tmp_path / f"{name}.yaml")] for name in ("alone", "killed")}
+    finish(tmp_path, "alone", args["alone"])
+    for function in (SyntheticSet.training_step.__name__, write_atomically.__name__):
+        assert kill_once(tmp_path, "killed", args["killed"], function, generator, earliest=3, latest=5)
+    finish(tmp_path, "killed", args["killed"])
+    assert_like_one_left_alone(tmp_path)

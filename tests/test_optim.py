@@ -1,14 +1,16 @@
-"""Optimizers of the images against the programs they stand for (Kim et al., ICML 2022)."""
+"""Optimizers against the programs they stand for (Kim et al., ICML 2022; Du et al., CVPR 2023)."""
 
 from __future__ import annotations
 
 from fractions import Fraction
+from functools import partial
 
 import pytest
 import torch
 
 from lit_condense.errors import SettingsError
-from lit_condense.optim import SharedTensorSGD, rescaled_lr
+from lit_condense.optim import GSAM, SharedTensorSGD, rescaled_lr, steps_images
+from tests.oracles import trajectory
 from tests.oracles.methods import shared_tensor_steps
 
 CLASSES, UPDATES = 10, 6
@@ -134,3 +136,72 @@ def test_the_published_rates(name):
 def test_the_base_size_is_that_of_cifar():
     assert rescaled_lr(5e-3, 10, 32) == pytest.approx(5e-3, rel=1e-15)
     assert rescaled_lr(1e-4, 10, 28) / rescaled_lr(1e-4, 10, 28, 28) == pytest.approx(0.765625, rel=1e-15)
+
+
+# ------------------------------------------------------------------------------------------------ GSAM
+
+CURVATURE = torch.tensor([3.0, 1.0, 10.0], dtype=torch.float64)
+GSAM_STEPS = {  # (rho, alpha) -> the weights after one step of the authors' program
+    (0.5, 0.3): (0.755000790453, -1.604375968951, 0.028751725390),
+    (0.5, 0.0): (0.754773298313, -1.609546596627, 0.024622163856),
+    (0.01, 0.3): (0.799098631255, -1.698060617759, 0.098588815258),
+    (0.01, 1.0): (0.799106016927, -1.697756551354, 0.098813683213),
+}
+
+
+def gsam(values, gradients_at, **settings):
+    """One step on parameters of these values; ``gradients_at(values)`` gives their gradients. Returns them, and where
+    gradients were taken."""
+    parameters, seen = [torch.nn.Parameter(value.clone()) for value in values], []
+
+    def closure():
+        seen.append([p.detach().clone() for p in parameters])
+        for parameter, gradient in zip(parameters, gradients_at(seen[-1]), strict=True):
+            parameter.grad = gradient
+        return torch.zeros(())
+
+    GSAM(parameters, **settings).step(closure)
+    return [p.detach() for p in parameters], seen
+
+
+def quadratic(values):
+    return [CURVATURE * values[0] - 1]
+
+
+@pytest.mark.parametrize(("rho", "alpha"), GSAM_STEPS)
+def test_gsam_takes_the_step_of_its_program(rho, alpha):
+    start = torch.tensor([1.0, -2.0, 0.5], dtype=torch.float64)
+    (found,), seen = gsam([start], quadratic, lr=0.1, rho=rho, alpha=alpha)
+    assert found.tolist() == pytest.approx(GSAM_STEPS[rho, alpha], abs=1e-11)
+    assert torch.equal(seen[0][0], start)
+    assert float(((seen[1][0] - start) / start).norm()) == pytest.approx(rho)
+
+
+def test_gsam_of_several_parameters_is_that_of_the_definition():
+    start = [noise(3, 4, seed=1), noise(5, seed=2), torch.zeros(2, dtype=torch.float64)]
+
+    def gradients_at(values):
+        return [torch.sin(3 * value) + value**3 + 1 for value in values]
+
+    found, seen = gsam(start, gradients_at, lr=0.05, rho=0.2, alpha=0.7)
+    wanted = trajectory.gsam_step(start, gradients_at, 0.05, 0.2, 0.7)
+    for one, other in zip(found, wanted, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-10, atol=1e-14)
+    assert not bool((seen[1][2] - start[2]).any())  # what is exactly 0 is not perturbed
+
+
+def test_gsam_without_perturbation_is_sgd():
+    start = torch.tensor([1.0, -2.0, 0.5], dtype=torch.float64)
+    (found,), _ = gsam([start], quadratic, lr=0.1, rho=1e-9, alpha=0.0)
+    torch.testing.assert_close(found, start - 0.1 * quadratic([start])[0], rtol=1e-7, atol=1e-9)
+
+
+def test_gsam_cannot_step_images_and_says_why():
+    with pytest.raises(SettingsError, match=r"GSAM, which evaluates the loss again"):
+        steps_images(partial(GSAM, lr=0.1))
+
+
+@pytest.mark.parametrize("setting", ["lr", "rho", "alpha"])
+def test_gsam_refuses_what_is_below_nothing(setting):
+    with pytest.raises(SettingsError, match=f"GSAM.{setting} to be 0 or more"):
+        GSAM([torch.nn.Parameter(torch.zeros(1))], **{"lr": 0.1, setting: -1.0})

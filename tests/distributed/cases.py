@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import tempfile
 from functools import partial
+from pathlib import Path
 
 import torch
 from lightning.pytorch import Callback
@@ -20,6 +22,7 @@ from lit_condense.matching import (
     CurvatureMatching,
     FeatureMatching,
     GradientMatching,
+    TrajectoryMatching,
     WarmUpGradientMatching,
 )
 from lit_condense.parametrization import MultiFormation, Pixels
@@ -28,6 +31,7 @@ from lit_condense.sets.report import Report
 from lit_condense.synthetic import Learnables
 from tests.helpers import Poisoned, Recorder, TinyData, fitted, tiny_convnet
 from tests.inner.pool import ByAccuracy, Pool
+from tests.recording.helpers import written
 from tests.synthetic.whole_losses import SharedTrained, Trained
 
 BATCH_NORM = tiny_convnet("batch")
@@ -75,6 +79,13 @@ def everything():
     return [*two_levels(), CurvatureMatching(), FeatureMatching(joint=True, weight=0.01)]
 
 
+def trajectory_matching(**settings):
+    """Three segments an update, which 2 processes cannot share evenly. Each process writes the same experts."""
+    folder = written(Path(tempfile.mkdtemp()), TinyData(FIVE))
+    matched = {"max_start_epoch": 2, "steps": 3, "batch_size": 6, "segments_per_update": 3, **settings}
+    return TrajectoryMatching(experts=folder, **matched)
+
+
 def dream(**settings):
     return case(
         GradientMatching("l1"),
@@ -106,6 +117,12 @@ CASES = {
     "everything, two classes": lambda: case(*everything(), sizes=TWO),
     "whole": lambda: case(Trained(weight=0.1), GradientMatching(), learnables=learnables()),
     "whole, shared": lambda: case(SharedTrained(), learnables=learnables(), parametrization=MultiFormation(2)),
+    "trajectories": lambda: case(trajectory_matching(), learnables=learnables(), inner=FreshNetwork()),
+    "trajectories, in constant memory": lambda: case(
+        trajectory_matching(unroll="constant_memory", batch_size=None, threshold=2.0),
+        learnables=learnables(),
+        augmentation=OneOf(),
+    ),
     # after inner training
     "momentum": lambda: case(inner=TrainOnSynthetic(4, epochs=2, momentum=0.9, weight_decay=0.01)),
     "decreasing": lambda: case(inner=DecreasingTraining(4, opening=(3, 2))),

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import functools
+from pathlib import Path
 
 import pytest
 import torch
 
+from lit_condense.experts import Experts
 from tests.distributed.cases import CASES, SKIPPED, run
-from tests.distributed.group import results_of
+from tests.distributed.group import results_of, run_group
+from tests.recording.helpers import recorded
 
 QUICK = {
     2: ("mean", "until over-fitting", "dream", "skipped", "evaluated"),
-    3: ("everything, two classes", "unequal", "pool", "whole", "whole, shared", "stopped"),
+    3: ("everything, two classes", "unequal", "pool", "whole", "whole, shared", "trajectories", "stopped"),
 }
 """Processes and cases of the default run; all cases in both groups are the slow one."""
 COMPILED = ("fast", "exact, compiled")
@@ -69,3 +72,19 @@ def test_a_group_ends_with_the_set_of_one_process(quick):
 @pytest.mark.parametrize("name", CASES)
 def test_every_case_ends_with_the_set_of_one_process(all_of, name):
     assert_equal_to_one(name, all_of[name])
+
+
+def _record(rank, world_size, folder):
+    recorded(Path(folder), experts=5, trainer={"devices": world_size, "strategy": "ddp"})
+
+
+@pytest.mark.timeout(150)
+def test_processes_share_experts_out_and_record_what_one_does(tmp_path):
+    codes, logs = run_group(_record, 2, tmp_path, str(tmp_path / "two"))
+    assert codes == [0, 0], "\n".join(log[-3000:] for log in logs)
+    recorded(tmp_path / "one", experts=5)
+    one, two = Experts(tmp_path / "one"), Experts(tmp_path / "two")
+    assert len(two) == 5
+    for expert in range(5):
+        for epoch in range(one.epochs + 1):
+            torch.testing.assert_close(one.at(expert, epoch), two.at(expert, epoch), **WITHIN)

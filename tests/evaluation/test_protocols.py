@@ -130,7 +130,14 @@ def test_idc_trains_1000_passes_with_cutmix_on_half_of_the_batches(dataset, flip
 
 @pytest.mark.parametrize(
     ("protocol", "passes", "drops"),
-    [("dc", 13, (8,)), ("dsa", 13, (8,)), ("idc", 12, (8, 10)), ("egm", 12, (6,)), ("coreset", 12, ())],
+    [
+        ("dc", 13, (8,)),
+        ("dsa", 13, (8,)),
+        ("idc", 12, (8, 10)),
+        ("egm", 12, (6,)),
+        ("coreset", 12, ()),
+        ("mtt", 13, (8,)),
+    ],
 )
 def test_another_number_of_epochs_keeps_the_shape_of_the_schedule(protocol, passes, drops):
     recipe = recipe_for(protocol, "cifar10", False, epochs=12)
@@ -194,6 +201,19 @@ def test_idc_i_on_svhn_is_judged_as_its_program_does_at_one_image_a_class():
     assert list(draw)[:3] == ["brightness", "saturation", "contrast"]
     assert list(draw)[-1] == "cutout"
     assert len(draw) == 5
+
+
+def test_mtt_is_dsa_with_the_step_size_of_the_set():
+    own, usual, dsa = (
+        recipe_for(protocol, "cifar10", False, step_size=step)
+        for protocol, step in (("mtt", 0.03), ("mtt", None), ("dsa", 0.03))
+    )
+    assert own.lr == 0.03
+    assert (usual.lr, dsa.lr) == (0.01, 0.01)
+    for recipe in (own, usual):
+        assert (recipe.passes, recipe.drops, recipe.drop_factor, recipe.restart) == (1001, (502,), 0.1, True)
+        assert (recipe.momentum, recipe.weight_decay, recipe.batch_size) == (0.9, 5e-4, 256)
+        assert recipe.augmentation.operations == dsa.augmentation.operations
 
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)

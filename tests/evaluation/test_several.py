@@ -20,7 +20,7 @@ from lit_condense.rng import RandomKey
 from tests.helpers import tiny_convnet
 
 KEYS = [RandomKey(4).fold("evaluation", i) for i in range(3)]
-PROTOCOLS = ("dc", "dsa", "idc", "coreset", "egm")
+PROTOCOLS = ("dc", "dsa", "idc", "coreset", "egm", "mtt")
 
 
 def images_of(seed, count=10):

@@ -96,7 +96,7 @@ def test_a_capped_training_takes_fewer_steps_and_drops_the_rate_in_proportion():
     torch.testing.assert_close(weights(network), weights(wanted), rtol=1e-12, atol=1e-14)
 
 
-@pytest.mark.parametrize("protocol", ["dc", "dsa", "idc", "egm"])
+@pytest.mark.parametrize("protocol", ["dc", "dsa", "idc", "egm", "mtt"])
 def test_the_key_alone_decides_the_training(protocol):
     results = []
     for key in (KEY, KEY, KEY.fold("other")):
