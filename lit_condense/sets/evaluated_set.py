@@ -81,14 +81,14 @@ class EvaluatedSet(SmallTrainingSet):
     @contextmanager
     def _using(self, datamodule: CondenseDataModule | None) -> Iterator[None]:
         """Attach data in plain Python, for good where the set has no trainer."""
-        if datamodule is None or (self._trainer is not None and datamodule is self.trainer.datamodule):  # type: ignore[attr-defined]
-            yield
-            return
-        before, self._data = self._data, datamodule
+        own = datamodule is None or (self._trainer is not None and datamodule is self.trainer.datamodule)  # type: ignore[attr-defined]
+        before = self._data
         try:
-            datamodule.prepare_data()
-            datamodule.setup("test")
-            if self._origin is not None:
+            if not own and datamodule is not None:
+                self._data = datamodule
+                datamodule.prepare_data()
+                datamodule.setup("test")
+            if self._origin is not None:  # the trainer's data too: it may have been refused with them
                 now = self.meaning()
                 meaning.insist_on_same(self._origin["meaning"], now, not self.evaluation.other_data, meaning.OTHER_DATA)
             yield
