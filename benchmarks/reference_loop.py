@@ -1,13 +1,14 @@
-"""The reference loops: DC, IDC and an evaluation as published programs do them, the yardstick of every speed-up.
+"""The reference loops: DC, IDC, MTT, TESLA and an evaluation as published programs do them, the yardstick of speed-ups.
 
 Eager float32, one class at a time in Python, a backward pass that also forms the weight gradients nobody reads, one
-network after the other. Written from the definitions (Zhao et al., ICLR 2021; Kim et al., ICML 2022); they share no
-code with the engine.
+network after the other. Written from the definitions (Zhao et al., ICLR 2021; Kim et al., ICML 2022; Cazenavette et
+al., CVPR 2022; Cui et al., ICML 2023); they share no code with the engine.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -85,6 +86,82 @@ def match_idc(
         optimizer.step()
         total += loss.detach().item()
     return total
+
+
+@dataclass(frozen=True)
+class Segment:
+    """What an update of trajectory matching starts from: a part of an expert's training, and the set."""
+
+    network: nn.Module
+    start: dict[str, Tensor]
+    target: dict[str, Tensor]
+    """Weights of the expert by name, and those that it reached later."""
+    images: Tensor
+    labels: Tensor
+    step_size: Tensor
+    batches: Sequence[Tensor]
+    """For each step which images it sees."""
+    augment: Callable[[Tensor, int], Tensor]
+    """Of the images of a step, whose number names the draw."""
+
+    def loss(self, weights: Sequence[Tensor], seen: Tensor, step: int) -> Tensor:
+        logits = torch.func.functional_call(self.network, dict(zip(self.start, weights, strict=True)), (seen,))
+        return F.cross_entropy(logits, self.labels[self.batches[step]])
+
+    def squared_distance(self, weights: Sequence[Tensor]) -> Tensor:
+        pairs = zip(weights, self.target.values(), strict=True)
+        return torch.stack([(a - b).square().sum() for a, b in pairs]).sum()
+
+
+@dataclass(frozen=True)
+class Matched:
+    """The loss of such an update, and its gradients in the images and in the step size."""
+
+    value: float
+    images: Tensor
+    step_size: Tensor
+
+
+def match_mtt(segment: Segment) -> Matched:
+    """MTT: a graph of all steps, and one derivative of it."""
+    images, step_size = (x.detach().clone().requires_grad_() for x in (segment.images, segment.step_size))
+    weights = [w.detach().clone().requires_grad_() for w in segment.start.values()]
+    for step, chosen in enumerate(segment.batches):
+        loss = segment.loss(weights, segment.augment(images[chosen], step), step)
+        gradients = torch.autograd.grad(loss, weights, create_graph=True)
+        weights = [w - step_size * g for w, g in zip(weights, gradients, strict=True)]
+    value = segment.squared_distance(weights) / segment.squared_distance(list(segment.start.values()))
+    in_images, in_step_size = torch.autograd.grad(value, [images, step_size])
+    return Matched(value.item(), in_images, in_step_size)
+
+
+def match_tesla(segment: Segment) -> Matched:
+    """TESLA: the steps without a graph between them, then the derivative of each at the weights that it started from.
+
+    ``(2 / D) d/dx <v, g>`` with ``v = a (target - start) + a^2 G``, a the step size and G the sum of the gradients g;
+    the published program loses the factor 2.
+    """
+    a, start, target = segment.step_size, list(segment.start.values()), list(segment.target.values())
+    weights, total, kept = start, [torch.zeros_like(w) for w in start], []
+    for step, chosen in enumerate(segment.batches):
+        leaf = segment.images[chosen].detach().requires_grad_()
+        seen = segment.augment(leaf, step)
+        here = [w.detach().requires_grad_() for w in weights]
+        gradients = torch.autograd.grad(segment.loss(here, seen.detach(), step), here)
+        kept.append((chosen, leaf, seen, here))
+        total = [t + g for t, g in zip(total, gradients, strict=True)]
+        weights = [w - a * g for w, g in zip(here, gradients, strict=True)]
+    weights = [w.detach() for w in weights]
+    whole = segment.squared_distance(start)
+    v = [a * (t - s) + a * a * g for s, t, g in zip(start, target, total, strict=True)]
+    in_images = torch.zeros_like(segment.images)
+    for step, (chosen, leaf, seen, here) in enumerate(kept):
+        gradients = torch.autograd.grad(segment.loss(here, seen, step), here, create_graph=True)
+        product = torch.stack([(x * g).sum() for x, g in zip(v, gradients, strict=True)]).sum()
+        in_images[chosen] += 2 / whole * torch.autograd.grad(product, leaf)[0]
+    left = [(w - t) * g for w, t, g in zip(weights, target, total, strict=True)]
+    in_step_size = -2 / whole * torch.stack([x.sum() for x in left]).sum()
+    return Matched((segment.squared_distance(weights) / whole).item(), in_images, in_step_size)
 
 
 def train_on_real(

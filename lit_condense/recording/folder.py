@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import json
+import os
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,6 +17,8 @@ from lit_condense.export.versions import versions
 from lit_condense.recording.writer import Recording
 from lit_condense.runs.files import write_atomically
 from lit_condense.settings import Plain, differences
+
+LOCK = ".recording"
 
 
 @dataclass(frozen=True)
@@ -39,6 +45,29 @@ class RecordedFolder:
                 f"Expected the settings of the experts that are in {self.path}, got others ({'; '.join(found[:3])}). "
                 "Choose another folder (--out), or delete that one to record its experts anew."
             )
+
+    @contextlib.contextmanager
+    def alone(self) -> Iterator[None]:
+        """Hold the folder while experts are recorded into it; a process that dies lets go of it.
+
+        Raises:
+            SettingsError: Another run is recording there now.
+        """
+        path = self.path / LOCK
+        with path.open("a+") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                file.truncate(0)
+                file.write(str(os.getpid()))
+                file.flush()
+            except OSError as error:
+                if path.read_text() != str(os.getpid()):  # else an earlier run in a notebook, which came to no end
+                    raise SettingsError(
+                        f"Expected {self.path} to be recorded into by one run at a time, another one is at work there. "
+                        "Wait for it, or choose another folder (--out)."
+                    ) from error
+            yield
+            path.unlink(missing_ok=True)
 
     def write_card(self, experts: int) -> None:
         """Say what the experts have in common."""

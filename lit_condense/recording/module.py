@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import shutil
 from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
 from functools import partial
 from typing import Any, ClassVar, cast
 
@@ -98,6 +99,7 @@ class ExpertTrajectories(RunModule):
         # Lightning wants an optimizer, whose steps it counts, and DDP a parameter. Experts are no parameters of the
         # run, because every process trains its own.
         self.steps_taken = nn.Parameter(torch.zeros(1))
+        self._held = ExitStack()
         self._slots: list[Slot] = []
         self._pending: Iterator[int] = iter(())
         self._busy: dict[int, Slot] = {}
@@ -148,9 +150,10 @@ class ExpertTrajectories(RunModule):
         Raises:
             SettingsError: The folder holds experts that were recorded with other settings.
         """
-        if stage != "fit":
+        fn = getattr(stage, "value", stage)
+        if fn != "fit":
             raise SettingsError(
-                f"Expected fit for ExpertTrajectories, got {stage!s}: experts are recorded, and that is all."
+                f"Expected fit for ExpertTrajectories, got {fn}: experts are recorded, and that is all."
             )
         check_validations(self.trainer)
         self.trainer.limit_val_batches = 0  # there is no set to evaluate
@@ -184,6 +187,7 @@ class ExpertTrajectories(RunModule):
         given = self.trainer.max_steps
         self.trainer.fit_loop.epoch_loop.max_steps = steps if given < 0 else min(given, steps)
         if self.trainer.is_global_zero and not is_dry(self.trainer):
+            self._held.enter_context(self.folder.alone())
             self.folder.write_card(self.experts)
         self._announce(pending, strategy)
 
@@ -220,6 +224,10 @@ class ExpertTrajectories(RunModule):
                 f"Expected {needed / 1e6:,.0f} MB of room for experts in {path}, got {free / 1e6:,.0f} MB. Make room, "
                 "or record fewer epochs, or with storage: bfloat16."
             )
+
+    def teardown(self, stage: str) -> None:
+        """Let go of the folder."""
+        self._held.close()
 
     def validation_step(self, batch: int, batch_idx: int) -> None:
         """Do nothing: there is no set to evaluate."""

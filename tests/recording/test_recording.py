@@ -18,6 +18,7 @@ from lit_condense.experts.file import Layout
 from lit_condense.networks import build_network
 from lit_condense.optim import GSAM
 from lit_condense.recording import ExpertTrajectories, module, writer
+from lit_condense.recording.folder import LOCK
 from lit_condense.recording.schedule import steps_of_run
 from lit_condense.rng import RandomKey
 from tests.helpers import TinyData, quiet_trainer, tiny_convnet
@@ -194,6 +195,18 @@ def test_a_folder_of_other_settings_is_refused(tmp_path, changed, words):
         recorded(tmp_path, **changed)
     assert words in str(caught.value)
     assert contents(tmp_path) == before
+
+
+def test_two_runs_in_one_folder_are_refused(tmp_path):
+    recorded(tmp_path, 1)
+    with module.RecordedFolder(tmp_path, {}, Layout(1, 1, "float32")).alone():
+        recorded(tmp_path, STEPS + 1)  # of one process: an earlier run that came to no end
+    with module.RecordedFolder(tmp_path, {}, Layout(1, 1, "float32")).alone():
+        (tmp_path / LOCK).write_text("1")
+        with pytest.raises(SettingsError, match="another one is at work there"):
+            recorded(tmp_path)
+    recorded(tmp_path)
+    assert contents(tmp_path)[1] == ["experts.json"]
 
 
 def test_a_broken_file_is_refused_and_named(tmp_path):
