@@ -10,7 +10,9 @@ import readme_tables
 import results_tables
 import scaling_table
 import speed_tables
+import trajectory_table
 from run_comparison import GROUPS
+from run_trajectories import GROUPS as TRAJECTORIES
 from tables import rebuild
 
 if __name__ == "__main__":
@@ -36,6 +38,9 @@ if __name__ == "__main__":
             "lcmat_longer": lcmat_table.longer_table,
             "rates": comparison_tables.rates,
             **{f"comparison_{group}": functools.partial(comparison_tables.table, group) for group in GROUPS},
+            "experts": trajectory_table.experts,
+            "trajectory_rates": trajectory_table.rates,
+            **{f"trajectories_{group}": functools.partial(trajectory_table.table, group) for group in TRAJECTORIES},
             "published": results_tables.published,
             "dream_curve": results_tables.dream_curve,
             "selection": results_tables.selection,

@@ -31,15 +31,20 @@ def table(group: str) -> str:
     found = {path.name: card for path, card in cards(f"comparison/{group}/*").items()}
     if not found:
         return "Not measured yet: `python scripts/run_comparison.py`."
-    rows = [
+    rows = baseline_rows(found)
+    rows += [method_row(name, found[method], found) for method, name in METHODS.items() if method in found]
+    return markdown(HEADER, rows)
+
+
+def baseline_rows(found: dict[str, dict[str, Any]]) -> list[list[str]]:
+    """Return a row for each baseline in each storage, of the cards of a group by method."""
+    return [
         [f"*{name}*", storage, "-", "-", "-", percent(found[row]["evaluation"]["baselines"][tag]), "-", "-"]
         for storage, row in STORAGES.items()
         if row in found
         for tag, name in BASELINES.items()
         if tag in found[row]["evaluation"]["baselines"]
     ]
-    rows += [_row(name, found[method], found) for method, name in METHODS.items() if method in found]
-    return markdown(HEADER, rows)
 
 
 def rates() -> str:
@@ -61,7 +66,8 @@ def _tried(one: dict[str, Any] | None, best: dict[str, Any]) -> str:
     return f"**{cell}**" if one is best else cell
 
 
-def _row(name: str, card: dict[str, Any], group: dict[str, Any]) -> list[str]:
+def method_row(name: str, card: dict[str, Any], group: dict[str, Any]) -> list[str]:
+    """Return the row of a method: its card's numbers, and what of its start and the baselines it does not beat."""
     evaluation = card["evaluation"]
     score, learned = evaluation["condensed"][0], evaluation["learned"]
     storage = _storage(card)
