@@ -36,9 +36,10 @@ def toys(tmp_path_factory, monkeypatch):
     shutil.copytree(Path(__file__).parent / "toys", folder / NAME)
     monkeypatch.syspath_prepend(str(folder))
     monkeypatch.setattr(quantity, "_REGISTERED", dict(quantity._REGISTERED))
-    yield lambda name: importlib.import_module(f"{NAME}.{name}")
+    # at the start, not at the end: the parser looks up every class of its kinds, also those of tests before
     for name in [name for name in sys.modules if name.split(".")[0] == NAME]:
         del sys.modules[name]
+    return lambda name: importlib.import_module(f"{NAME}.{name}")
 
 
 def kinds(toys):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import tempfile
 from functools import partial
 from pathlib import Path
@@ -81,7 +82,7 @@ def everything():
 
 def trajectory_matching(**settings):
     """Three segments an update, which 2 processes cannot share evenly. Each process writes the same experts."""
-    folder = written(Path(tempfile.mkdtemp()), TinyData(FIVE))
+    folder = written(Path(tempfile.gettempdir()) / f"lit_condense_experts_{os.getpid()}", TinyData(FIVE))
     matched = {"max_start_epoch": 2, "steps": 3, "batch_size": 6, "segments_per_update": 3, **settings}
     return TrajectoryMatching(experts=folder, **matched)
 
