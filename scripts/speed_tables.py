@@ -134,6 +134,56 @@ def processes() -> str:
     return _table("processes", header, rows)
 
 
+def trajectory() -> str:
+    """Return the seconds of updates of trajectory matching, literal loop and engine, and how far they agree."""
+    rows = [
+        [
+            case["what"],
+            _plan_of_students(engine["plan"]),
+            _duration_of(case["literal_loop"]),
+            _duration_of(engine["seconds"]),
+            f"**{_times(engine['faster'])}**",
+            _times(kept["engine"][mode]["faster"]) if (kept := case["where_both_keep_freed_memory"]) else "-",
+            f"{engine['compiling']:.0f} s" if engine["compiling"] else "-",
+            _digits(engine["against_literal_loop"]),
+        ]
+        for file in measurements(ROOT, "trajectory.json")
+        for case in file["cases"]
+        for mode, engine in case["engine"].items()
+    ]
+    header = (
+        "update",
+        "students",
+        "literal loop",
+        "engine",
+        "faster",
+        "faster where both keep freed memory",
+        "compiling, once",
+        "agreement: relative error, cosine",
+    )
+    return _table("trajectory", header, rows)
+
+
+def trajectory_memory() -> str:
+    """Return the peak memory of an update of trajectory matching, by the student's steps."""
+    cases = [case for file in measurements(ROOT, "trajectory_memory.json") for case in file["cases"]]
+    steps = sorted({case["steps"] for case in cases})
+    rows = []
+    for width, way in dict.fromkeys((case["width"], case["way"]) for case in cases):
+        shown = {c["steps"]: _peak(c) for c in cases if (c["width"], c["way"]) == (width, way)}
+        rows.append([str(width), WAYS[way], *(shown.get(n, "-") for n in steps)])
+    return _table("trajectory --memory true", ("width", "how", *(f"{n} steps" for n in steps)), rows)
+
+
+WAYS = {
+    "literal": "literal loop of MTT",
+    "graph": "`full`, a graph of all steps",
+    "checkpointing": "`full`, `checkpointing: true`",
+    "constant_memory": "`constant_memory`",
+}
+"""How the gradient of an update is formed, as the benchmark calls it -> as settings do."""
+
+
 def parity() -> str:
     """Return the accuracy of both modes of the engine: mean over seeds of each seed's mean over networks."""
     found: dict[str, dict[str, list[float]]] = {}
@@ -155,8 +205,7 @@ def _over_seeds(values: Sequence[float]) -> str:
 
 
 def _update(file: dict[str, Any], kept: dict[str, Any] | None) -> list[str]:
-    agreement = file["image_gradient_against_float64"]
-    digits = f"{agreement['relative_error']:.1e}, {agreement['cosine']:.6f}"
+    digits = _digits(file["image_gradient_against_float64"])
     seconds = _seconds(file["reference"]["total"], file["engine"]["total"])
     return [*_work(file), *seconds, _faster(kept), digits]
 
@@ -173,6 +222,26 @@ def _faster(kept: dict[str, Any] | None) -> str:
 def _seconds(slow: dict[str, float], fast: dict[str, float]) -> list[str]:
     faster = slow["median"] / fast["median"]
     return [_duration(slow["median"]), _duration(fast["median"]), f"**{faster:.2f}x**"]
+
+
+def _duration_of(seconds: dict[str, float] | None) -> str:
+    return _duration(seconds["median"]) if seconds else "does not fit"
+
+
+def _times(faster: float | None) -> str:
+    return f"{faster:.2f}x" if faster else "-"
+
+
+def _digits(agreement: dict[str, float] | None) -> str:
+    return f"{agreement['relative_error']:.1e}, {agreement['cosine']:.6f}" if agreement else "-"
+
+
+def _plan_of_students(plan: str) -> str:
+    return plan.split(": ")[-1]
+
+
+def _peak(case: dict[str, Any]) -> str:
+    return f"{case['peak_mib'] / 1024:.1f} GiB" if case["fits"] else "does not fit"
 
 
 def _duration(seconds: float) -> str:

@@ -23,6 +23,7 @@ from lit_condense.rng import RandomKey
 from lit_condense.sharding import Share
 from lit_condense.synthetic import Learnables
 from lit_condense.synthetic.whole_set import match_whole
+from tests.cli_helpers import cli
 from tests.helpers import DOUBLE, Recorder, TinyData, fitted, resumed, tiny_convnet
 from tests.oracles import trajectory as oracle
 from tests.recording.helpers import recorded
@@ -266,6 +267,46 @@ def test_it_stands_beside_other_losses_and_on_other_storage(experts):
     packed = run(matching(experts, batch_size=None), parametrization=MultiFormation(2), ipc=1)
     assert len(packed.training_set().labels) == 20
     assert bool(packed.images.grad.any())
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        ["--trainer.callbacks+=GradientMatching", "--trainer.callbacks.weight", "0.1"],
+        ["--model.init_args.parametrization", "MultiFormation"],
+    ],
+    ids=["beside gradient matching", "multi-formation"],
+)
+def test_from_yaml_it_stands_beside_others(more, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    small = [
+        "--data.train_limit_per_class",
+        "12",
+        "--trainer.accelerator",
+        "cpu",
+        "--trainer.enable_progress_bar",
+        "false",
+    ]
+    cli("fit", "--config", "experts/digits", *small, "--model.experts", "2", "--model.epochs", "6")
+    quick = ["--model.evaluation.epochs", "2", "--model.evaluation.repeats", "1", "--trainer.limit_val_batches", "0"]
+    gently = ["--model.optimizer.lr", "0.1", "--model.learnables.inner_lr_rate", "1e-9"]  # for what is added
+    cli(
+        "fit",
+        "--config",
+        "mtt/digits_ipc1",
+        *small,
+        *quick,
+        "--trainer.max_steps",
+        "3",
+        *gently,
+        "--out",
+        "matched",
+        *more,
+    )
+    card = load_condensed("matched").card
+    assert card["update"] == 3
+    assert "TrajectoryMatching" in card["method"]["matching"]
+    assert len(card["method"]["matching"]) == (2 if "GradientMatching" in more[0] else 1)
 
 
 def test_what_is_learned_is_exported_and_evaluated(experts, tmp_path):
