@@ -144,3 +144,17 @@ def steps_images(factory: OptimizerCallable) -> OptimizerCallable:
             raise
         raise SettingsError(f"Expected an optimizer that steps images with its settings, it says: {error}.") from error
     return factory
+
+
+def insist_on_momentum(factory: OptimizerCallable) -> None:
+    """Refuse an optimizer without a momentum, where one of its groups is to have its own.
+
+    Raises:
+        SettingsError: It has none.
+    """
+    made = factory([torch.nn.Parameter(torch.zeros(1))])
+    if "momentum" not in made.defaults:
+        raise SettingsError(
+            f"Expected an optimizer with momentum for Learnables.label_momentum, got {type(made).__name__}. Leave it "
+            "out, or choose SGD."
+        )

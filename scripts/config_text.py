@@ -78,9 +78,9 @@ def _listed(indent: str, one: Any) -> list[str]:
     if len(line) <= 118:
         return [line]
     deeper = " " * len(indent)
-    settings = textwrap.wrap(
-        f"init_args: {flow(one['init_args'])}", 118, initial_indent=deeper, subsequent_indent=f"{deeper}  "
-    )
+    glued = f"init_args: {flow(one['init_args'])}".replace(": ", ":\0")  # a setting and its value stay in one line
+    wrapped = textwrap.wrap(glued, 118, initial_indent=deeper, subsequent_indent=f"{deeper}  ")
+    settings = [line.replace("\0", " ") for line in wrapped]
     return [f"{indent}class_path: {one['class_path']}", *settings]
 
 

@@ -34,7 +34,7 @@ from lit_condense.experts import Experts
 
 KEPT = RESULTS / "trajectories"
 RUNS = ROOT / "runs" / "trajectories"
-EXPERTS = ROOT / "runs" / "experts"
+EXPERTS = RUNS / "experts"
 SECONDS = {"rates": 60, "rows": 1200}
 FACTORS = (1, 10, 100)
 RATE = 100.0

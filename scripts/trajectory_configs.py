@@ -90,12 +90,14 @@ def trajectories(dataset: str, ipc: int, experts: str, loss: Node, rates: tuple[
         "optimizer": images(lr),
         "learnables": {"inner_lr": inner_lr, "inner_lr_rate": lr_rate},
         "evaluation": {"protocol": "mtt"},
-        "normalization": (whitened if dataset.startswith("cifar") else "") or plain,
-        "remark": f"Experts first: lit-condense fit --config experts/{experts}." if dataset != ANY else ANY_EXPERTS,
+        "normalization": (whitened if dataset.startswith("cifar") or dataset == ANY else "") or plain,
+        "remark": f"Experts first: lit-condense fit --config experts/{experts}."
+        if dataset != ANY
+        else ANY_EXPERTS.format(kind=experts.removeprefix(ANY)),
     }
 
 
-ANY_EXPERTS = "Experts first: lit-condense fit --config experts/base, with the same data."
+ANY_EXPERTS = "Experts first: lit-condense fit --config experts/base{kind}, with the same data."
 
 
 def mtt(dataset: str, ipc: int, unroll: str | None = None) -> Node:
@@ -142,6 +144,8 @@ def datm(dataset: str, ipc: int) -> Node:
     row = trajectories(dataset, ipc, experts, loss, (lr, lr_rate, 0.01))
     row["learnables"] |= {"label_lr": label_lr, "label_momentum": 0.9}
     start = of("RecognisedReal", experts=experts) if dataset != ANY else "RandomReal"
+    if dataset == ANY:
+        row["remark"] += " The published rows start from images that experts recognise (init: RecognisedReal)."
     if key == ("cifar100", 50):
         row["remark"] += " Its program starts this row from random images, with the labels of one expert."
     return row | {"networks": 10_000, "init": start}
@@ -163,7 +167,11 @@ def experts() -> Iterator[tuple[str, Node, str]]:
     for dataset in ("digits", "mnist", "cifar10", "cifar100", "tinyimagenet", ANY):
         for kind, (optimizer, epochs, use) in EXPERT_KINDS.items():
             small = dataset in ON_TWO_CORES or dataset == ANY
-            if (small and kind) or (dataset == "tinyimagenet" and kind == "_unwhitened"):
+            if (
+                (small and kind not in ("", "_gsam"))
+                or (dataset in ON_TWO_CORES and kind)
+                or (dataset == "tinyimagenet" and kind == "_unwhitened")
+            ):
                 continue
             count, epochs = ON_TWO_CORES.get(dataset, (100, epochs))
             operations = dsa_operations(dataset)
@@ -176,7 +184,7 @@ def experts() -> Iterator[tuple[str, Node, str]]:
             family = "zca" if whitened else {"cifar100": "idc"}.get(dataset, "dc")
             if dataset in CLASSES:
                 found["data"] = CLASSES[dataset] if family == "dc" else of(CLASSES[dataset], normalization=family)
-            name = "base" if dataset == ANY else f"{dataset}{kind}"
+            name = f"base{kind}" if dataset == ANY else f"{dataset}{kind}"
             yield (
                 name,
                 found,

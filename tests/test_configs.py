@@ -26,7 +26,7 @@ SELECTING = [path for path in CONFIGS if path.parent.name == "selection"]
 RECORDING = [path for path in CONFIGS if path.parent.name == "experts"]
 CONDENSING = [path for path in CONFIGS if path not in [*SELECTING, *RECORDING]]
 TRAJECTORIES = ("mtt", "ftd", "tesla", "datm")
-WITHOUT_DATA = [path for path in CONFIGS if path.stem == "base" or "tinyimagenet" in path.stem]
+WITHOUT_DATA = [path for path in CONFIGS if path.stem.startswith("base") or "tinyimagenet" in path.stem]
 """Their data are given on the command line; tests/cli/test_shipped.py reads base files."""
 RUNNABLE = [path for path in CONFIGS if path not in WITHOUT_DATA]
 CLASSES = 3

@@ -11,8 +11,12 @@ from torch.nn.functional import cosine_similarity
 
 from lit_condense.data import Digits
 from lit_condense.engine import Block, Engine
+from lit_condense.engine.execution_plan import StudentPlan
+from lit_condense.engine.unrolling import Unroller
 from lit_condense.evaluation import Evaluation, Evaluator, SmallSet
-from lit_condense.matching import CurvatureMatching, FeatureMatching, GradientMatching, Progress
+from lit_condense.experts import Experts
+from lit_condense.matching import CurvatureMatching, FeatureMatching, GradientMatching, Progress, Student
+from lit_condense.matching.trajectory import normalised_distance, squared_distance
 from lit_condense.networks import ConvNet, build_network
 from lit_condense.rng import RandomKey
 from lit_condense.sharding import Share
@@ -20,6 +24,7 @@ from tests.distributed.cases import CASES, run
 from tests.helpers import TinyData, fitted
 from tests.oracles import dc
 from tests.oracles.attention import Transformer, Written
+from tests.recording.helpers import recorded
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 
@@ -129,3 +134,34 @@ def test_networks_are_judged_on_a_gpu_as_on_a_cpu():
         return judge.score(functools.partial(ConvNet, width=32, depth=2), lambda _: judged, 3, Share()).accuracies
 
     assert list(accuracies("cuda")) == pytest.approx(list(accuracies("cpu")), abs=0.03)
+
+
+def test_experts_are_recorded_on_a_gpu_as_on_a_cpu(tmp_path):
+    for device in ("cpu", "gpu"):
+        recorded(tmp_path / device, trainer={"accelerator": device})
+    here, there = (Experts(tmp_path / device) for device in ("cpu", "gpu"))
+    for expert in range(len(here)):
+        for epoch in range(here.epochs + 1):
+            torch.testing.assert_close(there.at(expert, epoch), here.at(expert, epoch), rtol=0, atol=1e-3)
+
+
+@pytest.mark.parametrize("unroll", ["full", "constant_memory"])
+def test_students_compiled_for_a_gpu_have_the_gradients_of_float64(unroll):
+    network = build_network(functools.partial(ConvNet, width=32), 3, (32, 32), 10, RandomKey(3))
+    images = torch.randn(20, 3, 32, 32, generator=torch.Generator().manual_seed(1))
+    start = {name: p.detach() for name, p in network.named_parameters()}
+    labels = torch.arange(20) % 10
+
+    def unrolled(device, dtype, plan):
+        weights = {name: w.to(device, dtype) for name, w in start.items()}
+        target = {name: w + 0.01 for name, w in weights.items()}
+        value = functools.partial(normalised_distance, target=target, scale=squared_distance(weights, target))
+        student = Student(weights, [torch.arange(20)] * 3, lambda x, _: x, value, RandomKey(0), unroll)
+        moved = copy.deepcopy(network).to(device, dtype)
+        step_size = torch.tensor(0.02, device=device, dtype=dtype)
+        return Unroller(moved, plan)(student, images.to(device, dtype), labels.to(device), step_size).images
+
+    exact = unrolled("cpu", torch.float64, None).flatten()
+    for mode, least in (("exact", 0.9999), ("fast", 0.98)):
+        found = unrolled("cuda", torch.float32, StudentPlan(mode, frozenset({20}))).cpu().double().flatten()
+        assert float(cosine_similarity(found, exact, dim=0)) > least, mode

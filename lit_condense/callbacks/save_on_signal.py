@@ -17,6 +17,10 @@ from lit_condense.sharding import Share
 
 TWICE = "lit-condense: Ctrl-C: the update under way is finished and saved. Press it again to stop at once, unsaved."
 
+LOST = (
+    "lit-condense: Ctrl-C: the run ends after this step; the epochs under way are lost, all before them are recorded."
+)
+
 
 class SaveOnSignal(Callback):
     """Write ``last.ckpt`` when SIGTERM, Ctrl-C or a value that is not finite ends a fit between two updates.
@@ -32,10 +36,12 @@ class SaveOnSignal(Callback):
         self._told: set[signal.Signals] = set()
         self._evaluating = False
         self._before: Any = None
+        self._twice = TWICE
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Take over Ctrl-C, and SIGTERM from Lightning where there are several processes, which takes it back."""
         self._told, self._evaluating = set(), False
+        self._twice = TWICE if getattr(pl_module, "leaves_a_set", True) else LOST
         if threading.current_thread() is not threading.main_thread():
             return
         if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # another one has its reasons
@@ -97,7 +103,7 @@ class SaveOnSignal(Callback):
         if signal.SIGINT in self._told:
             raise KeyboardInterrupt
         self._told.add(signal.SIGINT)
-        print(TWICE, file=sys.stderr)
+        print(self._twice, file=sys.stderr)
 
 
 SaveOnSigterm = SaveOnSignal

@@ -21,6 +21,7 @@ from lightning.pytorch.utilities import rank_zero_info
 from lit_condense.callbacks import Dashboard, FinalReport
 from lit_condense.cli.shipped import row_of, run_name
 from lit_condense.errors import CheckpointError, SettingsError
+from lit_condense.experts.experts import RUNS as EXPERTS
 from lit_condense.runs.checkpointing import is_dry, local_path
 from lit_condense.runs.folder import ROOT, RunFolder
 from lit_condense.runs.trainer import Intervals
@@ -92,7 +93,7 @@ def folder_of(config: Namespace) -> RunFolder:
         return RunFolder(Path(config.out), goes_on=last or same)
     name = _name(config)
     if not _class_of(config.model).leaves_a_set:  # what is there is gone on with
-        return RunFolder(ROOT / name, goes_on=True)
+        return RunFolder(EXPERTS / _experts_name(config), goes_on=True)
     if last and (newest := RunFolder.newest(name)) is not None:
         rank_zero_info(f"The last checkpoint is that of {newest.path}.")
         return newest
@@ -212,6 +213,18 @@ def _name(config: Namespace) -> str:
     ipc = config.model.get("init_args.ipc")
     configs = [Path(path) for path in config.get("config") or []]
     return run_name(configs, f"{name}_ipc{ipc}" if isinstance(ipc, int) else name)
+
+
+def _experts_name(config: Namespace) -> str:
+    """Return the name under which matching looks for experts: of their config, or of the data if that serves any."""
+    configs = [Path(path) for path in config.get("config") or []]
+    if configs and configs[0].stem.removeprefix("experts_").partition("_")[0] != "base":
+        return configs[0].stem.removeprefix("experts_")
+    given, known = config.data.get("init_args") or {}, getattr(_class_of(config.data), "dataset_name", None)
+    if given.get("name") or isinstance(known, str):
+        return str(given.get("name") or known)
+    place = Path(given.get("root") or given.get("path") or "data").resolve()
+    return place.stem if given.get("path") else place.name
 
 
 def _class_of(node: Namespace) -> Any:

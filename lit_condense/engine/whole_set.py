@@ -12,7 +12,7 @@ from lit_condense.engine.unrolling import Unroller
 from lit_condense.functional.attention import plain_attention
 from lit_condense.functional.gradients import trainable_parameters
 from lit_condense.matching.contract import checked_students, own_gradient, whole_value
-from lit_condense.matching.whole import Parameters, Student, Whole, WholeSetLoss, WithGradient
+from lit_condense.matching.whole import INNER_LR, Parameters, Student, Whole, WholeSetLoss, WithGradient
 
 
 def as_function(network: nn.Module) -> tuple[Callable[[Parameters, Tensor], Tensor], dict[str, Tensor]]:
@@ -91,7 +91,3 @@ def _of_students(
     )
     gradients = {name: slope for name, slope in zip(leaves, slopes, strict=True) if slope is not None}
     return value, gradients | ({INNER_LR: in_step_size} if INNER_LR in whole.leaves else {})
-
-
-INNER_LR = "inner_lr"
-"""Name of the step size among the leaves."""

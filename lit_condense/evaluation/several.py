@@ -82,7 +82,7 @@ def chosen_strategy(build: Callable[[RandomKey], nn.Module], images: Tensor, ste
     strategy = strategy_for(images.device.type, gflop, steps, networks, torch.get_num_threads(), independent)
     if strategy == "stacked" and not can_be_stacked([one, other], images):
         strategy = "threads"
-    if strategy == "threads" and _draws(other, images):
+    if strategy == "threads" and draws(other, images):
         strategy = "alone"  # what draws shares the global generators
     return strategy
 
@@ -190,7 +190,7 @@ def in_threads(work: Callable[[int], Result], count: int) -> list[Result]:
         torch.set_num_threads(cores)
 
 
-def _draws(network: nn.Module, images: Tensor) -> bool:
+def draws(network: nn.Module, images: Tensor) -> bool:
     """Return whether a forward pass in training mode draws from a global generator."""
     with RandomKey(0, ("draws",)).isolated(), torch.no_grad():
         before = global_state()

@@ -1,30 +1,25 @@
-"""What the weights of experts depend on, as plain data."""
+"""What a student must have in common with the experts that it follows, as plain data."""
 
 from __future__ import annotations
 
-from lit_condense.data import CondenseDataModule
+from lit_condense.data.real_images import RealImages
 from lit_condense.networks import NetworkFactory
 from lit_condense.settings import Plain, settings_of
 
 
-def describe(data: CondenseDataModule, network: NetworkFactory) -> Plain:
-    """Return data, normalisation and network, as a student must have them too.
+def describe(real: RealImages, network: NetworkFactory) -> Plain:
+    """Return data, normalisation and network.
 
     Args:
-        data: With its training split.
+        real: The training split.
         network: The architecture.
     """
-    described = data.describe()
-    normalization = dict(described["normalization"])
-    if "mean" in normalization:
-        del normalization["family"]  # a name of these values
     return {
         "data": {
-            "dataset": described["dataset"],
-            "class_names": described["class_names"],
-            "image_shape": described["image_shape"],
-            "sha256": described["train"]["sha256"],
+            "class_names": list(real.class_names),
+            "image_shape": list(real.image_shape),
+            "sha256": real.fingerprint(),
         },
-        "normalization": normalization,
+        "normalization": real.normalization.describe(),
         "network": settings_of(network),
     }

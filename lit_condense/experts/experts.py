@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping
 from functools import cached_property
@@ -18,8 +19,6 @@ from lit_condense.settings import Plain, differences
 CARD_NAME = "experts.json"
 """What all experts of a folder have in common."""
 PATTERN = "expert_*.safetensors"
-SEEN_BY_STUDENTS = ("data", "normalization", "network")
-"""What a student must have in common with the experts: the rest says how they were trained."""
 
 
 RUNS = Path("runs/experts")
@@ -38,7 +37,8 @@ class Experts:
     """
 
     def __init__(self, place: str | Path) -> None:
-        self.folder = Path(place) if Path(place).is_dir() else RUNS / place
+        places = (Path(place), RUNS / place)
+        self.folder = next((folder for folder in places if any(folder.glob(PATTERN))), places[-1])
         self.paths = sorted(self.folder.glob(PATTERN))
         if not self.paths:
             raise SettingsError(
@@ -97,15 +97,23 @@ class Experts:
         Raises:
             CheckpointError: They are; or a file is broken.
         """
-        wanted = {name: description[name] for name in SEEN_BY_STUDENTS}
         for expert, path in enumerate(self.paths):
             made_with = self.file(expert).card.get("made_with", {})
-            found = differences({name: made_with.get(name) for name in SEEN_BY_STUDENTS}, wanted)
+            known = {name: made_with.get(name, {}) for name in description}
+            same = {name: {key: known[name].get(key) for key in wanted} for name, wanted in description.items()}
+            found = differences(same, description)
             if found:
                 raise CheckpointError(
                     f"Expected experts of this run's data and network in {self.folder}, {path.name} was recorded with "
                     f"others ({'; '.join(found[:3])}). Record experts with these settings, or give their folder."
                 )
+
+    @cached_property
+    def identity(self) -> Plain:
+        """What decides which weights they are: how they were made, and how many there are; not where they lie."""
+        made_with = [self.file(expert).card.get("made_with") for expert in range(len(self))]
+        digest = hashlib.sha256(json.dumps(made_with, sort_keys=True).encode()).hexdigest()
+        return {"experts": len(self), "made_with_sha256": digest}
 
 
 def card_of(folder: Path) -> Plain | None:

@@ -27,6 +27,10 @@ def export(condensed: str, output: str, format: str = "image_folder") -> None:
         f"Wrote {len(read.labels)} PNG images to {output}. 8-bit rounding and clamping lose information "
         f"({outside:.1%} of the values lay outside [0, 1]); the accuracy of the rounded images was not measured."
     )
+    lost = [("soft labels", read.soft_labels), ("a step size", read.inner_lr), ("weights", read.weights)]
+    left_out = [name for name, value in lost if value is not None]
+    if left_out:
+        print(f"The set also has {' and '.join(left_out)}, which this layout cannot hold: networks do worse without.")
 
 
 def main() -> None:

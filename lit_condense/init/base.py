@@ -102,6 +102,18 @@ def encode_classes(parametrization: Parametrization, real: RealImages, chosen: S
     return torch.cat([parametrization.encode(real.pixels_at(c).cpu(), real.normalization) for c in chosen])
 
 
+def check_logits(init: Initialization, logits: Any, wanted: tuple[int, int]) -> Tensor:
+    """Return the logits of the first soft labels, if they are finite and one row an image."""
+    owner = f"{type(init).__name__}.label_logits"
+    if not isinstance(logits, Tensor) or not logits.is_floating_point() or tuple(logits.shape) != wanted:
+        raise SettingsError(
+            f"Expected {owner} to return floating-point logits of shape {wanted}, got {described(logits)}."
+        )
+    if not bool(logits.isfinite().all()):
+        raise SettingsError(f"Expected {owner} to return finite logits, some are NaN or infinite.")
+    return logits
+
+
 def check_start(init: Initialization, images: Any, wanted: tuple[int, ...]) -> Tensor:
     """Return the first images, if they are finite and as many as asked for."""
     owner = f"{type(init).__name__}.start"

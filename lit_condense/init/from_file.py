@@ -57,3 +57,18 @@ class FromFile(Initialization):
             )
         by_class = [images[labels == c] for c in range(len(wanted))]
         return torch.cat([parametrization.encode(pixels, real.normalization) for pixels in by_class])
+
+    def label_logits(
+        self,
+        parametrization: Parametrization,
+        real: RealImages,
+        ipc: Sequence[int],
+        network: NetworkFactory,
+        key: RandomKey,
+    ) -> Tensor | None:
+        """Return the logits of the file's soft labels, where it has some and each stored image is one image."""
+        condensed = load_condensed(self.path)
+        if condensed.soft_labels is None or parametrization.factor > 1:
+            return None
+        by_class = [condensed.soft_labels[condensed.labels == c] for c in range(real.num_classes)]
+        return torch.cat(by_class).clamp(min=torch.finfo(torch.float32).tiny).log()

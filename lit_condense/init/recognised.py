@@ -12,9 +12,10 @@ from lit_condense.data.batching import batches
 from lit_condense.data.real_images import RealImages
 from lit_condense.errors import SettingsError
 from lit_condense.experts import Experts
+from lit_condense.experts.description import describe
 from lit_condense.functional.gradients import trainable_parameters
 from lit_condense.init.base import RealStart, real_images_to_start
-from lit_condense.networks import NetworkFactory, build_network, evaluating
+from lit_condense.networks import NetworkFactory, build_network, evaluating, network_name
 from lit_condense.parametrization import Parametrization
 from lit_condense.rng import RandomKey
 
@@ -95,12 +96,18 @@ class _Panel:
     """
 
     def __init__(self, experts: Experts, real: RealImages, network: NetworkFactory, key: RandomKey) -> None:
+        experts.insist_on(describe(real, network))
         self.experts, self._real = experts, real
         channels, height, width = real.image_shape
         self._network: nn.Module = build_network(network, channels, (height, width), real.num_classes, key).to(
             real.device
         )
         self._loaded: int | None = None
+        if any(True for _ in self._network.buffers()):
+            raise SettingsError(
+                f"Expected experts without running statistics for RecognisedReal, {network_name(network)} has some, "
+                "which are not recorded. Start from RandomReal, or take another norm."
+            )
 
     def right(self, expert: int, indices: Tensor) -> Tensor:
         """Return which images an expert recognises, ``(n,)`` bool on the CPU."""
@@ -113,7 +120,7 @@ class _Panel:
             logits = self._logits(expert, indices)
             right = logits.argmax(1).eq(self._real.labels_at(indices)).cpu().unsqueeze(1)
             total, count = total + logits.cpu() * right, count + right
-        return total / count
+        return total / count.clamp(min=1)
 
     @torch.no_grad()
     def _logits(self, expert: int, indices: Tensor) -> Tensor:

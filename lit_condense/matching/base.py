@@ -15,6 +15,7 @@ from lit_condense.errors import SettingsError
 from lit_condense.matching.quantities import Quantities
 from lit_condense.matching.quantity import Need
 from lit_condense.networks import NetworkFactory
+from lit_condense.settings import Plain, settings_of
 
 Scope = Literal["class", "mean", "set", "whole"]
 """``class``: a sum over classes, whose blocks may be compared separately. ``mean``: a function of the mean over all
@@ -78,6 +79,11 @@ class Loss(Callback, ABC):
     def state_key(self) -> str:
         """Key of this loss's state in a checkpoint."""
         return f"matching/{self.tag}"
+
+    def identity(self) -> Plain:
+        """Return what decides its values, as plain data, for cards and for runs that go on; by default its settings."""
+        found: Plain = settings_of(self)
+        return found
 
     def weight_at(self, progress: Progress) -> float:
         """Return the factor on the loss at this point of the run."""

@@ -19,6 +19,7 @@ from lit_condense.matching.base import Progress
 from lit_condense.matching.whole import Parameters, Student, Unroll, Whole, WholeSetLoss
 from lit_condense.networks import NetworkFactory
 from lit_condense.rng import RandomKey
+from lit_condense.settings import Plain
 
 
 class TrajectoryMatching(WholeSetLoss):
@@ -82,6 +83,8 @@ class TrajectoryMatching(WholeSetLoss):
             "segments_per_update": segments_per_update,
         }
         counts |= {"max_start_epoch": max_start_epoch, "batch_size": batch_size, "expansion_updates": expansion_updates}
+        counts |= {"initial_max_start_epoch": initial_max_start_epoch}
+        counts |= {"min_start_epoch": min_start_epoch if min_start_epoch != 0 else None}
         for setting, value in counts.items():
             if value is not None and not is_count(value):
                 raise SettingsError(
@@ -135,13 +138,18 @@ class TrajectoryMatching(WholeSetLoss):
             CheckpointError: They are others, or a file is broken.
         """
         self._recorded = Experts(self.experts or data.dataset_name)
-        self.recorded.insist_on(describe(data, network))
+        self.recorded.insist_on(describe(data.real, network))
         needed = self.max_start_epoch - 1 + self.expert_epochs
         if self.recorded.epochs < needed:
             raise SettingsError(
                 f"Expected experts of {needed} epochs (max_start_epoch - 1 + expert_epochs), those in "
                 f"{self.recorded.folder} have {self.recorded.epochs}. Lower max_start_epoch, or record longer ones."
             )
+
+    def identity(self) -> Plain:
+        """Return its settings, with what the experts are in place of where they lie."""
+        plain = super().identity()
+        return {**plain, "init_args": {**plain["init_args"], "experts": self.recorded.identity}}
 
     def start_epochs(self, update: int) -> range:
         """Return the epochs that the segments of an update may start at."""

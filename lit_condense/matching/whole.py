@@ -19,6 +19,9 @@ from lit_condense.matching.base import Loss, Progress, Scope
 from lit_condense.rng import RandomKey
 from lit_condense.sharding import Share
 
+IMAGES, LABEL_LOGITS, INNER_LR = "images", "label_logits", "inner_lr"
+"""Names of what a set may learn."""
+
 Leaves: TypeAlias = Mapping[str, Tensor]
 Parameters: TypeAlias = Mapping[str, Tensor]
 

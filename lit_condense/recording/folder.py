@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import json
-import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +18,8 @@ from lit_condense.runs.files import write_atomically
 from lit_condense.settings import Plain, differences
 
 LOCK = ".recording"
+HELD: set[Path] = set()
+"""Locks that this process holds."""
 
 
 @dataclass(frozen=True)
@@ -37,7 +38,7 @@ class RecordedFolder:
             SettingsError: It is one; the settings that differ are named.
         """
         card = card_of(self.path)
-        if card is None:
+        if card is None or not any(self.path.glob("*expert_*")):  # a run that came to nothing
             return
         found = differences(card.get("made_with", {}), self.made_with)
         if found:
@@ -57,17 +58,16 @@ class RecordedFolder:
         with path.open("a+") as file:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                file.truncate(0)
-                file.write(str(os.getpid()))
-                file.flush()
-            except OSError as error:
-                if path.read_text() != str(os.getpid()):  # else an earlier run in a notebook, which came to no end
+                HELD.add(path.resolve())
+            except BlockingIOError as error:
+                if path.resolve() not in HELD:  # else by an earlier run of this process, which came to no end
                     raise SettingsError(
                         f"Expected {self.path} to be recorded into by one run at a time, another one is at work there. "
                         "Wait for it, or choose another folder (--out)."
                     ) from error
             yield
             path.unlink(missing_ok=True)
+            HELD.discard(path.resolve())
 
     def write_card(self, experts: int) -> None:
         """Say what the experts have in common."""
@@ -81,7 +81,12 @@ class RecordedFolder:
             CheckpointError: Its file is broken.
         """
         if self._file(expert).is_file():
-            ExpertFile(self._file(expert))
+            found = differences(ExpertFile(self._file(expert)).card.get("made_with", {}), self.made_with)
+            if found:
+                raise SettingsError(
+                    f"Expected {self._file(expert)} to be of these settings, it is of others ({'; '.join(found[:3])}). "
+                    "Choose another folder (--out), or delete it to record it anew."
+                )
             return 0
         state = self.recording(expert).state()
         return self.layout.epochs if state is None else self.layout.epochs - int(state["epoch"])

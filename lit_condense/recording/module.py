@@ -7,6 +7,7 @@ import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from functools import partial
+from pathlib import Path
 from typing import Any, ClassVar, cast
 
 import torch
@@ -20,9 +21,9 @@ from lit_condense.data.sizes import check_enough_classes
 from lit_condense.engine import Engine
 from lit_condense.engine.first_order import FirstOrderLoss
 from lit_condense.engine.forward import Forward
-from lit_condense.errors import ExportError, SettingsError, check_choice, is_count
+from lit_condense.errors import CheckpointError, ExportError, SettingsError, check_choice, is_count
 from lit_condense.evaluation.protocols import Recipe
-from lit_condense.evaluation.several import Strategy, chosen_strategy, in_threads
+from lit_condense.evaluation.several import Strategy, chosen_strategy, draws, in_threads
 from lit_condense.evaluation.training import batches_of
 from lit_condense.experts.description import describe
 from lit_condense.experts.file import Layout, Storage
@@ -62,6 +63,7 @@ class ExpertTrajectories(RunModule):
         optimizer: Of an expert; default: SGD with learning rate 0.01. FTD's flat experts: ``lit_condense.optim.GSAM``.
         augmentation: Drawn for each image; default: DSA's.
         storage: How a weight is kept: ``float32``, or ``bfloat16`` in half of the room.
+        folder: Where they go; by default the run's folder.
         engine: Of its settings, precision and compilation count; default: fast.
         seed: Seed of every draw; by default the one given to ``seed_everything``, else 0.
     """
@@ -78,6 +80,7 @@ class ExpertTrajectories(RunModule):
         optimizer: OptimizerCallable | None = None,
         augmentation: Augmentation | None = None,
         storage: Storage = "float32",
+        folder: str | None = None,
         engine: Engine | None = None,
         seed: int | None = None,
     ) -> None:
@@ -94,12 +97,14 @@ class ExpertTrajectories(RunModule):
         self.optimizer = optimizer or EXPERTS_OPTIMIZER
         self.augmentation = augmentation or OneOf()
         self.storage: Storage = storage
+        self.folder = folder
         self.engine = engine or Engine()
         self.seed = run_seed(seed)
         # Lightning wants an optimizer, whose steps it counts, and DDP a parameter. Experts are no parameters of the
         # run, because every process trains its own.
         self.steps_taken = nn.Parameter(torch.zeros(1))
         self._held = ExitStack()
+        self._strategy: Strategy = "alone"
         self._slots: list[Slot] = []
         self._pending: Iterator[int] = iter(())
         self._busy: dict[int, Slot] = {}
@@ -128,9 +133,27 @@ class ExpertTrajectories(RunModule):
             "batch_size": self.batch_size,
             "optimizer": settings_of(self.optimizer),
             "augmentation": settings_of(self.augmentation),
-            "mode": self.engine.mode,
+            "arithmetic": "bfloat16" if self._compiled and self.engine.mode == "fast" else "float32",
         }
-        return {**describe(self.data, self.network), "training": training, "seed": self.seed, "storage": self.storage}
+        described = describe(self.data.real, self.network)
+        described["data"]["dataset"] = self.data.dataset_name
+        return {**described, "training": training, "seed": self.seed, "storage": self.storage}
+
+    @property
+    def _compiled(self) -> bool:
+        """Whether steps are compiled: decided by the work of one expert, so that their number changes nothing."""
+        return self._strategy == "compiled"
+
+    def _chosen_strategy(self) -> Strategy:
+        """Return how experts are trained; called where the images are delivered on the device of the run."""
+        real, compile = self.data.real, self.engine.compile
+        images = real.at(torch.arange(min(self.batch_size, len(real))))
+        strategy = chosen_strategy(self.build, images, self.epochs * batches_of(real, self.recipe), 1)
+        if compile == "always" or (compile == "never" and strategy == "compiled"):
+            return "compiled" if compile == "always" else "alone"
+        if strategy == "alone" and images.device.type == "cpu" and not draws(self.build(self.key_of(0)), images):
+            return "threads"
+        return strategy
 
     def key_of(self, expert: int) -> RandomKey:
         """Return the key of an expert: it depends on the seed and its number alone."""
@@ -158,12 +181,20 @@ class ExpertTrajectories(RunModule):
         check_validations(self.trainer)
         self.trainer.limit_val_batches = 0  # there is no set to evaluate
         check_enough_classes(self.data.real)
+        if self.trainer.precision != "32-true":
+            raise SettingsError(
+                f"Expected trainer.precision 32-true for experts, got {self.trainer.precision}. Leave it out; "
+                "model.engine.mode decides."
+            )
+        self.data.to(self.trainer.strategy.root_device)
+        self._strategy = self._chosen_strategy()
         weights = sum(p.numel() for p in trainable_parameters(self.build(self.key_of(0))).values())
         layout = Layout(self.epochs, weights, self.storage)
-        self.folder = RecordedFolder(run_folder(self.trainer, self.trainer.log_dir), self.description(), layout)
-        self.folder.insist_on_same_settings()
+        place = run_folder(self.trainer, self.trainer.log_dir)
+        self.recorded = RecordedFolder(Path(self.folder) if self.folder else place, self.description(), layout)
+        self.recorded.insist_on_same_settings()
         if self.trainer.is_global_zero and not is_dry(self.trainer):
-            check_writable(self.folder.path)
+            check_writable(self.recorded.path)
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         """Return an optimizer of nothing: the trainer's global step counts its steps."""
@@ -171,52 +202,46 @@ class ExpertTrajectories(RunModule):
 
     def on_fit_start(self) -> None:
         """Say what is to be recorded, and how long the run is."""
-        self.data.to(self.device)
-        real, share = self.data.real, Share.of(self.trainer)
-        epochs_left = self._agreed([self.folder.epochs_left(expert) for expert in range(self.experts)], share)
-        pending = [expert for expert, left in enumerate(epochs_left) if left]
-        batches = batches_of(real, self.recipe)
-        images = real.at(torch.arange(min(self.batch_size, len(real))))
-        strategy = chosen_strategy(self.build, images, self.epochs * batches, self.experts)
-        self._slots = [self._slot(strategy) for _ in range(min(self._at_once(strategy), max(1, len(pending))))]
-        self._pending, self._busy = iter(share.take(pending)), {}
-        steps = batches * steps_of_run(
-            [[epochs_left[e] for e in Share(r, share.world_size).take(pending)] for r in range(share.world_size)],
-            len(self._slots),
-        )
-        given = self.trainer.max_steps
-        self.trainer.fit_loop.epoch_loop.max_steps = steps if given < 0 else min(given, steps)
+        share = Share.of(self.trainer)
+        left = [self.recorded.epochs_left(expert) for expert in range(self.experts)]
+        *epochs_left, at_once = self._agreed([*left, self._at_once], share)
+        pending = [expert for expert, epochs in enumerate(epochs_left) if epochs]
+        self._announce(pending)
         if self.trainer.is_global_zero and not is_dry(self.trainer):
-            self._held.enter_context(self.folder.alone())
-            self.folder.write_card(self.experts)
-        self._announce(pending, strategy)
+            self._held.enter_context(self.recorded.alone())
+            self.recorded.write_card(self.experts)
+        self._slots = [self._slot() for _ in range(min(at_once, max(1, len(pending))))]
+        self._pending, self._busy = iter(share.take(pending)), {}
+        work = [Share(rank, share.world_size).take(pending) for rank in range(share.world_size)]
+        epochs = steps_of_run([[epochs_left[expert] for expert in experts] for experts in work], len(self._slots))
+        steps, given = epochs * batches_of(self.data.real, self.recipe), self.trainer.max_steps
+        self.trainer.fit_loop.epoch_loop.max_steps = steps if given < 0 else min(given, steps)
 
-    def _agreed(self, epochs_left: list[int], share: Share) -> list[int]:
-        """Return what the first process found in the folder: all must share out the same work."""
-        found = torch.tensor(epochs_left, device=self.device)
+    def _agreed(self, numbers: list[int], share: Share) -> list[int]:
+        """Return what the first process found, in the folder and of its cores: all must share out the same work."""
+        found = torch.tensor(numbers, device=self.device)
         share.broadcast([found])
         return cast(list[int], found.tolist())
 
-    def _at_once(self, strategy: Strategy) -> int:
-        return torch.get_num_threads() if strategy in ("threads", "stacked") else 1
+    @property
+    def _at_once(self) -> int:
+        return torch.get_num_threads() if self._strategy == "threads" else 1
 
-    def _slot(self, strategy: Strategy) -> Slot:
-        network = self.build(self.key_of(0)).train()
-        compiled = self.engine.compile == "always" or (strategy == "compiled" and self.engine.compile != "never")
-        forward = Forward(network, self.engine.mode if compiled else "exact")
-        loss = FirstOrderLoss(forward, compiled, recorded=strategy == "recorded" and self.engine.record)
-        data = self.data
+    def _slot(self) -> Slot:
+        network, data = self.build(self.key_of(0)).train(), self.data
+        forward = Forward(network, self.engine.mode if self._compiled else "exact")
+        loss = FirstOrderLoss(forward, self._compiled, recorded=self._strategy == "recorded" and self.engine.record)
         # several at a time are networks that do not draw
-        return Slot(network, loss, self.optimizer, self.recipe, data.real, data.test, self._at_once(strategy) == 1)
+        return Slot(network, loss, self.optimizer, self.recipe, data.real, data.test, self._strategy != "threads")
 
-    def _announce(self, pending: list[int], strategy: Strategy) -> None:
+    def _announce(self, pending: list[int]) -> None:
         """Say what will be recorded where, and refuse a disk that has no room for it."""
-        layout, path = self.folder.layout, self.folder.path
+        layout, path = self.recorded.layout, self.recorded.path
         mega = self.experts * layout.file_bytes / 1e6
         rank_zero_info(
             f"Recording {self.experts} expert(s) x {self.epochs} epoch(s) of {network_name(self.network)} "
             f"({layout.weights:,} weights) on {self.data.dataset_name}: {mega:,.0f} MB in {path}; "
-            f"{self.experts - len(pending)} are there, {len(self._slots)} at a time ({strategy})."
+            f"{self.experts - len(pending)} are there, {self._at_once} at a time ({self._strategy})."
         )
         needed, free = len(pending) * layout.file_bytes, shutil.disk_usage(path).free if path.is_dir() else math.inf
         if needed > free:
@@ -226,8 +251,17 @@ class ExpertTrajectories(RunModule):
             )
 
     def teardown(self, stage: str) -> None:
-        """Let go of the folder."""
+        """Let go of the folder, and of the networks."""
         self._held.close()
+        self._slots, self._busy = [], {}
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Refuse a checkpoint.
+
+        Raises:
+            CheckpointError: Always: experts go on with what is in their folder.
+        """
+        raise CheckpointError("Expected no checkpoint for ExpertTrajectories: it goes on with what is in its folder.")
 
     def validation_step(self, batch: int, batch_idx: int) -> None:
         """Do nothing: there is no set to evaluate."""
@@ -259,5 +293,5 @@ class ExpertTrajectories(RunModule):
                 return
             key = self.key_of(expert)
             kind = DryRecording if is_dry(self.trainer) else Recording
-            slot.take(expert, key, self.build(key.fold("network")), self.folder.recording(expert, kind))
+            slot.take(expert, key, self.build(key.fold("network")), self.recorded.recording(expert, kind))
             self._busy[expert] = slot

@@ -12,9 +12,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 
-from lit_condense.errors import ExportError
+from lit_condense.errors import CheckpointError, ExportError, first_line
 from lit_condense.experts.file import Layout
 from lit_condense.runs.files import UNFINISHED, write_atomically
 
@@ -40,7 +41,14 @@ class Recording:
         """Return the state after the last epoch that was recorded; None where there is none, or it cannot be used."""
         try:
             state: dict[str, Any] = torch.load(self._state, map_location="cpu", weights_only=True)
-        except Exception:  # torch raises many types for broken files: the expert then starts anew
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            raise CheckpointError(f"Expected to read {self._state}, got: {error}. Run the command again.") from error
+        except Exception as error:  # torch raises many types for broken files
+            rank_zero_warn(
+                f"{self._state} is broken ({first_line(error)}): {self.path.name} is recorded from its start."
+            )
             return None
         size = self._growing.stat().st_size if self._growing.is_file() else 0
         whole = size >= self._place(state["epoch"] + 1)

@@ -19,16 +19,16 @@ from lit_condense.engine import Engine, RunningEngine
 from lit_condense.errors import SettingsError, check_choice
 from lit_condense.evaluation import Evaluation, SmallSet
 from lit_condense.init import Initialization, Noise
-from lit_condense.init.base import check_start
+from lit_condense.init.base import check_logits, check_start
 from lit_condense.inner import InnerContext, InnerLoop, InnerNetwork, TrainOnSynthetic
 from lit_condense.inner.contract import slots_of, updates
 from lit_condense.matching import Loss, Progress
 from lit_condense.matching.base import needs_of
 from lit_condense.matching.contract import check_losses, check_network
 from lit_condense.matching.quantity import Need, read_features
-from lit_condense.matching.whole import WholeSetLoss
+from lit_condense.matching.whole import IMAGES, WholeSetLoss
 from lit_condense.networks import ConvNet, NetworkFactory, network_name
-from lit_condense.optim import steps_images
+from lit_condense.optim import insist_on_momentum, steps_images
 from lit_condense.parametrization import Parametrization, Pixels
 from lit_condense.parametrization.contract import check_counts
 from lit_condense.runs import outputs
@@ -42,7 +42,7 @@ from lit_condense.sets import meaning
 from lit_condense.sets.evaluated_set import EvaluatedSet
 from lit_condense.settings import Plain, settings_of
 from lit_condense.synthetic import Gatherer, ImageStep, NonFinite, UpdateResult
-from lit_condense.synthetic.data import IMAGES, Learnables, SyntheticData, keep_names
+from lit_condense.synthetic.data import Learnables, SyntheticData, insist_on_leaves, keep_names
 from lit_condense.synthetic.grad_share import GradShares
 from lit_condense.synthetic.image_step import check_set
 from lit_condense.synthetic.inner_training import InnerTraining, with_births
@@ -123,6 +123,8 @@ class SyntheticSet(EvaluatedSet):
         self.grad_share_every = grad_share_every
         self._shares = GradShares(grad_share_every)
         self.learnables = learnables
+        if learnables is not None and learnables.label_momentum is not None:
+            insist_on_momentum(self.optimizer)
         if average is not None and not 0 < average < 1:
             raise SettingsError(
                 f"Expected SyntheticSet.average to be between 0 and 1, got {average}. Leave it out for none."
@@ -131,6 +133,7 @@ class SyntheticSet(EvaluatedSet):
         self.synthetic_data = SyntheticData(learnables, average)
         keep_names(self, "synthetic_data")
         self._start: Tensor | None = None  # on the CPU
+        self._start_logits: Tensor | None = None
         self._resumed: dict[str, Any] | None = None
         self._step: ImageStep | None = None
         self._running: RunningEngine | None = None
@@ -161,12 +164,10 @@ class SyntheticSet(EvaluatedSet):
         real = self.data.real
         self.parametrization.check_size((real.image_shape[1], real.image_shape[2]))
         self.parametrization.check_normalization(real.normalization)
+        if self.images.numel() == 0 and stage != "fit":
+            return  # a checkpoint may bring them, and is checked when it is loaded; see _begin_if_empty
         if self.images.numel() == 0:
-            self.data.to(self.trainer.strategy.root_device)  # a start may train networks
-            counts = counts_of(self.ipc, real)
-            labels = torch.repeat_interleave(torch.arange(len(counts)), torch.tensor(counts))
-            self._start, self._counts = self._made_start(counts), list(counts)
-            self.synthetic_data.begin(self._start, labels, real.num_classes, self._first_logits(counts))
+            self._begin()
         elif stage == "fit" and self.evaluation.start and self._start is None:  # loaded before there was a trainer
             self.data.to(self.trainer.strategy.root_device)
             self._start = self._made_start(self.counts)
@@ -178,6 +179,32 @@ class SyntheticSet(EvaluatedSet):
             outputs.check_checkpoints(self.trainer)
             outputs.announce_missing(self.trainer)
             self.made_now()
+
+    def _begin(self) -> None:
+        """Make the first images, and what else is learned."""
+        real = self.data.real
+        self.data.to(self.trainer.strategy.root_device)  # a start may train networks
+        counts = counts_of(self.ipc, real)
+        labels = torch.repeat_interleave(torch.arange(len(counts)), torch.tensor(counts))
+        self._start, self._counts = self._made_start(counts), list(counts)
+        self._start_logits = self._first_logits(counts)
+        self.synthetic_data.begin(self._start, labels, real.num_classes, self._start_logits)
+
+    def _begin_if_empty(self) -> None:
+        """Make the first images for a stage that no checkpoint brought any for."""
+        if self.images.numel() == 0:
+            with torch.inference_mode(False):  # a fit may follow
+                self._begin()
+                self.to(self.device)
+
+    def on_validation_start(self) -> None:
+        """Begin where nothing was loaded, and bring the data to the device."""
+        self._begin_if_empty()
+        super().on_validation_start()
+
+    def on_predict_start(self) -> None:
+        """Begin where nothing was loaded."""
+        self._begin_if_empty()
 
     def _check_fit(self) -> None:
         """Refuse a run whose losses, network, images and length do not fit one another, before it starts."""
@@ -204,7 +231,9 @@ class SyntheticSet(EvaluatedSet):
         """Return the logits of the first soft labels, where the start knows better than the classes."""
         if self.synthetic_data.label_logits is None:
             return None
-        return self.init.label_logits(self.parametrization, self.data.real, counts, self.network, self.key.fold("init"))
+        real, key = self.data.real, self.key.fold("init")
+        logits = self.init.label_logits(self.parametrization, real, counts, self.network, key)
+        return None if logits is None else check_logits(self.init, logits, (sum(counts), real.num_classes))
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         """Return the one optimizer, over all that is learned: the trainer's global step counts image updates."""
@@ -335,7 +364,11 @@ class SyntheticSet(EvaluatedSet):
         if self._start is None:
             return None
         step_size = None if self.learnables is None else self.learnables.inner_lr
-        return replace(self._small(self._start.to(self.images)), step_size=step_size)
+        small, logits = self._small(self._start.to(self.images)), self._start_logits
+        if logits is None:
+            return replace(small, step_size=step_size)
+        rows = self.parametrization.for_training.decode_labels(torch.arange(len(logits)))
+        return replace(small, step_size=step_size, soft_labels=logits.softmax(1)[rows].to(small.labels.device))
 
     @property
     def unfinished(self) -> str:
@@ -399,7 +432,8 @@ class SyntheticSet(EvaluatedSet):
                     lambda tag: self._matcher.alone(networks, tag).gradients,
                     self._largest(networks[0]),
                 )
-                self.synthetic_data.average()
+                if self._image_step.taken:
+                    self.synthetic_data.average()
                 self._updates += 1
             if self._training.goes_on(update):
                 with watch.part("inner"):
@@ -465,6 +499,8 @@ class SyntheticSet(EvaluatedSet):
         self.log("set/grad_norm", grad_norm)
         if self.non_finite == "skip":
             self.log("skipped_updates", torch.tensor(float(self.skipped)))
+        if (step_size := self.synthetic_data.fixed_step_size) is not None:
+            self.log("set/step_size", step_size)
         if self._largest(networks[0]):
             self.log("held_back_updates", torch.tensor(float(self.held_back)))
 
@@ -478,7 +514,7 @@ class SyntheticSet(EvaluatedSet):
         for name in ("learnables", "average"):
             if settings["model"][name] is None:  # as sets were before there were any
                 del settings["model"][name]
-        return {**settings, "matching": {loss.tag: settings_of(loss) for loss in self.matching_losses}}
+        return {**settings, "matching": {loss.tag: loss.identity() for loss in self.matching_losses}}
 
     def meaning(self) -> Plain:
         """Return what decides the meaning of the images: the data, and how stored images are decoded."""
@@ -487,6 +523,8 @@ class SyntheticSet(EvaluatedSet):
     def particulars(self) -> Plain:
         """Return how the updates were computed, and how many were skipped where that may happen, for the card."""
         found: Plain = {"skipped_updates": self.skipped} if self.non_finite == "skip" else {}
+        if self.step_size() is not None:
+            found["step_size"] = self.step_size()
         if self.held_back:
             found["held_back_updates"] = self.held_back
         if self._running is not None:
@@ -507,6 +545,7 @@ class SyntheticSet(EvaluatedSet):
             "skipped": self.skipped,
             "held_back": self.held_back,
             "start": None if self.init.keyed else self._start,
+            "start_logits": self._start_logits,
         }
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -514,6 +553,8 @@ class SyntheticSet(EvaluatedSet):
         state, saved = own_part(checkpoint, CHECKPOINT_FORMAT), checkpoint["state_dict"]
         if state["start"] is not None:
             self._start = state["start"]
+        self._start_logits = state.get("start_logits")
+        insist_on_leaves(saved, self.synthetic_data.held())
         if self._trainer is None:
             self._check_arguments(state["meaning"]["parametrization"], torch.bincount(saved["labels"]).tolist())
             return

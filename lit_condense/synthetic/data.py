@@ -11,10 +11,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from lit_condense.errors import SettingsError
+from lit_condense.errors import CheckpointError, SettingsError
+from lit_condense.matching.whole import IMAGES, INNER_LR, LABEL_LOGITS
 
-IMAGES, LABEL_LOGITS, INNER_LR = "images", "label_logits", "inner_lr"
-"""Names of the leaves, in the ``state_dict`` too."""
 AVERAGED = "averaged_images"
 """Name in the ``state_dict`` of the average of the images over the updates."""
 
@@ -112,7 +111,7 @@ class SyntheticData(nn.Module):
         if self.averaged_images is not None:
             self.averaged_images = images.clone()
         if self.label_logits is not None and logits is not None:
-            self.label_logits = nn.Parameter(logits.to(images.dtype))
+            self.label_logits = nn.Parameter(logits.to(images.dtype, copy=True))
         elif self.label_logits is not None:
             own = self._learnables.confidence
             lead = math.log(own) - math.log((1 - own) / max(1, num_classes - 1))
@@ -135,7 +134,7 @@ class SyntheticData(nn.Module):
             return [self.images]
         groups: list[dict[str, Any]] = [{"params": [leaf], "lr": rates[name]} for name, leaf in others]
         if self._learnables.label_momentum is not None:
-            groups[0]["momentum"] = self._learnables.label_momentum
+            groups[0]["momentum"] = self._learnables.label_momentum  # SyntheticSet checks that the optimizer has one
         return [{"params": [self.images]}, *groups]
 
     @torch.no_grad()
@@ -188,6 +187,24 @@ def _renamed_to_load(child: str, owner: nn.Module, state: dict[str, Any], prefix
     for name in owner.get_submodule(child).state_dict():
         if prefix + name in state:
             state[f"{prefix}{child}.{name}"] = state.pop(prefix + name)
+
+
+def insist_on_leaves(saved: Mapping[str, Any], held: Mapping[str, Tensor]) -> None:
+    """Refuse a checkpoint of a set that learns, or averages, something else.
+
+    Raises:
+        CheckpointError: It is one; both are named.
+    """
+    known = {*LEARNED, AVERAGED}
+    then, now = sorted(known & set(saved)), sorted(known & set(held))
+    if then != now:
+        raise CheckpointError(
+            f"Expected a set of {' and '.join(then) or 'images alone'}, as the checkpoint was made, got one of "
+            f"{' and '.join(now) or 'images alone'}. Give model.learnables and model.average as that run had them."
+        )
+
+
+LEARNED = (LABEL_LOGITS, INNER_LR)
 
 
 def targets_of(leaves: Mapping[str, Tensor], labels: Tensor) -> Tensor:

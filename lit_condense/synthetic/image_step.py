@@ -13,6 +13,7 @@ from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 
 from lit_condense.errors import NonFiniteError
+from lit_condense.matching.whole import INNER_LR
 from lit_condense.sharding import Share
 
 NonFinite = Literal["stop", "skip"]
@@ -50,6 +51,8 @@ class ImageStep:
     ) -> None:
         self.skipped = skipped
         self.held_back = held_back
+        self.taken = True
+        """Whether the last update moved anything."""
         self._leaves = leaves
         self._optimizer = optimizer
         self._backward = backward
@@ -81,6 +84,7 @@ class ImageStep:
         Raises:
             NonFiniteError: Something is not finite, and the run is to stop. The images are as they were before.
         """
+        self.taken = False
         summed = self._share.sum(torch.stack([*losses.values(), _bad_entries(gradients)]))
         losses.update(zip(losses, summed, strict=False))
         self._optimizer.zero_grad()
@@ -118,6 +122,7 @@ class ImageStep:
                 f"{bad or 'step size (model.learnables.inner_lr_rate)'}.",
                 between_updates=False,  # the optimizer has taken its step
             )
+        self.taken = not reason
         return grad_norm
 
     def _refuse(self, reason: str, between_updates: bool) -> None:
@@ -162,18 +167,16 @@ def _not_finite(leaves: Mapping[str, Tensor]) -> str:
 
 def _no_step(leaves: Mapping[str, Tensor]) -> str:
     """Return what is wrong with a step size that is not above 0, as words; empty where there is none or it is."""
-    step_size = leaves.get("inner_lr")
+    step_size = leaves.get(INNER_LR)
     if step_size is None or float(step_size.detach()) > 0:
         return ""
     return f"a step size of {float(step_size.detach()):.3g}"
 
 
 def _stands_at(leaves: Mapping[str, Tensor]) -> str:
-    if "inner_lr" not in leaves:
+    if INNER_LR not in leaves:
         return ""
-    return (
-        f" The step size stood at {float(leaves['inner_lr'].detach()):.3g} (model.learnables.inner_lr_rate moves it)."
-    )
+    return f" The step size stood at {float(leaves[INNER_LR].detach()):.3g} (model.learnables.inner_lr_rate moves it)."
 
 
 def _bad_entries(gradients: Mapping[str, Tensor]) -> Tensor:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from lit_condense.engine.unrolling import Unroller
 from lit_condense.engine.whole_set import as_function, whole_set_gradient
 from lit_condense.matching.base import Progress
-from lit_condense.matching.whole import Leaves, Whole, WholeSetLoss
+from lit_condense.matching.whole import INNER_LR, Leaves, Whole, WholeSetLoss
 from lit_condense.sharding import Share
 from lit_condense.synthetic.data import targets_of
 from lit_condense.synthetic.gather import Gatherer
@@ -47,7 +47,7 @@ def whole_of(gatherer: Gatherer, network: nn.Module, loss: WholeSetLoss, progres
         run_key=gatherer.key.fold("whole", "run", loss.tag),
         progress=progress,
         share=share if loss.shared else Share(),
-        step_size=leaves.get("inner_lr", gatherer.step_size),
+        step_size=leaves.get(INNER_LR, gatherer.step_size),
     )
 
 

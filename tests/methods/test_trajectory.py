@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from functools import partial
 
 import pytest
@@ -24,7 +25,7 @@ from lit_condense.sharding import Share
 from lit_condense.synthetic import Learnables
 from lit_condense.synthetic.whole_set import match_whole
 from tests.cli_helpers import cli
-from tests.helpers import DOUBLE, Recorder, TinyData, fitted, resumed, tiny_convnet
+from tests.helpers import DOUBLE, Recorder, TinyData, fitted, quiet_trainer, resumed, tiny_convnet
 from tests.oracles import trajectory as oracle
 from tests.recording.helpers import recorded
 
@@ -190,6 +191,7 @@ def test_an_update_above_the_threshold_changes_nothing(experts):
     module = run(matching(experts, threshold=1e-9), recorder, learnables=SOFT(), average=0.5)
     assert module.held_back == 4
     assert module.trainer.global_step == 4
+    assert torch.equal(module.synthetic_data.averaged_images, recorder.images[0])
     assert all(torch.equal(recorder.images[0], images) for images in recorder.images)
     assert float(module.synthetic_data.inner_lr) == pytest.approx(0.1)
     assert module.trainer.optimizers[0].state_dict()["state"] == {}
@@ -242,6 +244,18 @@ def test_a_broken_run_goes_on(experts, tmp_path, stop):
     for name, tensor in straight.synthetic_data.held().items():
         assert torch.equal(tensor, on.synthetic_data.held()[name]), name
     assert straight.held_back == on.held_back
+
+
+def test_other_experts_are_another_run_and_another_folder_is_not(experts, tmp_path):
+    """What goes on is told by how the experts were made and how many there are, not by where they lie."""
+    shutil.copytree(experts, tmp_path / "moved")
+    kept = ModelCheckpoint(tmp_path, filename="broken", every_n_train_steps=2)
+    on = {"trainer": {"enable_checkpointing": True}}
+    run(matching(experts), kept, max_steps=2, **on)
+    run(matching(str(tmp_path / "moved")), ModelCheckpoint(tmp_path / "on"), path=tmp_path / "broken.ckpt", **on)
+    recorded(tmp_path / "others", experts=EXPERTS, epochs=EPOCHS, seed=4)
+    with pytest.raises(CheckpointError, match="made_with_sha256"):
+        run(matching(str(tmp_path / "others")), ModelCheckpoint(tmp_path / "on"), path=tmp_path / "broken.ckpt", **on)
 
 
 def test_processes_share_the_segments(experts):
@@ -322,6 +336,7 @@ def test_what_is_learned_is_exported_and_evaluated(experts, tmp_path):
     groups = module.trainer.optimizers[0].state_dict()["param_groups"]
     assert [(group["lr"], group["momentum"]) for group in groups] == [(0.5, 0.5), (0.1, 0.9), (1e-4, 0.5)]
     loaded = SyntheticSet.load_from_checkpoint(tmp_path / "last.ckpt")
+    assert loaded.step_size() == pytest.approx(float(module.synthetic_data.inner_lr))
     report = loaded.evaluate(TinyData())
     learned = float(module.synthetic_data.inner_lr)
     plain = report.as_plain()
@@ -343,19 +358,55 @@ def test_the_average_is_that_of_the_definition(experts):
     torch.testing.assert_close(module.synthetic_data.averaged_images.double(), wanted[-1], rtol=1e-5, atol=1e-6)
 
 
-def test_experts_recognise_what_they_start_from(experts):
-    data, init = TinyData(sizes=(9, 9, 9, 9, 9)), RecognisedReal(experts)
+def test_a_set_is_evaluated_without_its_experts_and_its_start_has_its_labels(experts, tmp_path):
+    shutil.copytree(experts, tmp_path / "moved")
+    data, init = TinyData(sizes=(9, 9, 9, 9, 9)), RecognisedReal(str(tmp_path / "moved"))
+    recorded(tmp_path / "moved2", data=data, experts=EXPERTS, epochs=40)
+    kept = ModelCheckpoint(tmp_path, save_last=True)
+    settings = {"learnables": SOFT(), "init": RecognisedReal(str(tmp_path / "moved2")), "data": data, "ipc": 1}
+    module = run(matching(str(tmp_path / "moved2")), kept, trainer={"enable_checkpointing": True}, **settings)
+    start = module.start_set()
+    torch.testing.assert_close(start.soft_labels.sum(1), torch.ones(5))
+    assert not torch.equal(start.soft_labels, module.training_set().soft_labels)
+    shutil.rmtree(tmp_path / "moved2")
+    again = SyntheticSet(
+        ipc=1,
+        network=tiny_convnet(),
+        inner=FreshNetwork(),
+        learnables=SOFT(),
+        init=init,
+        evaluation=Evaluation(epochs=3, quick_repeats=2, repeats=2),
+        seed=3,
+    )
+    quiet_trainer(limit_val_batches=None).validate(again, data, ckpt_path=tmp_path / "last.ckpt", verbose=False)
+    assert torch.equal(again.images, module.images)
+
+
+def test_a_checkpoint_of_other_leaves_is_one_sentence(experts, tmp_path):
+    kept = ModelCheckpoint(tmp_path, save_last=True)
+    run(matching(experts), kept, average=0.9, trainer={"enable_checkpointing": True})
+    plain = SyntheticSet(ipc=2, network=tiny_convnet(), seed=3)
+    with pytest.raises(CheckpointError, match=r"averaged_images and inner_lr.*got one of images alone.*model\.average"):
+        quiet_trainer(limit_val_batches=None).validate(plain, TinyData(), ckpt_path=tmp_path / "last.ckpt")
+
+
+def test_a_momentum_of_labels_needs_an_optimizer_that_has_one(experts):
+    with pytest.raises(SettingsError, match=r"momentum for Learnables\.label_momentum, got Adam"):
+        run(matching(experts), learnables=SOFT(label_momentum=0.9), optimizer=partial(torch.optim.Adam, lr=0.1))
+
+
+def test_experts_recognise_what_they_start_from(tmp_path):
+    data = TinyData(sizes=(9, 9, 9, 9, 9))
+    recorded(tmp_path, data=data, experts=EXPERTS, epochs=40)
+    experts, init = str(tmp_path), RecognisedReal(str(tmp_path))
     arguments = (Pixels(), data.real, [2] * 5, tiny_convnet(), RandomKey(0, ("init",)))
     panel = Experts(experts)
     net = build_network(tiny_convnet(), 1, (8, 8), 5, RandomKey(1)).eval()
-    try:
-        images, logits = init.start(*arguments), init.label_logits(*arguments)
-    except SettingsError as error:
-        pytest.skip(f"these experts learned too little: {error}")
+    images, logits = init.start(*arguments), init.label_logits(*arguments)
     total, right_of = torch.zeros(10, 5), torch.zeros(10, 1)
     for expert in range(EXPERTS):
         sizes = [p.numel() for p in net.parameters()]
-        for p, part in zip(net.parameters(), torch.split(panel.at(expert, EPOCHS), sizes), strict=True):
+        for p, part in zip(net.parameters(), torch.split(panel.at(expert, 40), sizes), strict=True):
             p.data.copy_(part.view(p.shape))
         with torch.no_grad():
             said = net(images)

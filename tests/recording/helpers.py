@@ -16,11 +16,11 @@ from tests.helpers import TinyData, quiet_trainer, tiny_convnet
 SGD = partial(torch.optim.SGD, lr=0.05)
 
 
-def recorded(folder, max_steps=-1, data=None, trainer=None, **settings):
+def recorded(place, max_steps=-1, data=None, trainer=None, **settings):
     """Record experts of TinyData into a folder, or go on with them; return the module."""
     defaults = {"network": tiny_convnet(), "experts": 3, "epochs": 4, "batch_size": 16, "optimizer": SGD, "seed": 3}
     module = ExpertTrajectories(**{**defaults, **settings})
-    running = quiet_trainer(max_steps=max_steps, default_root_dir=str(folder), max_epochs=-1, **(trainer or {}))
+    running = quiet_trainer(max_steps=max_steps, default_root_dir=str(place), max_epochs=-1, **(trainer or {}))
     running.fit(module, datamodule=data or TinyData())
     return module
 
@@ -41,7 +41,7 @@ def written(folder, data, network=None, experts=2, epochs=4):
         weights = torch.cat([p.detach().flatten() for p in net.parameters()])
         layout = Layout(epochs, len(weights), "float32")
         rows = [weights + 0.02 * e * torch.randn(len(weights), generator=key.generator()) for e in range(epochs + 1)]
-        content = layout.header({"expert": expert, "made_with": describe(data, network)})
+        content = layout.header({"expert": expert, "made_with": describe(data.real, network)})
         folder.mkdir(parents=True, exist_ok=True)
         (folder / f"expert_{expert:04d}.safetensors").write_bytes(content + b"".join(map(layout.row, rows)))
     return str(folder)

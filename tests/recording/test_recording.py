@@ -17,8 +17,7 @@ from lit_condense.experts import ExpertFile, Experts
 from lit_condense.experts.file import Layout
 from lit_condense.networks import build_network
 from lit_condense.optim import GSAM
-from lit_condense.recording import ExpertTrajectories, module, writer
-from lit_condense.recording.folder import LOCK
+from lit_condense.recording import ExpertTrajectories, folder, module, writer
 from lit_condense.recording.schedule import steps_of_run
 from lit_condense.rng import RandomKey
 from tests.helpers import TinyData, quiet_trainer, tiny_convnet
@@ -125,7 +124,7 @@ def test_what_is_recorded_is_left_alone_and_more_experts_are_added(tmp_path):
     recorded(tmp_path, experts=1)
     before = (tmp_path / "expert_0000.safetensors").stat().st_mtime_ns
     again = recorded(tmp_path, experts=3)
-    assert again.trainer.global_step == 2 * EPOCHS * STEPS / len(again._slots)
+    assert again.trainer.global_step == 2 * EPOCHS * STEPS / min(2, again._at_once)
     assert (tmp_path / "expert_0000.safetensors").stat().st_mtime_ns == before
     assert recorded(tmp_path, experts=3).trainer.global_step == 0
     recorded(tmp_path / "other", experts=3)
@@ -135,7 +134,7 @@ def test_what_is_recorded_is_left_alone_and_more_experts_are_added(tmp_path):
 def test_one_at_a_time_and_several_record_the_same(tmp_path, monkeypatch):
     for name, threads in (("one", 1), ("several", 3)):
         monkeypatch.setattr(torch, "get_num_threads", lambda threads=threads: threads)
-        assert len(recorded(tmp_path / name)._slots) == threads
+        assert recorded(tmp_path / name)._at_once == threads
     one, other = (Experts(tmp_path / name) for name in ("one", "several"))
     for expert in range(3):
         torch.testing.assert_close(one.at(expert, EPOCHS), other.at(expert, EPOCHS), rtol=1e-5, atol=1e-7)
@@ -197,12 +196,12 @@ def test_a_folder_of_other_settings_is_refused(tmp_path, changed, words):
     assert contents(tmp_path) == before
 
 
-def test_two_runs_in_one_folder_are_refused(tmp_path):
+def test_two_runs_in_one_folder_are_refused(tmp_path, monkeypatch):
     recorded(tmp_path, 1)
     with module.RecordedFolder(tmp_path, {}, Layout(1, 1, "float32")).alone():
         recorded(tmp_path, STEPS + 1)  # of one process: an earlier run that came to no end
     with module.RecordedFolder(tmp_path, {}, Layout(1, 1, "float32")).alone():
-        (tmp_path / LOCK).write_text("1")
+        monkeypatch.setattr(folder, "HELD", set())
         with pytest.raises(SettingsError, match="another one is at work there"):
             recorded(tmp_path)
     recorded(tmp_path)
@@ -227,8 +226,39 @@ def test_a_state_that_cannot_be_read_starts_its_expert_anew(tmp_path):
     recorded(tmp_path / "on", STEPS + 1)
     for state in (tmp_path / "on").glob(".*.state.pt"):
         state.write_bytes(state.read_bytes()[:50])
-    recorded(tmp_path / "on")
+    with pytest.warns(UserWarning, match="is recorded from its start"):
+        recorded(tmp_path / "on")
     assert contents(tmp_path / "on") == contents(tmp_path / "straight")
+
+
+def test_files_of_other_settings_are_refused_without_the_card_too(tmp_path):
+    recorded(tmp_path)
+    (tmp_path / "experts.json").unlink()
+    with pytest.raises(SettingsError, match=r"expert_0000\.safetensors to be of these settings.*seed: 3 then, 4 now"):
+        recorded(tmp_path, seed=4)
+
+
+def test_a_run_that_came_to_nothing_stands_in_nobodys_way(tmp_path, monkeypatch):
+    with monkeypatch.context() as patched, pytest.raises(ExportError):
+        patched.setattr(module.shutil, "disk_usage", lambda path: type("Usage", (), {"free": 10})())
+        recorded(tmp_path)
+    recorded(tmp_path, storage="bfloat16")
+    recorded(tmp_path / "other", 1)
+    for path in (tmp_path / "other").glob(".expert*"):
+        path.unlink()
+    recorded(tmp_path / "other", seed=4)
+
+
+@pytest.mark.parametrize("precision", ["bf16-mixed", "64-true"])
+def test_other_precisions_of_the_trainer_are_refused(tmp_path, precision):
+    with pytest.raises(SettingsError, match="precision 32-true for experts"):
+        recorded(tmp_path, trainer={"precision": precision})
+
+
+def test_a_folder_of_ones_own_and_no_checkpoint(tmp_path):
+    recorded(tmp_path / "elsewhere", folder=str(tmp_path / "here"))
+    assert len(Experts(tmp_path / "here")) == 3
+    assert not (tmp_path / "elsewhere").exists()
 
 
 def test_a_disk_without_room_is_said_before_the_first_step(tmp_path, monkeypatch):
