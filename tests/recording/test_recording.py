@@ -132,9 +132,10 @@ def test_what_is_recorded_is_left_alone_and_more_experts_are_added(tmp_path):
 
 
 def test_one_at_a_time_and_several_record_the_same(tmp_path, monkeypatch):
-    for name, threads in (("one", 1), ("several", 3)):
-        monkeypatch.setattr(torch, "get_num_threads", lambda threads=threads: threads)
-        assert recorded(tmp_path / name)._at_once == threads
+    for name, at_once in (("one", 1), ("several", 3)):
+        monkeypatch.setattr(ExpertTrajectories, "_at_once", at_once)
+        steps = recorded(tmp_path / name).trainer.global_step
+        assert steps == 3 // at_once * EPOCHS * STEPS
     one, other = (Experts(tmp_path / name) for name in ("one", "several"))
     for expert in range(3):
         torch.testing.assert_close(one.at(expert, EPOCHS), other.at(expert, EPOCHS), rtol=1e-5, atol=1e-7)
