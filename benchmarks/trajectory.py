@@ -13,12 +13,14 @@ resident size of a process that does one update, eager.
 
 from __future__ import annotations
 
+import copy
 import json
 import logging
 import os
 import resource
 import tempfile
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -29,7 +31,7 @@ from jsonargparse import auto_cli
 from torch import Tensor
 from torch.nn import functional as F
 
-from benchmarks.common import CLASSES, RESULTS, SHAPE, child, machine, now, peak_mib, spread, write
+from benchmarks.common import CLASSES, RESULTS, SHAPE, child, machine, peak_mib, spread, write
 from benchmarks.reference_loop import Matched, Segment, match_mtt, match_tesla
 from lit_condense.augmentation import OneOf
 from lit_condense.engine import Engine, RunningEngine
@@ -43,6 +45,7 @@ from lit_condense.runs.memory import keep_freed_memory
 
 METHODS: dict[Unroll, str] = {"full": "MTT", "constant_memory": "TESLA"}
 LITERAL: dict[Unroll, Callable[[Segment], Matched]] = {"full": match_mtt, "constant_memory": match_tesla}
+Clock = Literal["processor", "wall"]
 MODES: tuple[Mode, ...] = ("fast", "exact")
 STEP_SIZE = 0.01
 EXPERT_STEPS, EXPERT_BATCH, EXPERT_LR = 50, 16, 0.01
@@ -64,12 +67,8 @@ class Work:
         return f"{METHODS[self.unroll]}, {self.steps} steps on {CLASSES * self.ipc} images, width {self.width}"
 
 
-SPEED = (
-    Work("full", 10),
-    Work("full", 30),
-    Work("constant_memory", 10),
-    Work("full", 50, width=32, ipc=1),
-)
+SPEED = {Work("full", 10): True, Work("full", 30): False}
+"""What is timed -> whether it is timed once more where both keep freed memory."""
 Way = Literal["literal", "graph", "checkpointing", "constant_memory"]
 WAYS: dict[Way, tuple[Unroll, bool | None]] = {
     "literal": ("full", None),
@@ -78,7 +77,7 @@ WAYS: dict[Way, tuple[Unroll, bool | None]] = {
     "constant_memory": ("constant_memory", None),
 }
 """How the gradient of an update is formed -> ``unroll`` and ``checkpointing``; ``literal`` is the loop of MTT."""
-STEPS, WIDTHS = (10, 30, 80), {32: (10, 30, 80), 128: (10, 30)}
+MEMORY = {32: (10, 30, 80)}
 """Width of the network -> steps at which memory is measured."""
 
 
@@ -86,13 +85,14 @@ def benchmark(
     memory: bool = False,
     rounds: int = 5,
     threads: int = 2,
-    most_gib: float = 20.0,
+    most_gib: float = 16.0,
     folder: Path = RESULTS,
     measure: Literal["speed", "memory"] | None = None,
     unroll: Unroll = "full",
     steps: int = 10,
     width: int = 128,
     ipc: int = 10,
+    image_size: int = SHAPE[1],
     way: Way = "graph",
     kept_memory: bool = False,
 ) -> None:
@@ -101,7 +101,7 @@ def benchmark(
     Args:
         memory: Measure memory in place of seconds.
         rounds: Counted updates of each, after one that is not.
-        threads: CPU threads.
+        threads: CPU threads; with one, processor time is counted in place of the time on the wall.
         most_gib: Memory that a process may have; what needs more does not fit.
         folder: Where the JSON goes.
         measure: Be the process of one piece of work.
@@ -109,21 +109,24 @@ def benchmark(
         steps: The student's.
         width: Of its ConvNet-3.
         ipc: Its images per class.
+        image_size: Their height and width.
         way: In which way its memory is used.
         kept_memory: Let it keep what it frees, as the command line does.
     """
     torch.set_num_threads(threads)
     if measure is None:
-        measured = memory_of_all if memory else seconds_of_all
-        print(write(folder, "trajectory_memory" if memory else "trajectory", measured(rounds, threads, most_gib)))
+        measured, name = (memory_of_all, "trajectory_memory") if memory else (seconds_of_all, "trajectory")
+        for found in measured(rounds, threads, most_gib):  # what was measured stays if the rest is cut off
+            path = write(folder, name, found)
+        print(path)
         return
     limit_memory(most_gib)
     if measure == "memory":
-        print(json.dumps(peak_of(Work(WAYS[way][0], steps, width, ipc), way)))
+        print(json.dumps(peak_of(Work(WAYS[way][0], steps, width, ipc, image_size), way)))
         return
     if kept_memory:
         keep_freed_memory()
-    print(json.dumps(seconds_of(Work(unroll, steps, width, ipc), rounds)))
+    print(json.dumps(seconds_of(Work(unroll, steps, width, ipc, image_size), rounds, rounding=not kept_memory)))
 
 
 def limit_memory(most_gib: float) -> None:
@@ -163,6 +166,15 @@ class Update:
         """Do the update as the definition says."""
         given = (self.images, self.labels, self.step_size, self.batches)
         return LITERAL[self.work.unroll](Segment(self.network, self.start, self.target, *given, self.augment))
+
+    def in_float64(self) -> Update:
+        """Return the same update in double precision."""
+        other = copy.deepcopy(self)
+        other.network.double()
+        for name in ("start", "target"):
+            setattr(other, name, {key: w.double() for key, w in getattr(self, name).items()})
+        other.images, other.step_size = self.images.double(), self.step_size.double()
+        return other
 
     def started(self, mode: Mode, compile: Compile = "auto") -> RunningEngine:
         """Return an engine as a run with such students starts it."""
@@ -208,30 +220,37 @@ def agreement(found: Matched, wanted: Matched) -> dict[str, float]:
 # -------------------------------------------------------------------- speed
 
 
-def seconds_of_all(rounds: int, threads: int, most_gib: float) -> dict[str, Any]:
-    """Return the seconds of every piece of work under both ways in which freed memory is treated."""
-    rows = []
-    for work in SPEED:
+def seconds_of_all(rounds: int, threads: int, most_gib: float) -> Iterator[dict[str, Any]]:
+    """Yield what is known of the seconds after each piece of work."""
+    rows: list[dict[str, Any]] = []
+    head = {**machine(threads), "clock": clock_of(threads), "allocator": "glibc's default", "rounds": rounds}
+    for work, again in SPEED.items():
         with tempfile.TemporaryDirectory() as cache:  # what compiling takes where nothing was compiled before
             os.environ["TORCHINDUCTOR_CACHE_DIR"] = cache
             shared = {"measure": "speed", "rounds": rounds, "threads": threads, "most_gib": most_gib}
-            usual, kept = (process_of(work, **shared, kept_memory=kept) for kept in (False, True))
-            rows.append({**usual, "where_both_keep_freed_memory": kept})
-            print(work.name, {mode: one["faster"] for mode, one in usual["engine"].items()}, flush=True)
-    return {**machine(threads), "allocator": "glibc's default", "most_gib": most_gib, "rounds": rounds, "cases": rows}
+            usual = process_of(work, **shared)
+            kept = process_of(work, **shared, kept_memory=True) if again else None
+        rows.append({**usual, "where_both_keep_freed_memory": kept})
+        print(work.name, {mode: one["faster"] for mode, one in usual["engine"].items()}, flush=True)
+        yield {**head, "most_gib": most_gib, "cases": rows}
 
 
 def process_of(work: Work, **options: Any) -> dict[str, Any]:
     """Return what the process of a piece of work measured."""
-    given = {name: value for name, value in asdict(work).items() if name != "image_size"}
-    found = child("benchmarks.trajectory", **given, **options)
+    found = child("benchmarks.trajectory", **asdict(work), **options)
     if found is None:
         raise RuntimeError(f"The process of {work.name} found no memory.")
     return found
 
 
-def seconds_of(work: Work, rounds: int) -> dict[str, Any]:
-    """Time an update by the loop and by the engine in its modes, in turns, after one of each that is not counted."""
+def seconds_of(work: Work, rounds: int, rounding: bool = True) -> dict[str, Any]:
+    """Time an update by the loop and by the engine in its modes, in turns, after one of each that is not counted.
+
+    Args:
+        work: The update.
+        rounds: Counted updates of each.
+        rounding: Say too how far the loop itself is from one in double precision, where that fits.
+    """
     update = Update(work)
     engines = {mode: update.started(mode) for mode in MODES}
     if "compiled" not in engines["fast"].description.split("students")[-1]:
@@ -246,9 +265,11 @@ def seconds_of(work: Work, rounds: int) -> dict[str, Any]:
             loop.append(_timed(update.literally))
         for mode, running in engines.items():
             seconds[mode].append(_timed(partial(update.on, running)))
+    exact = _if_it_fits(update.in_float64().literally) if wanted and rounding else None
     return {
         "what": work.name,
         **asdict(work),
+        "literal_loop_against_float64": agreement(wanted, exact) if wanted and exact else None,
         "literal_loop": spread(loop) if loop else None,
         "engine": {
             mode: {
@@ -263,10 +284,16 @@ def seconds_of(work: Work, rounds: int) -> dict[str, Any]:
     }
 
 
+def clock_of(threads: int) -> Clock:
+    """Return what is read: of one thread processor time, from which other work on the machine takes nothing."""
+    return "processor" if threads == 1 else "wall"
+
+
 def _timed(update: Callable[[], Any]) -> float:
-    started = now("cpu")
+    seconds = time.process_time if clock_of(torch.get_num_threads()) == "processor" else time.perf_counter
+    started = seconds()
     update()
-    return now("cpu") - started
+    return seconds() - started
 
 
 def _if_it_fits(update: Callable[[], Matched]) -> Matched | None:
@@ -281,10 +308,11 @@ def _if_it_fits(update: Callable[[], Matched]) -> Matched | None:
 # -------------------------------------------------------------------- memory
 
 
-def memory_of_all(rounds: int, threads: int, most_gib: float) -> dict[str, Any]:
-    """Return the peak of a process for each way, width and number of steps."""
-    rows = []
-    for width, counts in WIDTHS.items():
+def memory_of_all(rounds: int, threads: int, most_gib: float) -> Iterator[dict[str, Any]]:
+    """Yield what is known of the peaks of processes after each way, width and number of steps."""
+    rows: list[dict[str, Any]] = []
+    measured = "largest resident size of a process that does one update of 100 images, float32, eager"
+    for width, counts in MEMORY.items():
         for way in WAYS:
             for steps in counts:
                 place = {"way": way, "steps": steps, "width": width}
@@ -292,8 +320,7 @@ def memory_of_all(rounds: int, threads: int, most_gib: float) -> dict[str, Any]:
                 found = child("benchmarks.trajectory", **place, **options)
                 rows.append({**place, "fits": found is not None, **(found or {})})
                 print(rows[-1], flush=True)
-    measured = "largest resident size of a process that does one update of 100 images, float32, eager"
-    return {**machine(threads), "what": measured, "most_gib": most_gib, "cases": rows}
+                yield {**machine(threads), "what": measured, "most_gib": most_gib, "cases": rows}
 
 
 def peak_of(work: Work, way: Way) -> dict[str, float]:

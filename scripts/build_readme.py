@@ -28,6 +28,8 @@ if __name__ == "__main__":
             "memory": speed_tables.memory,
             "startup": speed_tables.startup,
             "growth": speed_tables.growth,
+            "trajectory": speed_tables.trajectory,
+            "trajectory_memory": speed_tables.trajectory_memory,
         },
     )
     rebuild("docs/scaling.md", {"scaling": scaling_table.table, "processes": speed_tables.processes})

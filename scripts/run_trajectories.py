@@ -1,9 +1,10 @@
 """Trajectory matching beside DC, DM and DREAM for the same processor time: results/trajectories/.
 
 Three stages. *experts*: a run records ten experts of twenty epochs for each data set, ConvNet-3 of width 32. *rates*:
-MTT and TESLA try their image learning rate of 100 times 1, 10 and 100 for a minute each; the one whose matching loss is
-lowest over the last half of the updates is taken, so that nothing is tested. The others take the rates that
-run_comparison.py found. *rows*: twenty minutes of one core each, judged by one protocol (``mtt``: DSA's, with the
+MTT and TESLA try their image learning rate of 100 times 1, 10 and 100 for a minute each; of their mean matching losses
+over the last half of the updates the lowest counts, and the smallest rate within one standard error of it is taken, so
+that nothing is tested and a rate that only moves the images further than another is not. The others take the rates
+that run_comparison.py found. *rows*: twenty minutes of one core each, judged by one protocol (``mtt``: DSA's, with the
 learned step size where there is one) beside random and k-means images in the same storage. DREAM stores four half-size
 images in one.
 
@@ -18,6 +19,7 @@ Usage: python scripts/run_trajectories.py experts [DATASET ...]
 from __future__ import annotations
 
 import json
+import statistics
 import sys
 from pathlib import Path
 from typing import Any
@@ -126,19 +128,26 @@ def find_rate(group: str, method: str) -> None:
         losses = [one.value for one in _log(next(folder.glob("events*"))).Scalars("loss/TrajectoryMatching")]
         last = losses[len(losses) // 2 :]
         updates = json.loads((folder / "card.json").read_text())["update"]
-        tried.append({"factor": factor, "rate": RATE * factor, "updates": updates, "loss": sum(last) / len(last)})
+        loss, error = statistics.fmean(last), statistics.stdev(last) / len(last) ** 0.5
+        tried.append({"factor": factor, "rate": RATE * factor, "updates": updates, "loss": loss, "error": error})
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(json.dumps(tried, indent=1) + "\n")
 
 
 def factor_of(group: str, method: str) -> int:
-    """Return the factor of a method's image learning rate; the smallest of several that did as well."""
+    """Return the factor of a method's image learning rate."""
     if method not in UNROLL:
         return best_factor(group.split("_")[0], method)
     tried = json.loads(rates_file(group, method).read_text())
     if {one["factor"] for one in tried} != set(FACTORS):
         sys.exit(f"{method} of {group} has tried {tried} only: run the stage `rates` first")
-    return int(min(tried, key=lambda one: (one["loss"], one["factor"]))["factor"])
+    return taken(tried)
+
+
+def taken(tried: list[dict[str, float]]) -> int:
+    """Return the smallest factor whose matching loss is within one standard error of the lowest."""
+    best = min(tried, key=lambda one: one["loss"])
+    return int(min(one["factor"] for one in tried if one["loss"] <= best["loss"] + best["error"]))
 
 
 def make_row(group: str, method: str, seed: int) -> None:

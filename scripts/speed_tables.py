@@ -139,7 +139,8 @@ def trajectory() -> str:
     rows = [
         [
             case["what"],
-            _plan_of_students(engine["plan"]),
+            _place(file),
+            engine["plan"].split(": ")[-1],
             _duration_of(case["literal_loop"]),
             _duration_of(engine["seconds"]),
             f"**{_times(engine['faster'])}**",
@@ -153,6 +154,7 @@ def trajectory() -> str:
     ]
     header = (
         "update",
+        "on",
         "students",
         "literal loop",
         "engine",
@@ -236,10 +238,6 @@ def _digits(agreement: dict[str, float] | None) -> str:
     return f"{agreement['relative_error']:.1e}, {agreement['cosine']:.6f}" if agreement else "-"
 
 
-def _plan_of_students(plan: str) -> str:
-    return plan.split(": ")[-1]
-
-
 def _peak(case: dict[str, Any]) -> str:
     return f"{case['peak_mib'] / 1024:.1f} GiB" if case["fits"] else "does not fit"
 
@@ -255,7 +253,8 @@ def _work(file: dict[str, Any]) -> tuple[str, str, str]:
 def _place(file: dict[str, Any]) -> str:
     """Return where it was measured: so many CPU threads, or the name of the GPU."""
     device: str = file["device"]
-    return f"CPU, {device.split(', ')[1]}" if device.startswith("cpu") else device
+    threads = device.split(", ")[1] if device.startswith("cpu") else ""
+    return f"CPU, {'1 thread' if threads == '1 threads' else threads}" if threads else device
 
 
 def _mode(file: dict[str, Any]) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 from comparison_tables import HEADER, baseline_rows, method_row
-from run_trajectories import FACTORS, KEPT, METHODS, SEEDS
+from run_trajectories import FACTORS, KEPT, METHODS, SEEDS, taken
 from tables import cards, markdown
 
 NAMES = {"mtt": "MTT", "tesla": "TESLA", "dc": "DC", "dm": "DM", "dream": "DREAM (on IDC, factor 2)"}
@@ -30,12 +30,16 @@ def rates() -> str:
     rows = []
     for path in sorted((KEPT / "rates").glob("*/*.json")):
         tried = {one["factor"]: one for one in json.loads(path.read_text())}
-        best = min(tried.values(), key=lambda one: (one["loss"], one["factor"]))
-        cells = [f"{tried[f]['loss']:.3f} ({tried[f]['updates']:,})" if f in tried else "-" for f in FACTORS]
-        cells = [f"**{cell}**" if tried.get(f) is best else cell for f, cell in zip(FACTORS, cells, strict=True)]
+        best = taken(list(tried.values()))
+        cells = [_tried(tried[f]) if f in tried else "-" for f in FACTORS]
+        cells = [f"**{cell}**" if f == best else cell for f, cell in zip(FACTORS, cells, strict=True)]
         rows.append([path.parent.name, NAMES[path.stem], *cells])
     header = ("set", "method", *(f"rate {100 * factor:,}" for factor in FACTORS))
     return markdown(header, rows) if rows else "Not measured yet: `python scripts/run_trajectories.py rates`."
+
+
+def _tried(one: dict[str, float]) -> str:
+    return f"{one['loss']:.3f} ± {one['error']:.3f} ({one['updates']:,})"
 
 
 def experts() -> str:
