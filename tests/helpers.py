@@ -73,10 +73,10 @@ class WatchedLoss(FirstOrderLoss):
         super().__init__(Forward(network, "exact"), compiled=False)
         self.watch = watch
 
-    def gradients(self, images, labels):
+    def for_a_step(self, images, labels):
         if self.watch is not None:
             self.watch(images.detach().clone(), labels.clone())
-        return super().gradients(images, labels)
+        return super().for_a_step(images, labels)
 
 
 def quiet_trainer(*callbacks, **settings):

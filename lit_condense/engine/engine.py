@@ -38,6 +38,7 @@ from lit_condense.matching.quantities import Quantities
 from lit_condense.matching.quantity import GRADIENTS, Need, built_in, differentiate, read_features
 from lit_condense.networks import CondensableNetwork, FeaturesAndLogits
 from lit_condense.rng import RandomKey
+from lit_condense.transfer import sent
 
 ToNetworkInput = Callable[[Tensor], Tensor]
 """From stored images of a block to what the network sees, ``(k, m, C, H, W)``: decode, normalise, augment."""
@@ -173,7 +174,7 @@ class RunningEngine:
         self.full_chunk = tuple(real_batch[: plan.real_chunk].shape)
         self.synthetic_batch = (synthetic_images, *real_batch.shape[1:])
         self.forward = Forward(network, plan.mode, outputs)
-        self.first_order = FirstOrderLoss(self.forward, plan.compiled, self.clock, plan.recorded)
+        self.first_order = FirstOrderLoss(self.forward, plan.compiled, self.clock, plan.recorded, plan.training_chunk)
         self.eager = Forward(network, "exact", outputs)
         self.image_gradient = ImageGradient(
             self.forward,
@@ -185,7 +186,6 @@ class RunningEngine:
         )
         self._students = students or StudentPlan()
         self._student_images = student_images
-        self._weights: dict[tuple[float, ...], Tensor] = {}
 
     @property
     def description(self) -> str:
@@ -255,7 +255,7 @@ class RunningEngine:
         seen = block.to_network_input(block.stored)
         gradient, values = self.image_gradient(
             losses,
-            self._weights_at(weights_at(losses, progress, only), seen),
+            sent(torch.tensor(weights_at(losses, progress, only), dtype=seen.dtype), seen.device),
             seen,
             block.synthetic_labels,
             real,
@@ -307,12 +307,6 @@ class RunningEngine:
             with isolation(None if self.plan.recorded else key):  # what is recorded does not draw
                 parts.append(self.first_order.observe(x, y, needs))
         return stacked(parts)
-
-    def _weights_at(self, weights: tuple[float, ...], like: Tensor) -> Tensor:
-        """Return weights as a tensor; each combination is made once, because making a tensor waits for a GPU."""
-        if weights not in self._weights:
-            self._weights[weights] = torch.tensor(weights, dtype=like.dtype, device=like.device)
-        return self._weights[weights]
 
 
 def keys_of(block: Block, side: str) -> list[RandomKey | None]:

@@ -52,6 +52,8 @@ class ExecutionPlan:
     classes_per_block: int
     real_chunk: int | None
     """Real images that go through the network at once; None: all that are compared."""
+    training_chunk: int | None = None
+    """Images of a training batch that go through the network at once; None: the batch."""
     own_quantities: bool = False
     """Whether quantities of one's own are formed: both sides are then eager, class by class, whatever else is said."""
 
@@ -119,6 +121,7 @@ def plan_for(
     heavy = work.real_images * work.gflop >= COMPILE_FROM_GFLOP.get(work.device, float("inf"))
     compiled = compile == "always" or (compile == "auto" and heavy)
     recorded = record and work.device in RECORDED and work.independent
+    chunk = real_chunk or (chunk_for(work, 2 if mode == "fast" else 4) if compiled else None)
     return ExecutionPlan(
         # bfloat16 pays where arithmetic dominates; small eager batches only lose digits and time to casts
         mode=mode if compiled else "exact",
@@ -126,7 +129,8 @@ def plan_for(
         compiled_twice=compiled and DOUBLE_BACKWARD_COMPILES,
         recorded=recorded,
         classes_per_block=classes_per_block or classes_gathered(work),
-        real_chunk=real_chunk or (chunk_for(work, 2 if mode == "fast" else 4) if compiled else None),
+        real_chunk=chunk,
+        training_chunk=chunk if work.independent else None,
     )
 
 

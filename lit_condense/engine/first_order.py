@@ -33,10 +33,20 @@ class FirstOrderLoss:
         clock: Counts what compiling takes.
         recorded: Replay gradients and outputs as recordings of the GPU (:mod:`lit_condense.engine.cuda_graphs`), for a
             network whose layers neither draw nor keep statistics.
+        chunk: Images that go through the network at once in a training step, where a batch is several times as many;
+            None: the batch. For a network whose outputs are each image's own.
     """
 
-    def __init__(self, forward: Forward, compiled: bool, clock: Clock | None = None, recorded: bool = False) -> None:
+    def __init__(
+        self,
+        forward: Forward,
+        compiled: bool,
+        clock: Clock | None = None,
+        recorded: bool = False,
+        chunk: int | None = None,
+    ) -> None:
         self.forward = forward
+        self._chunk = chunk
         eager = Forward(forward.network, "exact", forward.outputs)
         self._region = CompiledFunction(
             partial(_loss, forward), compiled, clock or Clock(), otherwise=partial(_loss, eager)
@@ -67,6 +77,20 @@ class FirstOrderLoss:
         None where it does not depend on the parameter (a layer skipped at random).
         """
         return self._slopes(images, labels)[2:]
+
+    def for_a_step(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Sequence[Tensor | None]]:
+        """Return logits and gradients of a training batch, in chunks where that pays; the next call may overwrite both.
+
+        A gradient is None as in :meth:`gradients`.
+        """
+        size = self._chunk or len(images)
+        if len(images) <= size or len(images) % size:
+            _, logits, *slopes = self._slopes(images, labels)
+            return cast(Tensor, logits), slopes
+        chunks = zip(torch.split(images, size), torch.split(labels, size), strict=True)
+        found = [self._lasting(self._slopes, *chunk)[1:] for chunk in chunks]
+        of_logits, *of_slopes = zip(*found, strict=True)
+        return torch.cat(of_logits), [_mean(of_one) for of_one in of_slopes]
 
     def logits_and_gradients(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Sequence[Tensor]]:
         """Return the logits too, and 0 where the loss does not depend on a parameter; both last."""
@@ -121,6 +145,12 @@ def _slopes(
 def _outputs(loss_of: CompiledFunction[[Tensor, Tensor], LossAndOutputs], images: Tensor, labels: Tensor) -> Outputs:
     with torch.no_grad():
         return loss_of(images, labels)[1:]
+
+
+def _mean(chunks: Sequence[Tensor | None]) -> Tensor | None:
+    """Return the mean of the gradients of equal chunks."""
+    found = [chunk for chunk in chunks if chunk is not None]
+    return torch.stack(found).sum(0) / len(chunks) if found else None
 
 
 def _off(tensor: Tensor | None) -> Tensor | None:

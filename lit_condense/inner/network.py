@@ -75,13 +75,19 @@ class InnerNetwork:
         """Return a fresh optimizer of the network's weights."""
         return self._make_optimizer(self.network.parameters())
 
-    def train_step(self, loss: FirstOrderLoss, images: Tensor, labels: Tensor) -> None:
-        """Take one optimizer step on the mean cross-entropy of a batch."""
+    def train_step(self, loss: FirstOrderLoss, images: Tensor, labels: Tensor) -> Tensor:
+        """Take one optimizer step on the mean cross-entropy of a batch.
+
+        Returns:
+            The logits before it, ``(n, classes)``, off the graph; the next step may overwrite them.
+        """
+        logits, gradients = loss.for_a_step(images, labels)
         parameters = [p for p in self.network.parameters() if p.requires_grad]
-        for parameter, gradient in zip(parameters, loss.gradients(images, labels), strict=True):
+        for parameter, gradient in zip(parameters, gradients, strict=True):
             parameter.grad = gradient
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
+        return logits
 
     @contextlib.contextmanager
     def frozen_batch_norm(self, statistics: BatchNormStatistics, key: RandomKey) -> Iterator[None]:

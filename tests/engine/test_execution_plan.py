@@ -10,9 +10,11 @@ from torch import nn
 
 from lit_condense.engine import Engine
 from lit_condense.engine.execution_plan import MOST_CLASSES, Workload, plan_for
-from lit_condense.engine.forward import images_are_independent, per_image
+from lit_condense.engine.first_order import FirstOrderLoss
+from lit_condense.engine.forward import Forward, images_are_independent, per_image
 from lit_condense.networks import ConvNet, build_network
 from lit_condense.rng import RandomKey
+from tests.helpers import tiny_convnet
 
 CIFAR = Workload("cpu", 256, 10, gflop=0.1, largest_map=128 * 32 * 32, pixels=3 * 32 * 32, independent=True)
 DIGITS = Workload("cpu", 128, 1, gflop=0.00033, largest_map=32 * 8 * 8, pixels=64, independent=True)
@@ -158,3 +160,26 @@ def test_the_plan_is_said_in_words():
         one_by_one.description
         == "real side and training: float32, eager; synthetic side: float32, eager, class by class"
     )
+
+
+def test_training_batches_go_in_the_same_chunks_unless_images_depend_on_each_other():
+    plan = plan_for(CIFAR, "fast", "auto")
+    assert plan.training_chunk == plan.real_chunk is not None
+    dependent = plan_for(changed(CIFAR, independent=False), "fast", "auto", real_chunk=32)
+    assert (dependent.real_chunk, dependent.training_chunk) == (32, None)
+
+
+@pytest.mark.parametrize(("images", "chunks"), [(12, 3), (8, 2), (4, 1), (10, 1), (3, 1)])
+def test_a_step_in_chunks_is_that_of_the_batch(images, chunks):
+    network = build_network(tiny_convnet(), 1, (8, 8), 5, RandomKey(0)).double()
+    seen = []
+    network.register_forward_hook(lambda layer, given, output: seen.append(len(output)))
+    batch = torch.randn(images, 1, 8, 8, dtype=torch.float64), torch.arange(images) % 5
+    whole, cut = (FirstOrderLoss(Forward(network, "exact"), False, chunk=chunk) for chunk in (None, 4))
+    logits, gradients = whole.for_a_step(*batch)
+    seen.clear()
+    found = cut.for_a_step(*batch)
+    assert len(seen) == chunks
+    torch.testing.assert_close(found[0], logits)
+    for one, other in zip(found[1], gradients, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-10, atol=1e-14)
