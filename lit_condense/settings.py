@@ -67,6 +67,35 @@ def differences(before: Plain, now: Plain) -> list[str]:
     ]
 
 
+def with_new_defaults(before: Any, now: Any) -> Any:
+    """Return settings of an older version with what its classes did not know yet, where that has its default now.
+
+    An option that came later changes nothing as long as nobody sets it: a run of before may go on.
+
+    Args:
+        before: As plain data.
+        now: Those of this version.
+    """
+    if not isinstance(before, dict) or not isinstance(now, dict):
+        return before
+    found = {name: with_new_defaults(value, now.get(name)) for name, value in before.items()}
+    if {"class_path", "init_args"} <= found.keys() and isinstance(now.get("init_args"), dict):
+        defaults = _plain_defaults(found["class_path"])
+        arguments: Plain = found["init_args"]
+        new = {name: value for name, value in now["init_args"].items() if name in defaults and name not in arguments}
+        found["init_args"] = arguments | {name: value for name, value in new.items() if defaults[name] == value}
+    return found
+
+
+def _plain_defaults(path: str) -> Plain:
+    """Return the defaults of a class of this library; of others nothing is known."""
+    module, _, name = canonical(path).rpartition(".")
+    if not module.startswith("lit_condense"):
+        return {}
+    target = getattr(importlib.import_module(module), name, None)
+    return _with_defaults(target, {}) if callable(target) else {}
+
+
 def public_path(target: Callable[..., Any]) -> str:
     """Return the shortest name under which a class or function of this library can be imported, or its full one."""
     full = f"{target.__module__}.{target.__qualname__}"

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import copy
 import functools
 import importlib
 import inspect
@@ -20,9 +21,9 @@ from lit_condense.init import Noise, RandomReal
 from lit_condense.inner import TrainOnSynthetic
 from lit_condense.matching import GradientMatching
 from lit_condense.networks import MLP, ConvNet
-from lit_condense.parametrization import Pixels
+from lit_condense.parametrization import MultiFormation, Pixels
 from lit_condense.sampling import RandomSampling
-from lit_condense.settings import canonical, differences, flat, settings_of
+from lit_condense.settings import canonical, differences, flat, settings_of, with_new_defaults
 
 CONFIGURABLE = [
     AlwaysOn,
@@ -140,3 +141,20 @@ def test_a_name_that_an_earlier_version_wrote_is_the_present_one(written, path):
 def test_comparing_imports_nothing_that_a_file_names():
     assert canonical("this.Zen") == "this.Zen"
     assert "this" not in sys.modules
+
+
+def test_an_option_that_came_later_is_no_difference_while_it_has_its_default():
+    now = {"model": {"storage": settings_of(MultiFormation(3))}}
+    older = copy.deepcopy(now)
+    del older["model"]["storage"]["init_args"]["order"], older["model"]["storage"]["init_args"]["shrinking"]
+    assert len(differences(older, now)) == 2
+    assert differences(with_new_defaults(older, now), now) == []
+    now["model"]["storage"]["init_args"]["order"] = "column"
+    (line,) = differences(with_new_defaults(older, now), now)
+    assert line == "model.storage.init_args.order: '(absent)' then, 'column' now"
+
+
+def test_what_is_not_of_this_library_has_no_defaults_that_are_known():
+    older = {"a": {"class_path": "torch.optim.SGD", "init_args": {"lr": 1}}, "b": {"class_path": "os.nothing"}}
+    now = {"a": {"class_path": "torch.optim.SGD", "init_args": {"lr": 1, "momentum": 0}}, "b": {"init_args": {"c": 1}}}
+    assert with_new_defaults(older, now) == older

@@ -25,6 +25,8 @@ BOUND = 128
 """Decoded images of a class under ``bound`` (IDC's program, for ImageNet with 20 and more images a class)."""
 
 Decoding = Literal["uniform", "multi", "bound"]
+Order = Literal["row", "column"]
+Shrinking = Literal["nearest", "mean"]
 
 
 class MultiFormation(Pixels):
@@ -42,9 +44,14 @@ class MultiFormation(Pixels):
         most_matched: As in :class:`Pixels`.
         decoding: ``uniform`` (``single`` in IDC's program), ``multi`` or ``bound``, as above.
         bound: Most decoded images of a class under ``bound``; a class with more stored images decodes each to itself.
+        order: How cells are counted: ``row`` by row (IDC), or ``column`` by column (the partition and expansion of
+            IDM). It decides which image of a start goes into which cell, and the order of the decoded ones.
+        shrinking: How images of a start are made to fit their cells: by the ``nearest`` pixel (IDC), or the ``mean`` of
+            those that fall on one (IDM).
     """
 
-    of_updates = (*Pixels.of_updates, "bound")  # trained on, ``bound`` is ``uniform``
+    # trained on, ``bound`` is ``uniform``; the order of cells and how a start fits them do not change what they hold
+    of_updates = (*Pixels.of_updates, "bound", "order", "shrinking")
 
     def __init__(
         self,
@@ -55,22 +62,28 @@ class MultiFormation(Pixels):
         most_matched: int | None = None,
         decoding: Decoding = "uniform",
         bound: int = BOUND,
+        order: Order = "row",
+        shrinking: Shrinking = "nearest",
     ) -> None:
         super().__init__(space, clamp, most_matched=most_matched)
         for name, value in (("factor", factor), ("bound", bound)):
             if value < 1:
                 raise SettingsError(f"Expected MultiFormation.{name} to be 1 or more, got {value}.")
         check_choice("MultiFormation.decoding", decoding, Decoding)
+        check_choice("MultiFormation.order", order, Order)
+        check_choice("MultiFormation.shrinking", shrinking, Shrinking)
         self.factor = factor
         self.decoding = decoding
         self.bound = bound
+        self.order = order
+        self.shrinking = shrinking
 
     @property
     def for_training(self) -> Self:
         """Itself, but with ``uniform`` decoding in place of ``bound``, as IDC evaluates."""
         if self.decoding != "bound":
             return self
-        return type(self)(self.factor, self.space, clamp=self.clamp)
+        return type(self)(self.factor, self.space, clamp=self.clamp, order=self.order, shrinking=self.shrinking)
 
     def check_size(self, image_size: tuple[int, int]) -> None:
         """Refuse images with fewer pixels a side than cells."""
@@ -96,15 +109,17 @@ class MultiFormation(Pixels):
     def encode(self, pixels: Tensor, normalization: Normalizer) -> Tensor:
         """Pack ``factor**2 * n`` real images into ``n`` stored ones (IDC's mixed initialisation).
 
-        Block ``k`` of ``n`` images goes, shrunk by nearest neighbour, into cell ``k`` (row by row) of the n images.
+        Block ``k`` of ``n`` images goes, shrunk, into cell ``k`` of the n images.
         """
         f = self.factor
         count, (height, width) = len(pixels) // f**2, pixels.shape[-2:]
         stored = pixels.new_empty(count, pixels.shape[1], height, width)
         rows, columns = _cells(height, f), _cells(width, f)
-        for k, block in enumerate(torch.split(pixels, count)):
-            (top, bottom), (left, right) = rows[k // f], columns[k % f]
-            stored[:, :, top:bottom, left:right] = F.interpolate(block, size=(bottom - top, right - left))
+        for (i, j), block in zip(self._places(f), torch.split(pixels, count), strict=True):
+            (top, bottom), (left, right) = rows[i], columns[j]
+            size = (bottom - top, right - left)
+            shrunk = F.interpolate(block, size) if self.shrinking == "nearest" else F.adaptive_avg_pool2d(block, size)
+            stored[:, :, top:bottom, left:right] = shrunk
         return super().encode(stored, normalization)
 
     def decode(self, stored: Tensor, normalization: Normalizer) -> Tensor:
@@ -119,6 +134,11 @@ class MultiFormation(Pixels):
     def decoded_count(self, stored: int) -> int:
         """Return how many images ``stored`` images of a class decode to."""
         return sum(f**2 * (part.stop - part.start) for f, part in self._uses(stored))
+
+    def _places(self, factor: int) -> list[tuple[int, int]]:
+        """Return row and column of each cell, in the order in which cells are counted."""
+        by_row = [(i, j) for i in range(factor) for j in range(factor)]
+        return by_row if self.order == "row" else [(i, j) for j, i in by_row]
 
     def _uses(self, stored: int) -> list[tuple[int, slice]]:
         """Return at which factor which of a class's images are used, in decoded order."""
@@ -139,7 +159,8 @@ class MultiFormation(Pixels):
                 grey = normalization.normalize(grey)
             padded = grey.expand(*stored.shape[:2], height + down, width + right).clone()
             padded[:, :, :height, :width] = stored
-        cells = [cell for row in padded.chunk(factor, dim=2) for cell in row.chunk(factor, dim=3)]
+        rows = [row.chunk(factor, dim=3) for row in padded.chunk(factor, dim=2)]
+        cells = [rows[i][j] for i, j in self._places(factor)]
         return F.interpolate(torch.cat(cells), size=(height, width), mode="bilinear", align_corners=False)
 
 

@@ -7,7 +7,7 @@ from typing import Any
 from lightning.pytorch.utilities import rank_zero_warn
 
 from lit_condense.errors import CheckpointError
-from lit_condense.settings import Plain, differences
+from lit_condense.settings import Plain, differences, with_new_defaults
 
 
 def own_part(content: dict[str, Any], expected: int, holds: str = "images") -> dict[str, Any]:
@@ -35,7 +35,7 @@ def own_part(content: dict[str, Any], expected: int, holds: str = "images") -> d
 
 def insist_on_same_settings(before: Plain, now: Plain) -> None:
     """Refuse to go on under other settings than those a checkpoint was written with."""
-    lines = differences(before, now)
+    lines = differences(with_new_defaults(before, now), now)
     if lines:
         raise CheckpointError(
             "Expected the settings that the checkpoint was written with, got others:\n  "
