@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from config_text import ANY, CLASSES, CLASSLESS, Node, comment, images, of, text, where
+from idm_configs import IDM_ROWS, SMALL_UPDATES, idm
 from tables import ROOT
 from trajectory_configs import MTT_ROWS, TWO_CORES, datm, experts, ftd, mtt, tesla
 
@@ -217,7 +218,10 @@ def rows() -> Iterator[tuple[str, str, str, int, Node]]:
                 yield method, f"{dataset}_ipc{ipc}", dataset, ipc, make(dataset, ipc)
     for dataset, ipc in TWO_CORES:
         yield "mtt", f"{dataset}_ipc{ipc}", dataset, ipc, mtt(dataset, ipc)
-    for method, make in {**makers, **matching, "egm": egm, "dcc": dcc, "dream": dream, "combined": combined}.items():
+    for dataset, ipc in (*IDM_ROWS, *((small, ipc) for small in SMALL_UPDATES for ipc in (1, 10))):
+        yield "idm", f"{dataset}_ipc{ipc}", dataset, ipc, idm(dataset, ipc)
+    others = {"egm": egm, "dcc": dcc, "dream": dream, "combined": combined, "idm": idm}
+    for method, make in {**makers, **matching, **others}.items():
         yield method, "base", ANY, 10, make(ANY, 10)
 
 
@@ -228,7 +232,7 @@ def config(dataset: str, ipc: int, row: Node) -> Node:
     model = {"ipc": ipc} | {name: row[name] for name in names if row.get(name)}
     family = row.get("normalization", "dc")
     found = {
-        "trainer": {"max_steps": row["networks"] * row["updates"], "callbacks": row["losses"]},
+        "trainer": {"max_steps": updates_of(row), "callbacks": row["losses"]},
         "model": {"class_path": "SyntheticSet", "init_args": model},
     }
     if dataset in CLASSLESS:
@@ -237,12 +241,20 @@ def config(dataset: str, ipc: int, row: Node) -> Node:
     return found | {"data": CLASSES[dataset] if usual else of(CLASSES[dataset], normalization=family)}
 
 
+def updates_of(row: Node) -> int:
+    """Return the image updates of a row."""
+    updates: int = row.get("max_steps") or row["networks"] * row["updates"]
+    return updates
+
+
 def header(method: str, dataset: str, ipc: int, row: Node) -> str:
     """Return what stands above a condensing config: what it is, what to expect of it, and its length."""
     table = published()[method]
     title = row.get("title") or table["title"]
     found = None if row.get("unverified") or dataset == ANY or "_on_" in title else figure(method, dataset, ipc)
-    counted = f"{row['networks']:,} networks x {row['updates']} updates = {row['networks'] * row['updates']:,} updates."
+    counted = f"{updates_of(row):,} updates, a new network in the pool every {row['updates']}."
+    if method != "idm":
+        counted = f"{row['networks']:,} networks x {row['updates']} updates = {updates_of(row):,} updates."
     if dataset == ANY:
         data, expected = where(dataset, False), "Settings are those of CIFAR-10 at 10 per class."
         if row.get("normalization"):

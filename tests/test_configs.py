@@ -16,7 +16,7 @@ from lit_condense.data import Digits
 from lit_condense.evaluation.published import figure, published
 from lit_condense.evaluation.several import Trainings
 from lit_condense.experts import Experts
-from lit_condense.inner import InnerNetwork
+from lit_condense.inner import InnerNetwork, Pool
 from lit_condense.selection import Selection
 from lit_condense.settings import flat
 from tests.cli_helpers import REPOSITORY, card_of, cli, printed, write_arrays
@@ -33,7 +33,7 @@ CLASSES = 3
 UPDATES, PER_NETWORK, VALIDATE_EVERY = 12, 4, 6
 SMALL = {
     "network": {"width": 4},
-    "inner": {"updates": PER_NETWORK, "epochs": 1, "most_epochs": 1, "images": 8},
+    "inner": {"updates": PER_NETWORK, "every": PER_NETWORK, "epochs": 1, "most_epochs": 1, "images": 8, "steps": 1},
     "sampling": {"batch_size": 4},
     "evaluation": {"repeats": 1, "quick_repeats": 1, "epochs": 1, "full_data_steps": 2},
 }
@@ -209,7 +209,8 @@ def test_a_config_condenses_renews_its_network_trains_it_and_is_evaluated(path, 
     record = Record(monkeypatch)
     done = cli(*args)
 
-    networks = UPDATES // done.model.updates_per_network  # PER_NETWORK, or UPDATES where every update has its own
+    # one every PER_NETWORK updates, or every update, and those that a pool begins with
+    networks = max(done.model.inner.alive(UPDATES - 1, done.model.updates_per_network)) + 1
     assert record.networks == list(range(networks))
     assert len(record.images) == UPDATES
     after = [*record.images[1:], done.model.images.detach()]
@@ -316,10 +317,15 @@ def test_a_header_says_what_the_file_holds(path):
     trainer, init = config["trainer"], config["model"]["init_args"]
     inner = class_of(init["inner"])(**init["inner"]["init_args"])
     per_network = inner.updates_per_network([init["ipc"]] * 10)
-    said = re.search(r"([\d,]+) networks x (\d+) updates = ([\d,]+) updates", above)
-    assert [int(number.replace(",", "")) for number in said.groups()] == [
-        *(trainer["max_steps"] // per_network, per_network, trainer["max_steps"])
-    ]
+    numbers = lambda words: [int(n.replace(",", "")) for n in re.search(words, above).groups()]  # noqa: E731
+    if isinstance(inner, Pool):
+        assert numbers(r"([\d,]+) updates, a new network in the pool every (\d+)\.") == [
+            trainer["max_steps"],
+            per_network,
+        ]
+    else:
+        said = numbers(r"([\d,]+) networks x (\d+) updates = ([\d,]+) updates")
+        assert said == [trainer["max_steps"] // per_network, per_network, trainer["max_steps"]]
     if path.stem != "base":
         known = figure(path.parent.name, path.stem.split("_")[0], init["ipc"])
         named = re.search(r"Published: (.*?) % \(protocol (\w+)\)", above)

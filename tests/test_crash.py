@@ -15,7 +15,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from lit_condense import SyntheticSet
 from lit_condense.cli import main
 from lit_condense.export.condensed_set import save_condensed
-from lit_condense.inner import TrainOnSynthetic
+from lit_condense.inner import Pool, TrainOnSynthetic
 from lit_condense.rng import RandomKey
 from lit_condense.runs.files import write_atomically
 from tests.cli_helpers import card_of, checkpoint_of, tiny_config
@@ -142,6 +142,33 @@ def test_a_run_killed_many_times_ends_with_the_bytes_of_one_left_alone(tmp_path)
     assert len(kills) == 5 * (len(MOMENTS) - 1)  # the run was never over before its last kill
     assert kill_once(tmp_path, "killed", args, "save_condensed", generator, latest=1)
     finish(tmp_path, "killed", args)
+    assert_like_one_left_alone(tmp_path)
+
+
+POOL = {
+    "network": {"class_path": "lit_condense.networks.ConvNet", "init_args": {"width": 4, "depth": 1}},
+    "inner": {
+        "class_path": "lit_condense.inner.Pool",
+        "init_args": {"size": 5, "every": 2, "steps": 2, "batch_size": 10, "reset_meters_every": 7},
+    },
+}
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_a_run_with_a_pool_killed_many_times_ends_with_the_bytes_of_one_left_alone(tmp_path):
+    for name in ("alone", "killed"):
+        config = tiny_config(tmp_path, name, **POOL)
+        losses = ["lit_condense.matching.FeatureMatching", "lit_condense.matching.ClassAwareCrossEntropy"]
+        config["trainer"].update(max_steps=40, callbacks=[{"class_path": loss} for loss in losses])
+        (tmp_path / f"{name}.yaml").write_text(yaml.safe_dump(config))
+    args = {name: ["fit", "--config", str(tmp_path / f"{name}.yaml")] for name in ("alone", "killed")}
+    finish(tmp_path, "alone", args["alone"])
+    generator = RandomKey(4).fold("kills").generator()
+    moments = (SyntheticSet.training_step.__name__, Pool.advance.__name__, write_atomically.__name__)
+    kills = [kill_once(tmp_path, "killed", args["killed"], name, generator, 3, 5) for name in moments * 2]
+    assert sum(kills) >= 5
+    finish(tmp_path, "killed", args["killed"])
     assert_like_one_left_alone(tmp_path)
 
 

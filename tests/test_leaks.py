@@ -22,8 +22,13 @@ from lit_condense.cli import main
 from lit_condense.errors import NonFiniteError
 from lit_condense.evaluation import Evaluation
 from lit_condense.init import Clustered
-from lit_condense.inner import TrainOnReal, TrainOnSynthetic
-from lit_condense.matching import ClassMeanGradientMatching, GradientMatching
+from lit_condense.inner import Pool, TrainOnReal, TrainOnSynthetic
+from lit_condense.matching import (
+    ClassAwareCrossEntropy,
+    ClassMeanGradientMatching,
+    FeatureMatching,
+    GradientMatching,
+)
 from lit_condense.parametrization import MultiFormation
 from lit_condense.runs.checkpointing import AtomicCheckpointIO
 from lit_condense.sampling import Representative
@@ -63,29 +68,40 @@ class Memory(Callback):
             self.resident.append(resident_bytes())
 
 
-def memory_of(updates, folder):
+TRAINED_ON_ITSELF = {
+    "losses": (GradientMatching, ClassMeanGradientMatching),
+    "inner": TrainOnSynthetic(5, epochs=1, momentum=0.9),
+    "sampling": Representative(6, interval=5),
+}
+POOL = {
+    "losses": (FeatureMatching, ClassAwareCrossEntropy),
+    "inner": Pool(20, 1, trained=20, steps=1, batch_size=8, reset_meters_every=9),
+    "grad_share_every": 10,
+}
+
+
+def memory_of(updates, folder, losses, **settings):
     """A run that trains networks, chooses real images, evaluates and saves."""
     memory = Memory(updates)
     saving = ModelCheckpoint(folder, every_n_train_steps=10, monitor="step", mode="max", save_top_k=2, save_last=True)
     trainer = {"limit_val_batches": None, "val_check_interval": 30, "plugins": [AtomicCheckpointIO()]}
     fitted(
-        GradientMatching(),
-        ClassMeanGradientMatching(),
+        *[loss() for loss in losses],
         memory,
         saving,
         max_steps=max(updates),
         trainer={**trainer, "enable_checkpointing": True},
-        inner=TrainOnSynthetic(5, epochs=1, momentum=0.9),
-        sampling=Representative(6, interval=5),
         evaluation=Evaluation(epochs=1, quick_repeats=1),
         non_finite="skip",
+        **settings,
     )
     return memory
 
 
 @pytest.mark.parametrize("last", [100, pytest.param(500, marks=pytest.mark.slow)])
-def test_the_memory_of_a_run_is_flat(tmp_path, last):
-    memory = memory_of((35, last - 35, last - 5), tmp_path)
+@pytest.mark.parametrize("settings", [TRAINED_ON_ITSELF, POOL], ids=["one network", "a pool of 20"])
+def test_the_memory_of_a_run_is_flat(tmp_path, settings, last):
+    memory = memory_of((35, last - 35, last - 5), tmp_path, **settings)
     assert memory.tensors[0] == memory.tensors[1] == memory.tensors[2]
     assert memory.resident[2] - memory.resident[0] < 8 * 2**20
 

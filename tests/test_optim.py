@@ -205,3 +205,11 @@ def test_gsam_cannot_step_images_and_says_why():
 def test_gsam_refuses_what_is_below_nothing(setting):
     with pytest.raises(SettingsError, match=f"GSAM.{setting} to be 0 or more"):
         GSAM([torch.nn.Parameter(torch.zeros(1))], **{"lr": 0.1, setting: -1.0})
+
+
+def test_idm_moves_images_twice_its_rate_in_an_update_but_for_two_to_the_minus_classes():
+    # its sheet: with unit gradients class 0 has moved 1.998047 times its rate after one update, 3.998045 after two
+    images = torch.zeros(SHAPE, dtype=torch.float64)
+    one = lambda update, c, images: torch.ones(SHAPE[1:], dtype=torch.float64)  # noqa: E731
+    found = joint_steps(images, one, SharedTensorSGD([images], 0.2, 0.5, CLASSES), 3)
+    assert [-float(at[0, 0, 0, 0]) / 0.2 for at in found] == pytest.approx([0.0, 1.998047, 3.998045], abs=1e-6)

@@ -4,6 +4,7 @@ from lit_condense.inner.adaptive import DecreasingTraining, TrainUntilOverfittin
 from lit_condense.inner.base import InnerContext, InnerLoop
 from lit_condense.inner.fresh import FreshNetwork
 from lit_condense.inner.network import InnerNetwork
+from lit_condense.inner.pool import Pool
 from lit_condense.inner.real import TrainOnReal
 from lit_condense.inner.synthetic import TrainOnSynthetic, loops_for
 
@@ -13,6 +14,7 @@ __all__ = [
     "InnerContext",
     "InnerLoop",
     "InnerNetwork",
+    "Pool",
     "TrainOnReal",
     "TrainOnSynthetic",
     "TrainUntilOverfitting",

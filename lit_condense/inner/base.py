@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -55,6 +55,11 @@ class InnerLoop(ABC):
             nothing frozen (``own_batch``: IDC, DM).
     """
 
+    gives: ClassVar[frozenset[str]] = frozenset()
+    """Names of the numbers about a network that ``numbers`` returns and losses may ask for (``Loss.reads``)."""
+    key = RandomKey(0, ("inner",))
+    """The run's, from ``begin_run`` on."""
+
     def __init__(
         self,
         lr: float = 0.01,
@@ -75,6 +80,15 @@ class InnerLoop(ABC):
     def optimizer(self, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
         """Return the optimizer of a new network."""
         return torch.optim.SGD(parameters, lr=self.lr, momentum=self.momentum, weight_decay=self.weight_decay)
+
+    def begin_run(self, key: RandomKey) -> None:
+        """Begin a run anew, before anything else is asked.
+
+        Args:
+            key: The run's. A loop that draws which networks an update is about folds the update into it, so that the
+                same ones come out whenever and wherever it is asked.
+        """
+        self.key = key
 
     @abstractmethod
     def updates_per_network(self, ipc: Sequence[int]) -> int:

@@ -30,10 +30,13 @@ class InnerNetworks:
 
     Args:
         inner: The module, with its optimizer.
+        home: Where networks are while they are not in the module; by default on its device.
     """
 
-    def __init__(self, inner: InnerNetwork) -> None:
+    def __init__(self, inner: InnerNetwork, home: torch.device | None = None) -> None:
         self.inner = inner
+        self._away = next(inner.network.parameters()).device
+        self._home = home or self._away
         self._born: dict[int, int] = {}
         self._resting: dict[int, Resting] = {}
 
@@ -59,6 +62,7 @@ class InnerNetworks:
         self._rest()
         chosen = self._resting.pop(slot)
         self.inner.network.load_state_dict(chosen.weights)
+        move_(chosen.optimizer, self._away)
         self.inner.optimizer, self.inner.index = chosen.optimizer, slot
 
     def age(self, slot: int, update: int) -> int:
@@ -68,7 +72,8 @@ class InnerNetworks:
     def _rest(self) -> None:
         """Keep what is in the module, if it is still alive."""
         if self.inner.index in self._born:
-            weights = {name: value.clone() for name, value in self.inner.network.state_dict().items()}
+            weights = {n: value.to(self._home, copy=True) for n, value in self.inner.network.state_dict().items()}
+            move_(self.inner.optimizer, self._home)
             self._resting[self.inner.index] = Resting(weights, self.inner.optimizer)
 
     def state_dict(self) -> dict[str, Any]:
@@ -85,8 +90,30 @@ class InnerNetworks:
         for slot, one in state["resting"].items():
             optimizer = self.inner.new_optimizer()
             optimizer.load_state_dict(one["optimizer"])
-            like = self.inner.network.state_dict()
-            weights = {name: value.to(like[name].device) for name, value in one["network"].items()}
+            move_(optimizer, self._home)
+            weights = {name: value.to(self._home) for name, value in one["network"].items()}
             self._resting[slot] = Resting(weights, optimizer)
         self._born = dict(state["born"])
         self.inner.load_state_dict(state)
+
+
+def move_(optimizer: torch.optim.Optimizer, device: torch.device) -> None:
+    """Bring what an optimizer holds to a device, in place; its parameters stay where they are."""
+    for state in optimizer.state.values():
+        for name, value in state.items():
+            if isinstance(value, Tensor) and value.ndim:  # a count of steps is on the CPU wherever the weights are
+                state[name] = value.to(device)
+
+
+def home_of(device: torch.device, networks: int, bytes_each: int) -> torch.device:
+    """Return where networks rest: on the run's device, or in main memory where they would fill half of what is free.
+
+    Args:
+        device: Of the run.
+        networks: Most that rest at a time.
+        bytes_each: Weights and optimizer of one.
+    """
+    if device.type != "cuda":
+        return device
+    free, _ = torch.cuda.mem_get_info(device)
+    return device if networks * bytes_each <= free // 2 else torch.device("cpu")

@@ -2,6 +2,7 @@
 
 from lit_condense.matching.base import Loss, MatchingLoss, Progress
 from lit_condense.matching.contrastive import ContrastiveGradientMatching, WarmUpGradientMatching
+from lit_condense.matching.cross_entropy import ClassAwareCrossEntropy
 from lit_condense.matching.curvature import CurvatureMatching
 from lit_condense.matching.features import FeatureMatching
 from lit_condense.matching.gradient import ClassMeanGradientMatching, GradientMatching
@@ -11,6 +12,7 @@ from lit_condense.matching.trajectory import TrajectoryMatching
 from lit_condense.matching.whole import Student, Whole, WholeSetLoss, WithGradient
 
 __all__ = [
+    "ClassAwareCrossEntropy",
     "ClassMeanGradientMatching",
     "ContrastiveGradientMatching",
     "CurvatureMatching",

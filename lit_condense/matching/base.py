@@ -59,6 +59,9 @@ class Loss(Callback, ABC):
     no real image is then gathered or sent through the network for it, and the real side holds what others read."""
     needs_synthetic: ClassVar[frozenset[Need] | None] = None
     """Those that it reads of the synthetic side; None: ``needs``."""
+    reads: ClassVar[frozenset[str]] = frozenset()
+    """Names of the numbers about the network that its weight reads of ``progress.numbers``: the inner loop must give
+    them."""
     scope: Scope = "class"
     """What one call of ``loss`` sees."""
     least_images: ClassVar[int] = 1

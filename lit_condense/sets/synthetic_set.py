@@ -22,6 +22,7 @@ from lit_condense.init import Initialization, Noise
 from lit_condense.init.base import check_logits, check_start
 from lit_condense.inner import InnerContext, InnerLoop, InnerNetwork, TrainOnSynthetic
 from lit_condense.inner.contract import slots_of, updates
+from lit_condense.inner.networks import home_of
 from lit_condense.matching import Loss, Progress
 from lit_condense.matching.base import needs_of
 from lit_condense.matching.contract import check_losses, check_network
@@ -48,10 +49,13 @@ from lit_condense.synthetic.image_step import check_set
 from lit_condense.synthetic.inner_training import InnerTraining, with_births
 from lit_condense.synthetic.log import losses_to_log, rates_to_log, seconds_to_log
 from lit_condense.synthetic.matcher import Matcher
-from lit_condense.synthetic.schedule import check_schedule
+from lit_condense.synthetic.schedule import check_numbers, check_schedule
 from lit_condense.trial import first_update
 
 CHECKPOINT_FORMAT = 3
+
+LONG = 10**9
+"""An update that runs without an end do not reach."""
 
 DC_OPTIMIZER = partial(torch.optim.SGD, lr=0.1, momentum=0.5)
 """Optimizer of the images (Zhao et al., ICLR 2021, and their program)."""
@@ -175,6 +179,7 @@ class SyntheticSet(EvaluatedSet):
         if self._origin is not None:
             self.check_meaning(self._origin["meaning"])
         if stage == "fit":
+            self.inner.begin_run(self.key)
             self._check_fit()
             outputs.check_checkpoints(self.trainer)
             outputs.announce_missing(self.trainer)
@@ -215,6 +220,7 @@ class SyntheticSet(EvaluatedSet):
         synthetic_images = min(map(self.parametrization.matched_count, self.counts))
         check_losses(losses, synthetic_images, real_images)
         check_length(self.trainer, updates(self.inner, self.updates_per_network))
+        check_numbers(losses, self.inner)
         check_schedule(losses, self.inner, self.updates_per_network, self.trainer.max_steps)
         slots_of(self.inner, 0, self.updates_per_network)
         check_network(losses, self.network, real, self.key.fold("network", 0))
@@ -244,20 +250,19 @@ class SyntheticSet(EvaluatedSet):
         self.data.to(self.device)
         real = self.data.real
         needs = needs_of(self.matching_losses) | self.sampling.needs
-        self._try_first_update(needs)
+        bytes_each = self._try_first_update(needs)
         self.try_evaluations(torch.bincount(self._decoded()[1], minlength=real.num_classes).tolist())
         self.inner_network = self._new_inner_network(needs)
-        self._training = self._new_training()
+        self._training = self._new_training(self._home(bytes_each))
         batch, matched = self._gatherer(0).usual()
         self._running = self.engine.start(self.inner_network.network, batch, needs, matched, self._student_images())
         self._matcher = self._new_matcher()
         self._step = self._new_step(self.skipped, self.held_back)
         if self._resumed is not None:
             self._go_on(self._resumed)
-        networks = -(-self.trainer.max_steps // self.updates_per_network)
         rank_zero_info(
-            f"Condensing {self.data.dataset_name} to {len(self.labels)} images: {networks} network(s) x "
-            f"{self.updates_per_network} update(s) each, {network_name(self.network)}; {self.running.description}."
+            f"Condensing {self.data.dataset_name} to {len(self.labels)} images: {self._said_of_networks(bytes_each)}, "
+            f"{network_name(self.network)}; {self.running.description}."
         )
 
     def _student_images(self) -> list[int]:
@@ -270,7 +275,27 @@ class SyntheticSet(EvaluatedSet):
         made_for = (self.data.real, self.key, self.inner.optimizer, self.images, read_features(needs))
         return InnerNetwork(self.network, *made_for)
 
-    def _new_training(self) -> InnerTraining:
+    def _most_alive(self) -> int:
+        """Return how many networks are alive at the end of the run, when a pool is fullest."""
+        last = max(0, self.trainer.max_steps - 1) if self.trainer.max_steps >= 0 else LONG
+        return len(self.inner.alive(last, self.updates_per_network))
+
+    def _home(self, bytes_each: int) -> torch.device:
+        """Return where networks are while another one is in the module."""
+        return home_of(self.device, self._most_alive() - 1, bytes_each)
+
+    def _said_of_networks(self, bytes_each: int) -> str:
+        """Return how many networks the run has; where it keeps several, what they take."""
+        each, most = self.updates_per_network, self._most_alive()
+        if most == 1:
+            return f"{-(-self.trainer.max_steps // each)} network(s) x {each} update(s) each"
+        place = "main memory" if self._home(bytes_each).type == "cpu" else f"memory of {self.device}"
+        return (
+            f"up to {most} networks at a time, a new one every {each} update(s); with their optimizers they take "
+            f"{most * bytes_each / 1e6:,.2f} MB of {place} and of each checkpoint"
+        )
+
+    def _new_training(self, home: torch.device) -> InnerTraining:
         return InnerTraining(
             self.inner,
             self.inner_network,
@@ -278,6 +303,7 @@ class SyntheticSet(EvaluatedSet):
             share=self.share,
             updates_per_network=self.updates_per_network,
             context=self._context,
+            home=home,
         )
 
     def _new_matcher(self) -> Matcher:
@@ -297,8 +323,8 @@ class SyntheticSet(EvaluatedSet):
             held_back=held_back,
         )
 
-    def _try_first_update(self, needs: frozenset[Need]) -> None:
-        """Try what the first update will do, on a network of its own."""
+    def _try_first_update(self, needs: frozenset[Need]) -> int:
+        """Try what the first update will do, on a network of its own; return the bytes of it and its optimizer."""
         gatherer, losses = self._gatherer(0), [loss for loss in self.matching_losses if loss.weight > 0]
         with self.key.fold("trial").isolated():
             blocks = first_update.first_blocks(gatherer)
@@ -306,6 +332,7 @@ class SyntheticSet(EvaluatedSet):
             first_update.inner_training(network, self.inner, *self._decoded(), self.data.real)
             with network.frozen_batch_norm(self.inner.batch_norm, self.key.fold("statistics", 0)):
                 first_update.losses(gatherer, blocks, network, losses, needs, self.engine.real_chunk)
+        return sum(tensor.nbytes for tensor in network.tensors())
 
     @property
     def skipped(self) -> int:

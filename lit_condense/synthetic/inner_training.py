@@ -26,6 +26,7 @@ class InnerTraining:
         share: The rank.
         updates_per_network: What the loop said.
         context: Gives what networks may be trained on, as it is now.
+        home: Where networks are while others are in the module; by default on its device.
     """
 
     def __init__(
@@ -37,10 +38,11 @@ class InnerTraining:
         share: Share,
         updates_per_network: int,
         context: Callable[[], InnerContext],
+        home: torch.device | None = None,
     ) -> None:
         self._loop = loop
         self.inner = inner
-        self._networks = InnerNetworks(inner)
+        self._networks = InnerNetworks(inner, home)
         self.key = key
         self.share = share
         self._updates_per_network = updates_per_network

@@ -14,6 +14,22 @@ UPDATES_LOOKED_AT = 100_000
 """A loss that is asked this often takes a tenth of a second; published runs are shorter or switch earlier."""
 
 
+def check_numbers(losses: Sequence[Loss], loop: InnerLoop) -> None:
+    """Refuse losses whose weight reads a number about the network that the inner loop does not give.
+
+    Raises:
+        SettingsError: One does.
+    """
+    for loss in losses:
+        missing = sorted(loss.reads - loop.gives)
+        if missing:
+            raise SettingsError(
+                f"Expected an inner loop that gives {', '.join(missing)} of its networks, which the weight of "
+                f"{loss.tag} reads, got {type(loop).__name__}, which gives {sorted(loop.gives) or 'none'}. Take "
+                "model.inner: Pool, or return it from `numbers` and name it in `gives` of your own."
+            )
+
+
 def check_schedule(losses: Sequence[Loss], loop: InnerLoop, updates_per_network: int, updates: int) -> None:
     """Refuse losses that are all off for a network's whole life; warn where they are for a shorter time.
 

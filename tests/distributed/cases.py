@@ -16,8 +16,16 @@ from lit_condense.engine import Engine
 from lit_condense.errors import NonFiniteError
 from lit_condense.evaluation import Evaluation
 from lit_condense.init import Clustered
-from lit_condense.inner import DecreasingTraining, FreshNetwork, TrainOnReal, TrainOnSynthetic, TrainUntilOverfitting
+from lit_condense.inner import (
+    DecreasingTraining,
+    FreshNetwork,
+    Pool,
+    TrainOnReal,
+    TrainOnSynthetic,
+    TrainUntilOverfitting,
+)
 from lit_condense.matching import (
+    ClassAwareCrossEntropy,
     ClassMeanGradientMatching,
     ContrastiveGradientMatching,
     CurvatureMatching,
@@ -31,7 +39,7 @@ from lit_condense.sampling import RandomSampling, Representative
 from lit_condense.sets.report import Report
 from lit_condense.synthetic import Learnables
 from tests.helpers import Poisoned, Recorder, TinyData, fitted, tiny_convnet
-from tests.inner.pool import ByAccuracy, Pool
+from tests.inner.several import ByAccuracy, TwoOfThree
 from tests.recording.helpers import written
 from tests.synthetic.whole_losses import SharedTrained, Trained
 
@@ -133,7 +141,14 @@ CASES = {
         sampling=RandomSampling(6, batches="epochs"),
         inner=TrainOnReal(4, images=16, batch_size=8, batches="epochs"),
     ),
-    "pool": lambda: case(ByAccuracy(), inner=Pool(), max_steps=5),
+    "several networks": lambda: case(ByAccuracy(), inner=TwoOfThree(), max_steps=5),
+    "pool": lambda: case(
+        FeatureMatching(),
+        ClassAwareCrossEntropy(),
+        inner=Pool(5, 2, matched=2, steps=2, batch_size=8),
+        max_steps=6,
+        parametrization=MultiFormation(2, "normalized", clamp="never", order="column", shrinking="mean"),
+    ),
     "batch norm": lambda: case(network=BATCH_NORM, inner=TrainOnSynthetic(4, epochs=2)),
     "running average": lambda: case(
         network=BATCH_NORM, inner=TrainOnSynthetic(4, epochs=2, batch_norm="running_average")

@@ -13,11 +13,11 @@ from lit_condense.matching import Progress
 from lit_condense.rng import RandomKey
 from lit_condense.synthetic.inner_training import with_births
 from tests.helpers import TinyData, fitted, resumed, tiny_convnet
-from tests.inner.pool import ByAccuracy, Pool
+from tests.inner.several import ByAccuracy, TwoOfThree
 
 
 def networks():
-    loop = Pool()
+    loop = TwoOfThree()
     inner = InnerNetwork(tiny_convnet(), TinyData().real, RandomKey(1), loop.optimizer, torch.zeros(()))
     return InnerNetworks(inner), inner
 
@@ -71,7 +71,7 @@ def test_loops_name_one_network_at_a_time_unless_they_say_otherwise():
 
 
 def test_an_update_is_the_sum_over_its_networks():
-    module = fitted(ByAccuracy(), inner=Pool(), max_steps=1)
+    module = fitted(ByAccuracy(), inner=TwoOfThree(), max_steps=1)
     matcher, both = module._matcher, [Progress(0, 0, 0), Progress(0, 1, 0)]
     total, apart = matcher(both), [matcher.on(one) for one in both]
     torch.testing.assert_close(total.gradients["images"], sum(one.gradients["images"] for one in apart))
@@ -81,7 +81,7 @@ def test_an_update_is_the_sum_over_its_networks():
 
 def test_a_weight_reads_plain_numbers_about_each_network():
     loss = ByAccuracy()
-    module = fitted(loss, inner=Pool(), max_steps=3)
+    module = fitted(loss, inner=TwoOfThree(), max_steps=3)
     asked = [numbers for numbers in loss.asked if numbers]
     assert all(set(numbers) == {"accuracy", "steps"} for numbers in asked)
     assert len({numbers["accuracy"] for numbers in asked}) > 1
@@ -94,7 +94,7 @@ def test_a_weight_reads_plain_numbers_about_each_network():
 
 @pytest.mark.parametrize("stop", [1, 3, 4])
 def test_a_broken_run_goes_on_with_all_its_networks(tmp_path, stop):
-    straight, on = resumed(tmp_path, stop, 6, ByAccuracy, inner=Pool)
+    straight, on = resumed(tmp_path, stop, 6, ByAccuracy, inner=TwoOfThree)
     one, other = straight._training.state_dict(), on._training.state_dict()
     assert one["born"] == other["born"]
     assert one["loop"] == other["loop"] != {"steps": 0}
@@ -121,14 +121,14 @@ def test_a_checkpoint_of_one_network_that_does_not_say_when_it_began():
     ],
 )
 def test_slots_that_cannot_be_are_refused_before_the_run(method, found, words):
-    loop = Pool()
+    loop = TwoOfThree()
     setattr(loop, method, lambda update, updates_per_network: found)
-    with pytest.raises(SettingsError, match=rf"Pool\.{method} .*{words}"):
+    with pytest.raises(SettingsError, match=rf"TwoOfThree\.{method} .*{words}"):
         fitted(inner=loop)
 
 
 def test_numbers_that_are_none_are_refused():
-    class Wrong(Pool):
+    class Wrong(TwoOfThree):
         def numbers(self, inner, context, progress):
             return {"accuracy": torch.ones(())}
 

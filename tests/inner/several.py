@@ -1,4 +1,4 @@
-"""A pool of networks as an inner loop, as small as it can be: one file, no other place knows of it."""
+"""An inner loop with several networks, as small as it can be: one file, no other place knows of it."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from lit_condense.inner import InnerLoop
 from lit_condense.matching import GradientMatching
 
 
-class Pool(InnerLoop):
+class TwoOfThree(InnerLoop):
     """Three networks, first in first out; two are matched on, one is trained, and their accuracy is said.
 
     Args:
