@@ -30,13 +30,14 @@ from lit_condense.engine.execution_plan import (
 from lit_condense.engine.first_order import FirstOrderLoss
 from lit_condense.engine.forward import Forward, Mode, full_float32, images_are_independent, per_image
 from lit_condense.engine.image_gradient import ImageGradient
-from lit_condense.engine.quantities import isolation, observe, rejoined, stacked
+from lit_condense.engine.quantities import each_of, isolation, observe, rejoined, stacked
 from lit_condense.engine.unrolling import Unroller
 from lit_condense.errors import SettingsError, check_choice
 from lit_condense.matching.base import MatchingLoss, Progress, real_needs, weights_at
 from lit_condense.matching.quantities import Quantities
 from lit_condense.matching.quantity import GRADIENTS, Need, built_in, differentiate, read_features
 from lit_condense.networks import CondensableNetwork, FeaturesAndLogits
+from lit_condense.networks.features import Features
 from lit_condense.rng import RandomKey
 from lit_condense.transfer import sent
 
@@ -61,6 +62,8 @@ class Block:
     """One a class, for layers that draw (dropout): then the result does not depend on how classes are cut."""
     classes: int = 1
     """How many classes each of the k blocks holds: 1, or all."""
+    real_weights: Tensor | None = None
+    """What each real image counts in a mean over its block, ``(k, n)``; None: all alike."""
 
 
 @dataclass(frozen=True)
@@ -226,9 +229,9 @@ class RunningEngine:
         return full_float32() if self.plan.mode == "exact" else nullcontext()
 
     @property
-    def features(self) -> Callable[[Tensor], Tensor] | None:
+    def features(self) -> Features | None:
         """The inner network's features as a function of images, where the run reads features."""
-        return None if self.forward.outputs is None else self._features
+        return None if self.forward.outputs is None else Features(self._features_and_logits)
 
     def run(
         self,
@@ -268,15 +271,17 @@ class RunningEngine:
 
     def real_side(self, block: Block, needs: frozenset[Need]) -> Quantities:
         """Return what the losses need of the real images, off the graph."""
-        images, labels = cast(Tensor, block.real_images), cast(Tensor, block.real_labels)
+        images, labels, weights = cast(Tensor, block.real_images), cast(Tensor, block.real_labels), block.real_weights
         keys = keys_of(block, "real")
         size = self.plan.real_chunk or labels.shape[1]
         if size >= labels.shape[1]:
-            return replace(self._first_order(images, labels, needs, keys, self.full_chunk), classes=block.classes)
-        pieces = zip(torch.split(images, size, dim=1), torch.split(labels, size, dim=1), strict=True)
+            whole = self._first_order(images, labels, needs, keys, self.full_chunk, weights)
+            return replace(whole, classes=block.classes)
+        pieces = [torch.split(images, size, dim=1), torch.split(labels, size, dim=1)]
+        cut = [None] * len(pieces[0]) if weights is None else torch.split(weights, size, dim=1)
         chunks = [
-            self._first_order(x, y, needs, [key and key.fold("chunk", i) for key in keys], self.full_chunk)
-            for i, (x, y) in enumerate(pieces)
+            self._first_order(x, y, needs, [key and key.fold("chunk", i) for key in keys], self.full_chunk, w)
+            for i, (x, y, w) in enumerate(zip(*pieces, cut, strict=True))
         ]
         return replace(rejoined(chunks), classes=block.classes)
 
@@ -285,11 +290,13 @@ class RunningEngine:
         images, labels = block.to_network_input(block.stored.detach()), block.synthetic_labels
         return self._first_order(images, labels, needs, keys_of(block, "synthetic"), self.synthetic_batch)
 
-    def _features(self, images: Tensor) -> Tensor:
+    def _features_and_logits(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Look through the network in chunks that fit the cache, all of one shape: the last one is filled up."""
         size = min(self.plan.real_chunk or len(images), len(images))
         filled = torch.cat([images, images[: -len(images) % size]])
-        return torch.cat([self.first_order.features(chunk) for chunk in torch.split(filled, size)])[: len(images)]
+        found = [self.first_order.features_and_logits(chunk) for chunk in torch.split(filled, size)]
+        features, logits = (torch.cat(parts)[: len(images)] for parts in zip(*found, strict=True))
+        return features, logits
 
     def _first_order(
         self,
@@ -298,14 +305,15 @@ class RunningEngine:
         needs: frozenset[Need],
         keys: Sequence[RandomKey | None],
         full: tuple[int, ...],
+        weights: Tensor | None = None,
     ) -> Quantities:
         if tuple(images.shape[1:]) != full or self.plan.own_quantities:
             with torch.set_grad_enabled(differentiate(needs)):
-                return observe(self.eager, images, labels, needs, False, keys).detached()
+                return observe(self.eager, images, labels, needs, False, keys, weights).detached()
         parts = []
-        for x, y, key in zip(images, labels, keys, strict=True):
+        for x, y, w, key in zip(images, labels, each_of(weights, len(labels)), keys, strict=True):
             with isolation(None if self.plan.recorded else key):  # what is recorded does not draw
-                parts.append(self.first_order.observe(x, y, needs))
+                parts.append(self.first_order.observe(x, y, needs, w))
         return stacked(parts)
 
 

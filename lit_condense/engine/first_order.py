@@ -8,19 +8,20 @@ from typing import TypeAlias, cast
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from lit_condense.engine.compilation import Clock, CompiledFunction
 from lit_condense.engine.cuda_graphs import CudaGraphed, Outputs, copied
 from lit_condense.engine.forward import Forward
 from lit_condense.engine.quantities import read_one
-from lit_condense.functional.gradients import trainable_parameters
+from lit_condense.functional.gradients import mean_cross_entropy, trainable_parameters
 from lit_condense.matching.quantities import Quantities
 from lit_condense.matching.quantity import Need, Pass, differentiate
 from lit_condense.networks import evaluating
 
 LossAndOutputs: TypeAlias = tuple[Tensor, Tensor | None, Tensor]
 """Mean cross-entropy, features where there are any, logits."""
+Region: TypeAlias = CompiledFunction[..., LossAndOutputs]
+"""Takes images, labels, and what each image counts where they do not count alike."""
 
 
 class FirstOrderLoss:
@@ -48,7 +49,7 @@ class FirstOrderLoss:
         self.forward = forward
         self._chunk = chunk
         eager = Forward(forward.network, "exact", forward.outputs)
-        self._region = CompiledFunction(
+        self._region: Region = CompiledFunction(
             partial(_loss, forward), compiled, clock or Clock(), otherwise=partial(_loss, eager)
         )
         self._parameters = trainable_parameters(forward.network)
@@ -99,50 +100,52 @@ class FirstOrderLoss:
         found = [torch.zeros_like(p) if slope is None else slope for p, slope in zip(parameters, slopes, strict=True)]
         return cast(Tensor, logits), found
 
-    def observe(self, images: Tensor, labels: Tensor, needs: frozenset[Need]) -> Quantities:
-        """Return what is needed of one block ``(n, C, H, W)``, as quantities with k = 1, off the graph."""
+    def observe(
+        self, images: Tensor, labels: Tensor, needs: frozenset[Need], weights: Tensor | None = None
+    ) -> Quantities:
+        """Return what is needed of one block ``(n, C, H, W)``, as quantities with k = 1, off the graph.
+
+        Gradients are of the mean in which each image counts by its weight ``(n,)``, where there are weights.
+        """
         slopes: Sequence[Tensor | None] = ()
         if differentiate(needs):
-            features, logits, *slopes = self._lasting(self._slopes, images, labels)
+            weighted = () if weights is None else (weights,)
+            features, logits, *slopes = self._lasting(self._slopes, images, labels, *weighted)
         else:
             features, logits = self._lasting(self._outputs, images, labels)
         gradients = {
             name: torch.zeros_like(parameter) if slope is None else slope
             for (name, parameter), slope in zip(self._parameters.items(), slopes, strict=False)
         }
-        return read_one(Pass(features, cast(Tensor, logits), gradients), needs, labels)
+        return read_one(Pass(features, cast(Tensor, logits), gradients), needs, labels, weights)
 
-    def features(self, images: Tensor) -> Tensor:
-        """Return the features ``(n, d)`` of ``(n, C, H, W)`` images: evaluation mode, no graph, same precision."""
+    def features_and_logits(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Return features ``(n, d)`` and logits of ``(n, C, H, W)`` images: evaluation mode, no graph."""
         network = self.forward.network
         images = images.to(next(network.parameters()).dtype)
         with evaluating(network):
             # labels only complete the call: the compiled region is one for everything first order
             labels = torch.zeros(len(images), dtype=torch.int64, device=images.device)
-            return cast(Tensor, self._lasting(self._outputs, images, labels)[0])
+            features, logits = self._lasting(self._outputs, images, labels)
+            return cast(Tensor, features), cast(Tensor, logits)
 
-    def _lasting(self, of: CudaGraphed, images: Tensor, labels: Tensor) -> Sequence[Tensor | None]:
-        found = of(images, labels)
+    def _lasting(self, of: CudaGraphed, *arguments: Tensor) -> Sequence[Tensor | None]:
+        found = of(*arguments)
         return copied(found) if of.recorded else found  # the next call overwrites what was replayed
 
 
-def _loss(forward: Forward, images: Tensor, labels: Tensor) -> LossAndOutputs:
+def _loss(forward: Forward, images: Tensor, labels: Tensor, weights: Tensor | None = None) -> LossAndOutputs:
     features, logits = forward(images)
-    return F.cross_entropy(logits, labels), features, logits
+    return mean_cross_entropy(logits, labels, weights), features, logits
 
 
-def _slopes(
-    loss_of: CompiledFunction[[Tensor, Tensor], LossAndOutputs],
-    parameters: Sequence[Tensor],
-    images: Tensor,
-    labels: Tensor,
-) -> Outputs:
-    loss, features, logits = loss_of(images, labels)
+def _slopes(loss_of: Region, parameters: Sequence[Tensor], images: Tensor, labels: Tensor, *weights: Tensor) -> Outputs:
+    loss, features, logits = loss_of(images, labels, *weights)
     slopes = torch.autograd.grad(loss, parameters, allow_unused=True)
     return (_off(features), logits.detach(), *slopes)
 
 
-def _outputs(loss_of: CompiledFunction[[Tensor, Tensor], LossAndOutputs], images: Tensor, labels: Tensor) -> Outputs:
+def _outputs(loss_of: Region, images: Tensor, labels: Tensor) -> Outputs:
     with torch.no_grad():
         return loss_of(images, labels)[1:]
 

@@ -147,21 +147,23 @@ class ImageGradient:
     def _replayed(self, losses: Sequence[MatchingLoss], region: CompiledFunction[..., Found], one: OneClass) -> Found:
         """Call the region through a recording, which takes and returns nothing but tensors."""
         weights, images, labels, real, vectors = one
-        own_labels = [] if real.labels is None else [real.labels]
-        labelled = real.labels is not None
-        kind = (*(loss.tag for loss in losses), "|", *real.names(), "|", labelled, "|", *vectors)
+        per_image = {"labels": real.labels, "weights": real.weights}
+        beside = {name: tensor for name, tensor in per_image.items() if tensor is not None}
+        kind = (*(loss.tag for loss in losses), "|", *real.names(), "|", *beside, "|", *vectors)
         if kind not in self._recordings:
-            pulled, frame = list(vectors), real.each(lambda tensor: tensor.new_empty(0))  # what it holds is not copied
+            named, pulled = list(beside), list(vectors)
+            frame = real.each(lambda tensor: tensor.new_empty(0))  # what it holds is not copied
 
             def call(weights: Tensor, images: Tensor, labels: Tensor, *tensors: Tensor) -> Outputs:
                 left = iter(tensors)
                 side = frame.with_tensors(left)
-                side = replace(side, labels=next(left) if labelled else None)
+                own = {name: next(left) for name in named}
+                side = replace(side, labels=own.get("labels"), weights=own.get("weights"))
                 return _on_leaf(region, (weights, images, labels, side, {name: next(left) for name in pulled}))
 
             self._recordings[kind] = CudaGraphed(call, self._read, True)
         recording = self._recordings[kind]
-        found = recording(weights, images, labels, *real.tensors(), *own_labels, *vectors.values())
+        found = recording(weights, images, labels, *real.tensors(), *beside.values(), *vectors.values())
         return cast(Found, tuple(copied(found) if recording.recorded else found))
 
 

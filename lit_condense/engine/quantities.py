@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from lit_condense.engine.forward import Forward
-from lit_condense.functional.gradients import gradients_of
+from lit_condense.functional.gradients import gradients_of, mean_cross_entropy
 from lit_condense.matching.contract import formed
 from lit_condense.matching.quantities import Quantities
 from lit_condense.matching.quantity import Need, Pass, PassQuantity, Quantity, Value, differentiate, quantities_of
@@ -24,6 +24,7 @@ def observe(
     needs: frozenset[Need],
     create_graph: bool,
     keys: Sequence[RandomKey | None],
+    weights: Tensor | None = None,
 ) -> Quantities:
     """Return the quantities of k blocks, each through the network on its own.
 
@@ -34,12 +35,18 @@ def observe(
         needs: What to form.
         create_graph: Keep the graph to the images.
         keys: k, for layers that draw.
+        weights: What each image counts, ``(k, n)``; None: all alike.
     """
     parts = []
-    for x, y, key in zip(images.unbind(), labels.unbind(), keys, strict=True):
+    for x, y, w, key in zip(images.unbind(), labels.unbind(), each_of(weights, len(labels)), keys, strict=True):
         with isolation(key):
-            parts.append(_observe_one(forward, x, y, needs, create_graph))
+            parts.append(_observe_one(forward, x, y, needs, create_graph, w))
     return stacked(parts)
+
+
+def each_of(weights: Tensor | None, blocks: int) -> Sequence[Tensor | None]:
+    """Return the weights of each of k blocks, or for each that there are none."""
+    return [None] * blocks if weights is None else weights.unbind()
 
 
 def isolation(key: RandomKey | None) -> AbstractContextManager[None]:
@@ -51,31 +58,30 @@ def stacked(parts: Sequence[Quantities]) -> Quantities:
     """Join quantities of several blocks to one."""
     if len(parts) == 1:
         return parts[0]
-    labels = [part.labels for part in parts if part.labels is not None]
-    return _joined(parts, lambda quantity, tensors: quantity.stacked(tensors), torch.cat(labels) if labels else None)
+    return _joined(parts, lambda quantity, tensors: quantity.stacked(tensors), dim=0)
 
 
 def rejoined(chunks: Sequence[Quantities]) -> Quantities:
     """Join quantities of chunks of the same k blocks, each in its own way: gradients of means are averaged by sizes."""
-    labels = torch.cat([chunk.labels for chunk in chunks if chunk.labels is not None], dim=1)
-    shares = [chunk.labels.shape[1] / labels.shape[1] for chunk in chunks if chunk.labels is not None]
-    return _joined(chunks, lambda quantity, tensors: quantity.rejoined(tensors, shares), labels)
+    sizes = [chunk.labels.shape[1] for chunk in chunks if chunk.labels is not None]
+    shares = [size / sum(sizes) for size in sizes]
+    return _joined(chunks, lambda quantity, tensors: quantity.rejoined(tensors, shares), dim=1)
 
 
-def read(seen: Pass, needs: frozenset[Need], labels: Tensor) -> Quantities:
+def read(seen: Pass, needs: frozenset[Need], labels: Tensor, weights: Tensor | None = None) -> Quantities:
     """Return the built-in ones of what is needed, of blocks whose pass has their dimension k in front already."""
     found = {q.name: q.read(seen) for q in quantities_of(needs) if isinstance(q, PassQuantity)}
-    return Quantities(found, labels)
+    return Quantities(found, labels, weights=weights)
 
 
-def read_one(seen: Pass, needs: frozenset[Need], labels: Tensor) -> Quantities:
+def read_one(seen: Pass, needs: frozenset[Need], labels: Tensor, weights: Tensor | None = None) -> Quantities:
     """Return the built-in ones of what is needed, of one block, as quantities with k = 1."""
-    return read(seen, needs, labels.unsqueeze(0)).each(lambda tensor: tensor.unsqueeze(0))
+    weights = None if weights is None else weights.unsqueeze(0)
+    return read(seen, needs, labels.unsqueeze(0), weights).each(lambda tensor: tensor.unsqueeze(0))
 
 
-def _joined(
-    parts: Sequence[Quantities], join: Callable[[Quantity, Sequence[Tensor]], Tensor], labels: Tensor | None
-) -> Quantities:
+def _joined(parts: Sequence[Quantities], join: Callable[[Quantity, Sequence[Tensor]], Tensor], dim: int) -> Quantities:
+    """Join quantities, each in its own way, and along a dimension what belongs to single images."""
     found: dict[str, Value] = {}
     for quantity in quantities_of(parts[0].values):
         values = [part[quantity.name] for part in parts]
@@ -84,22 +90,36 @@ def _joined(
         else:
             each = [value for value in values if not isinstance(value, Tensor)]
             found[quantity.name] = {name: join(quantity, [value[name] for value in each]) for name in each[0]}
-    return Quantities(found, labels)
+    labels, weights = (
+        _concatenated(of_parts, dim) for of_parts in ([p.labels for p in parts], [p.weights for p in parts])
+    )
+    return Quantities(found, labels, weights=weights)
+
+
+def _concatenated(tensors: Sequence[Tensor | None], dim: int) -> Tensor | None:
+    present = [tensor for tensor in tensors if tensor is not None]
+    return torch.cat(present, dim=dim) if present else None
 
 
 def _observe_one(
-    forward: Forward, images: Tensor, labels: Tensor, needs: frozenset[Need], create_graph: bool
+    forward: Forward,
+    images: Tensor,
+    labels: Tensor,
+    needs: frozenset[Need],
+    create_graph: bool,
+    weights: Tensor | None,
 ) -> Quantities:
     own = [quantity for quantity in quantities_of(needs) if not isinstance(quantity, PassQuantity)]
     passed = needs - {quantity.name for quantity in own}
-    one = Quantities(labels=labels.unsqueeze(0))
+    one = Quantities(labels=labels.unsqueeze(0), weights=None if weights is None else weights.unsqueeze(0))
     if passed:
         features, logits = forward(images)
         gradients: dict[str, Tensor] = {}
         if differentiate(passed):
-            gradients = gradients_of(F.cross_entropy(logits, labels), forward.network, create_graph)
-        one = read_one(Pass(features, logits, gradients), passed, labels)
+            loss = mean_cross_entropy(logits, labels, weights)
+            gradients = gradients_of(loss, forward.network, create_graph)
+        one = read_one(Pass(features, logits, gradients), passed, labels, weights)
     if not own:
         return one
     values = {q.name: formed(q, q.form(forward.network, images, labels, create_graph)) for q in own}
-    return Quantities({**one.values, **Quantities(values).each(lambda tensor: tensor.unsqueeze(0)).values}, one.labels)
+    return replace(one, values={**one.values, **Quantities(values).each(lambda tensor: tensor.unsqueeze(0)).values})

@@ -48,13 +48,22 @@ def last_layer_hessian_diagonal(features: Tensor, logits: Tensor, labels: Tensor
     return _with_bias(p * (1 - p), features.square())
 
 
-def last_layer_gradient_variance(features: Tensor, logits: Tensor, labels: Tensor) -> Tensor:
+def last_layer_gradient_variance(
+    features: Tensor, logits: Tensor, labels: Tensor, weights: Tensor | None = None
+) -> Tensor:
     """Return, for every last-layer coordinate, the unbiased variance of the per-sample gradients (divisor n - 1).
+
+    With weights, the samples are independent draws from a population of N with probabilities p, each with its weight
+    ``w = 1 / (N p)``. The population's mean square is estimated by the mean of ``w g^2``, the square of its mean by the
+    mean of ``w g w' g'`` over all pairs of *different* draws, whose expectation is a product. The difference is an
+    unbiased estimate of the population's variance (divisor N), which a single batch may put below 0. With weights of 1
+    it is the formula without them.
 
     Args:
         features: ``(n, d)``, n at least 2.
         logits: ``(n, C)``.
         labels: ``(n,)``.
+        weights: ``(n,)``; None: all samples count alike.
 
     Returns:
         ``(C * (d + 1),)``: first the C bias coordinates. Differentiable in features and logits.
@@ -64,8 +73,14 @@ def last_layer_gradient_variance(features: Tensor, logits: Tensor, labels: Tenso
     # Each coordinate is an outer product e_c z_k, so its two moments are matrix products and the n x C(d + 1) gradients
     # are never formed. In float64: the difference of the moments cancels.
     n, errors = len(logits), softmax_error(logits, labels).double()
-    sums, squares = errors.T @ _one_and(features), errors.square().T @ _one_and(features).square()
-    variance = (squares - sums.square() / n) / (n - 1)
+    if weights is None:
+        sums, squares = errors.T @ _one_and(features), errors.square().T @ _one_and(features).square()
+        variance = (squares - sums.square() / n) / (n - 1)
+    else:
+        inputs, weighted = _one_and(features), weights.double().unsqueeze(1) * errors
+        sums, own = weighted.T @ inputs, weighted.square().T @ inputs.square()
+        mean_square = (weighted * errors).T @ inputs.square() / n
+        variance = mean_square - (sums.square() - own) / (n * (n - 1))
     return torch.cat([variance[:, 0], variance[:, 1:].flatten()]).to(features.dtype)
 
 

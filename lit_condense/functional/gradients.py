@@ -22,6 +22,22 @@ def trainable_parameters(network: nn.Module) -> dict[str, nn.Parameter]:
     return {name: parameter for name, parameter in network.named_parameters() if parameter.requires_grad}
 
 
+def mean_cross_entropy(logits: Tensor, labels: Tensor, weights: Tensor | None = None) -> Tensor:
+    """Return the mean cross-entropy of a batch, each image times its weight.
+
+    The divisor is the number of images, not the sum of the weights: for images drawn with unequal probabilities, and
+    weights that are inverse to these, it is then an unbiased estimate of the mean over all that could be drawn.
+
+    Args:
+        logits: ``(n, classes)``.
+        labels: Class indices ``(n,)``, or soft labels ``(n, classes)``.
+        weights: ``(n,)``; None: all images count alike.
+    """
+    if weights is None:
+        return F.cross_entropy(logits, labels)
+    return (weights * F.cross_entropy(logits, labels, reduction="none")).mean()
+
+
 def gradients_of(loss: Tensor, network: nn.Module, create_graph: bool = False) -> Gradients:
     """Return the gradient of a loss with respect to every trainable parameter, by name, without a block dimension.
 

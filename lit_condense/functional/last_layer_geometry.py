@@ -107,6 +107,22 @@ def gradient_products(features: Tensor, logits: Tensor, labels: Tensor) -> Outer
     return OuterProducts(precise_softmax_error(logits, labels), features.double())
 
 
+def gradient_norms(features: Tensor, logits: Tensor, labels: Tensor) -> Tensor:
+    """Return the Euclidean norm of each sample's cross-entropy gradient in the last layer, bias included.
+
+    It is ``|softmax - onehot| * sqrt(1 + |z|^2)``: the gradient is the outer product of the error and ``[1, z]``.
+
+    Args:
+        features: z, ``(n, d)``.
+        logits: ``(n, K)``.
+        labels: ``(n,)``.
+
+    Returns:
+        ``(n,)`` float64, not negative.
+    """
+    return gradient_products(features, logits, labels).squared_norms.sqrt()
+
+
 def precise_softmax_error(logits: Tensor, labels: Tensor) -> Tensor:
     """Return ``softmax(logits) - onehot(labels)``, ``(n, K)`` float64, with all its digits for confident predictions.
 

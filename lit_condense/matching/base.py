@@ -64,6 +64,9 @@ class Loss(Callback, ABC):
     them."""
     scope: Scope = "class"
     """What one call of ``loss`` sees."""
+    reads_weights: ClassVar[bool] = False
+    """Whether ``loss`` weighs what it reads of single real images by ``real.weights``. Gradients are weighted already;
+    a loss that reads anything else is refused beside a sampling that weighs its images, unless this is True."""
     least_images: ClassVar[int] = 1
     """Decoded synthetic images that each class must have."""
 

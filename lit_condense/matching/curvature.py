@@ -18,7 +18,8 @@ Norm = Literal["l1", "squared_l2"]
 class CurvatureMatching(MatchingLoss):
     """``rho / 2`` times the difference of the variances of last-layer per-sample gradients, class by class.
 
-    The variances stand in for the diagonal of the Hessian. Add it to a gradient-matching loss to get LCMat-C.
+    The variances stand in for the diagonal of the Hessian. Add it to a gradient-matching loss to get LCMat-C. Where the
+    real images have weights, :func:`last_layer_gradient_variance` estimates their variance with these, without bias.
 
     Args:
         rho: Radius of the ball in which the loss gap shall stay flat; the paper tunes 0.01 to 0.5 for selection and
@@ -28,6 +29,7 @@ class CurvatureMatching(MatchingLoss):
     """
 
     needs = frozenset({"features", "logits"})
+    reads_weights = True
     least_images = 2
 
     def __init__(self, rho: float = 0.05, norm: Norm = "l1", *, name: str | None = None) -> None:
@@ -43,5 +45,7 @@ class CurvatureMatching(MatchingLoss):
 
 
 def _variances(side: Quantities) -> Tensor:
-    blocks = zip(cast(Tensor, side.features), cast(Tensor, side.logits), cast(Tensor, side.labels), strict=True)
+    features, logits, labels = (cast(Tensor, found) for found in (side.features, side.logits, side.labels))
+    weights = [None] * len(labels) if side.weights is None else side.weights
+    blocks = zip(features, logits, labels, weights, strict=True)
     return torch.stack([last_layer_gradient_variance(*block) for block in blocks])

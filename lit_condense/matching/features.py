@@ -28,6 +28,7 @@ class FeatureMatching(MatchingLoss):
     """
 
     needs = frozenset({"features"})
+    reads_weights = True
 
     def __init__(
         self,
@@ -50,8 +51,13 @@ class FeatureMatching(MatchingLoss):
 
 
 def class_means(side: Quantities) -> Tensor:
-    """Return the mean feature of every class in the blocks, ``(classes, d)``, in the order of their labels."""
+    """Return the mean feature of every class in the blocks, ``(classes, d)``, in the order of their labels.
+
+    Where images have weights, of ``weight * features``, divided by the number of images.
+    """
     features, labels = cast(Tensor, side.features), cast(Tensor, side.labels)
+    if side.weights is not None:
+        features = side.weights.unsqueeze(2) * features
     if side.classes == 1:  # a block is a class
         return features.mean(1)
     member = F.one_hot(labels.flatten(), side.classes).to(features.dtype)

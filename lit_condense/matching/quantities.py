@@ -25,6 +25,10 @@ class Quantities:
     """Class indices, ``(k, n)``; None for a mean over classes."""
     classes: int = 1
     """How many classes a block stands for: their number for a mean over classes and for the whole set, else 1."""
+    weights: Tensor | None = None
+    """What each image counts in a mean over the n, ``(k, n)``, where the sampling does not draw all alike; else None.
+    The mean of ``weight * value`` over the n images, not divided by the sum of the weights, estimates the mean of the
+    class without bias. ``gradients`` are of weighted means already."""
 
     def __getitem__(self, name: str) -> Value:
         return self.values[name]
@@ -64,8 +68,9 @@ class Quantities:
 
     def block(self, index: int) -> Quantities:
         """Return one of the k blocks, as quantities with k = 1."""
-        one = self.each(lambda tensor: tensor[index : index + 1])
-        return one if self.labels is None else replace(one, labels=self.labels[index : index + 1])
+        at = slice(index, index + 1)
+        labels, weights = (None if per_image is None else per_image[at] for per_image in (self.labels, self.weights))
+        return replace(self.each(lambda tensor: tensor[at]), labels=labels, weights=weights)
 
     def detached(self, requires_grad: bool = False) -> Quantities:
         """Return a copy off the graph, whose tensors may be leaves of a new one."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Literal
 
 import torch
@@ -10,13 +11,24 @@ from torch import Tensor
 
 from lit_condense.data.real_images import RealImages
 from lit_condense.functional.kmeans import Seeding, kmeans_of_classes, nearest_distinct
+from lit_condense.functional.last_layer_geometry import gradient_norms
 from lit_condense.networks.adapter import FeaturesAndLogits
 from lit_condense.networks.base import CondensableNetwork
 from lit_condense.networks.factory import evaluating
 from lit_condense.rng import RandomKey
 
-Features = Callable[[Tensor], Tensor]
-"""From normalised images ``(n, C, H, W)`` to the inner network's features ``(n, d)``: evaluation mode, no graph."""
+
+@dataclass(frozen=True)
+class Features:
+    """From normalised images ``(n, C, H, W)`` to the inner network's features ``(n, d)``: evaluation mode, no graph."""
+
+    with_logits: Callable[[Tensor], tuple[Tensor, Tensor]]
+    """From the same images to features and logits ``(n, classes)``."""
+
+    def __call__(self, images: Tensor) -> Tensor:
+        """Return the features."""
+        return self.with_logits(images)[0]
+
 
 PixelRange = Literal["normalized", "raw"]
 """What a network is given."""
@@ -61,10 +73,23 @@ def chunked_features(
 ) -> Tensor:
     """Return the features of real images ``(n,)``, ``(n, d)``; every chunk has one shape, for a compiled network."""
     at = real.at if pixels == "normalized" else real.pixels_at
+    return torch.cat([features(at(part)) for part in _even_chunks(indices, chunk)])[: len(indices)]
+
+
+def chunked_gradient_norms(features: Features, real: RealImages, indices: Tensor, chunk: int) -> Tensor:
+    """Return the norms of the last-layer gradients of real images ``(n,)``: ``(n,)`` float64 on their device."""
+    found = [
+        gradient_norms(*features.with_logits(real.at(part)), real.labels_at(part))
+        for part in _even_chunks(indices, chunk)
+    ]
+    return torch.cat(found)[: len(indices)]
+
+
+def _even_chunks(indices: Tensor, chunk: int) -> Sequence[Tensor]:
+    """Cut indices into chunks of one shape; the last one is filled up."""
     size = min(chunk, len(indices))
     missing = -len(indices) % size
-    padded = torch.cat([indices, indices[:1].expand(missing)])
-    return torch.cat([features(at(part)) for part in torch.split(padded, size)])[: len(indices)]
+    return torch.split(torch.cat([indices, indices[:1].expand(missing)]), size)
 
 
 def network_features(network: CondensableNetwork) -> Features:
@@ -72,9 +97,9 @@ def network_features(network: CondensableNetwork) -> Features:
     outputs = FeaturesAndLogits(network)
     dtype = next(network.parameters()).dtype
 
-    def features(images: Tensor) -> Tensor:
+    def with_logits(images: Tensor) -> tuple[Tensor, Tensor]:
         with evaluating(outputs), torch.no_grad():
-            embedded: Tensor = outputs(images.to(dtype))[0]
-        return embedded
+            both: tuple[Tensor, Tensor] = outputs(images.to(dtype))
+        return both
 
-    return features
+    return Features(with_logits)

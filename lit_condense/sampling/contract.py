@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -9,6 +10,8 @@ from torch import Tensor
 
 from lit_condense.data.real_images import RealImages
 from lit_condense.errors import SettingsError, described, is_count
+from lit_condense.matching.base import Loss, real_needs
+from lit_condense.matching.quantity import GRADIENTS, built_in
 from lit_condense.rng import RandomKey
 from lit_condense.sampling.base import Sampling
 
@@ -35,8 +38,47 @@ def selected(sampling: Sampling, found: Any, real: RealImages, class_index: int)
     return found
 
 
+def weights(sampling: Sampling, real: RealImages, class_index: int, chosen: Tensor) -> Tensor | None:
+    """Return what each chosen real image of a class counts, if these are numbers that a mean can be made with."""
+    found: object = sampling.weights(real, class_index, chosen)
+    if found is None:
+        return None
+    owner = f"{type(sampling).__name__}.weights"
+    if not isinstance(found, Tensor) or not found.is_floating_point() or found.shape != chosen.shape:
+        raise SettingsError(
+            f"Expected {owner} to return None, or what each chosen image counts as a floating-point tensor of shape "
+            f"{tuple(chosen.shape)}, got {described(found)}."
+        )
+    wrong = found[~(found.isfinite() & (found > 0))]
+    if len(wrong):
+        raise SettingsError(
+            f"Expected {owner} to return finite numbers above 0, got {wrong.tolist()[:5]} ({len(wrong)} of "
+            f"{len(found)}) for class {class_index}. An image that is drawn must have a probability above 0."
+        )
+    return found
+
+
+def check_weighed(sampling: Sampling, losses: Sequence[Loss]) -> None:
+    """Refuse losses beside a sampling with weights, if something in them would count all real images alike."""
+    for loss in losses if sampling.weighted else ():
+        read = real_needs([loss])
+        advice = f"Choose a sampling without weights (RandomSampling) beside {type(loss).__name__}"
+        if not built_in(read):
+            raise SettingsError(
+                f"Expected losses that read gradients, features or logits of the real images, because "
+                f"{type(sampling).__name__} weighs these and a quantity of one's own does not know the weights, got "
+                f"{type(loss).__name__}, which reads {', '.join(sorted(read))}. {advice}."
+            )
+        if not (read <= GRADIENTS or loss.reads_weights):
+            raise SettingsError(
+                f"Expected {type(loss).__name__} to weigh what it reads of single real images "
+                f"({', '.join(sorted(read - GRADIENTS))}), because {type(sampling).__name__} does not draw all alike. "
+                f"{advice}, or use real.weights in its loss and say so: reads_weights = True."
+            )
+
+
 def of_classes(sampling: Sampling, real: RealImages, key: RandomKey) -> None:
-    """Refuse a sampling that chooses images of another class, or none at all; looks at every index.
+    """Refuse a sampling that chooses images of another class, or none at all, or weighs them wrongly.
 
     Args:
         sampling: The sampling.
@@ -44,11 +86,12 @@ def of_classes(sampling: Sampling, real: RealImages, key: RandomKey) -> None:
         key: Names the draws of an update; a class is folded into it.
     """
     for c in range(real.num_classes):
-        found = selected(sampling, sampling.select(real, c, key.fold(c)), real, c).cpu()
-        strangers = found[~torch.isin(found, real.indices_of(c))]
+        found = selected(sampling, sampling.select(real, c, key.fold(c)), real, c)
+        strangers = found[~torch.isin(found.cpu(), real.indices_of(c))]
         if len(strangers):
             raise SettingsError(
                 f"Expected {type(sampling).__name__}.select to return indices of images of class {c}, got "
                 f"{strangers.tolist()[:5]} ({len(strangers)} of {len(found)}), which are not. Choose among "
                 "real.indices_of(class_index)."
             )
+        weights(sampling, real, c, found)

@@ -38,7 +38,7 @@ from lit_condense.runs.resuming import insist_on_same_settings, own_part, warn_o
 from lit_condense.runs.timing import Stopwatch
 from lit_condense.runs.trainer import check_length, check_precision, check_validations
 from lit_condense.sampling import RandomSampling, Sampling
-from lit_condense.sampling.contract import of_classes, size
+from lit_condense.sampling.contract import check_weighed, of_classes, size
 from lit_condense.sets import meaning
 from lit_condense.sets.evaluated_set import EvaluatedSet
 from lit_condense.settings import Plain, settings_of
@@ -219,6 +219,7 @@ class SyntheticSet(EvaluatedSet):
         real_images = min(size(self.sampling, real, c) for c in range(real.num_classes))
         synthetic_images = min(map(self.parametrization.matched_count, self.counts))
         check_losses(losses, synthetic_images, real_images)
+        check_weighed(self.sampling, losses)
         check_length(self.trainer, updates(self.inner, self.updates_per_network))
         check_numbers(losses, self.inner)
         check_schedule(losses, self.inner, self.updates_per_network, self.trainer.max_steps)

@@ -17,7 +17,7 @@ from lit_condense.parametrization import Parametrization
 from lit_condense.parametrization.contract import decoded, decoded_labels
 from lit_condense.rng import RandomKey
 from lit_condense.sampling import Sampling
-from lit_condense.sampling.contract import selected
+from lit_condense.sampling.contract import selected, weights
 from lit_condense.sharding import Share
 from lit_condense.synthetic.blocks import cut_classes
 from lit_condense.transfer import sent
@@ -90,10 +90,11 @@ class Gatherer:
             per_class = zip(classes, torch.split(stored, counts), strict=True)
             return augmented([self._decoded(c, images) for c, images in per_class])
 
-        real_images = real_labels = None
+        real_images = real_labels = real_weights = None
         if with_real:
             keys = [self.key.fold("real", self.update, c) for c in classes]
             chosen = torch.stack([self.chosen(c, key) for c, key in zip(classes, keys, strict=True)])
+            real_weights = self._weights(classes, chosen)
             real_images = augmented(self.real.at(chosen).to(self.stored.dtype).unbind())
             real_labels = self.real.labels_at(chosen)
         return Block(
@@ -103,12 +104,21 @@ class Gatherer:
             to_network_input=to_network_input,
             synthetic_labels=torch.stack([self._decoded_labels(c) for c in classes]),
             keys=tuple(self.key.fold("layers", self.update, c) for c in classes),
+            real_weights=real_weights,
         )
 
     def chosen(self, class_index: int, key: RandomKey) -> Tensor:
         """Return which real images stand for a class."""
         found = self.sampling.select(self.real, class_index, key)
         return selected(self.sampling, found, self.real, class_index)
+
+    def _weights(self, classes: Sequence[int], chosen: Tensor) -> Tensor | None:
+        """Return what the chosen images of classes count, ``(k, n)``, or None where all count alike."""
+        found = [weights(self.sampling, self.real, c, one) for c, one in zip(classes, chosen, strict=True)]
+        if all(one is None for one in found):
+            return None
+        told = [torch.ones(chosen.shape[1]) if one is None else one for one in found]
+        return sent(torch.stack([one.to(self.stored.dtype) for one in told]), self.real.device)
 
     def whole(self) -> Block:
         """Gather one block of all images of all classes, for losses that see the whole set at once."""
@@ -126,6 +136,7 @@ class Gatherer:
             synthetic_labels=torch.cat([block.synthetic_labels for block in blocks], dim=1),
             keys=(self.key.fold("layers", self.update),),
             classes=len(blocks),
+            real_weights=_joined_weights(blocks),
         )
 
     def scatter(self, found: Sequence[tuple[Sequence[int], Tensor]]) -> Tensor:
@@ -157,3 +168,13 @@ class Gatherer:
             return None
         key = self.key.fold("decoded", self.update, class_index)
         return torch.randperm(decoded, generator=key.generator())[:matched]
+
+
+def _joined_weights(blocks: Sequence[Block]) -> Tensor | None:
+    """Return what the real images of several blocks count, in a row, or None where all count alike."""
+    if all(block.real_weights is None for block in blocks):
+        return None
+    images = [(block, block.real_images) for block in blocks if block.real_images is not None]
+    return torch.cat(
+        [x.new_ones(x.shape[:2]) if block.real_weights is None else block.real_weights for block, x in images], dim=1
+    )

@@ -144,7 +144,7 @@ class _Trial:
                 real = self.engine.real_side(block, real_side) if real_side else Quantities(classes=block.classes)
                 seen = self._observed(block, images, synthetic_side)
             if scope == "mean":
-                real = replace(real, labels=None, classes=self.gatherer.num_classes)
+                real = replace(real, labels=None, classes=self.gatherer.num_classes, weights=None)
             for loss in losses:
                 self._tried(loss, real, seen, images)
             what = "The way from stored images to the network's input (parametrization, augmentation)"
@@ -221,7 +221,8 @@ class FewSteps(Unroller):
 def _with_few(block: Block) -> Block:
     """Return a block with its first real images only: most of an update's time is spent on them."""
     images, labels = cast(Tensor, block.real_images), cast(Tensor, block.real_labels)
-    return replace(block, real_images=images[:, :FEW_REAL], real_labels=labels[:, :FEW_REAL])
+    weights = None if block.real_weights is None else block.real_weights[:, :FEW_REAL]
+    return replace(block, real_images=images[:, :FEW_REAL], real_labels=labels[:, :FEW_REAL], real_weights=weights)
 
 
 def _smallest(gatherer: Gatherer) -> list[int]:

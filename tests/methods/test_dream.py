@@ -32,7 +32,7 @@ class Watched(Representative):
         self.shown, self.used = {}, {}
 
     def refresh(self, real, features, progress, key, share):
-        self.shown[progress.update] = copy.deepcopy(features.__self__.forward.network), key
+        self.shown[progress.update] = copy.deepcopy(features.with_logits.__self__.forward.network), key
         super().refresh(real, features, progress, key, share)
 
     def select(self, real, class_index, key):

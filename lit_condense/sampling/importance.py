@@ -1,0 +1,148 @@
+"""Importance sampling of real images by the norms of their last-layer gradients.
+
+An estimated mean gradient varies least where images are drawn in proportion to the norms of their gradients (Zhao,
+Zhang: *Stochastic Optimization with Importance Sampling for Regularized Loss Minimization*, ICML 2015). What a forward
+pass tells of the last layer stands in for the norm over all layers (Katharopoulos, Fleuret: *Not All Samples Are
+Created Equal: Deep Learning with Importance Sampling*, ICML 2018).
+"""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from lit_condense.data.real_images import RealImages
+from lit_condense.errors import SettingsError
+from lit_condense.matching.base import Progress
+from lit_condense.matching.quantity import Need
+from lit_condense.networks.features import Features, chunked_gradient_norms
+from lit_condense.rng import RandomKey
+from lit_condense.sampling.base import Sampling
+from lit_condense.sharding import Share
+
+
+class Importance(Sampling):
+    """Images drawn with probability by how much they pull at the current inner network, and weighed by the inverse.
+
+    Of the N images of a class, image i is drawn, with replacement, with probability
+
+        ``p_i = (1 - uniform) * s_i / sum(s) + uniform / N``,   ``s_i = |softmax(z_i) - y_i| * sqrt(1 + |f_i|^2)``,
+
+    where s is the norm of its cross-entropy gradient in the last layer (logits z, features f, one-hot label y; bias
+    included). It counts ``1 / (N p_i)``: the mean over a batch is then an unbiased estimate of the mean over the class,
+    whatever the probabilities are. That holds although they are of images without augmentation and of a network some
+    updates ago, because both are fixed before the images and their augmentation are drawn; it does not where the layers
+    mix the images of a batch. A part for any method whose losses weigh real images (all that come with the library).
+
+    Args:
+        batch_size: Real images of a class in an update, some of them twice. A class with at most so many images is used
+            whole, each image once and all alike.
+        interval: Updates of a network between two looks at all real images.
+        uniform: Share of the uniform distribution, in [0, 1]; 1 draws all alike. No image counts more than ``1 /
+            uniform``: at 0.1 ten times, which keeps an image whose gradient has grown since the last look from
+            dominating an update, and leaves nine tenths of the draws to the norms.
+        chunk: Images that are gathered and given to the network at once; the engine may cut them further.
+        every_network: Whether a new network is always looked at. Where networks serve fewer updates than the interval
+            (DM: one each) that would be in nearly every update; False counts the interval in updates of the run.
+    """
+
+    needs: ClassVar[frozenset[Need]] = frozenset({"features", "logits"})
+
+    def __init__(
+        self,
+        batch_size: int = 64,
+        interval: int = 10,
+        *,
+        uniform: float = 0.1,
+        chunk: int = 512,
+        every_network: bool = True,
+    ) -> None:
+        for name, value in {"batch_size": batch_size, "interval": interval, "chunk": chunk}.items():
+            if value < 1:
+                raise SettingsError(f"Expected Importance.{name} to be 1 or more, got {value}.")
+        if not 0 <= uniform <= 1:
+            raise SettingsError(
+                f"Expected Importance.uniform, a share, to be between 0 and 1, got {uniform}. 0.1 is the default."
+            )
+        self.batch_size = batch_size
+        self.interval = interval
+        self.uniform = uniform
+        self.chunk = chunk
+        self.every_network = every_network
+        self._probabilities: Tensor | None = None
+
+    def size(self, real: RealImages, class_index: int) -> int:
+        """Return how many images of the class a batch holds."""
+        return min(self.batch_size, real.class_sizes[class_index])
+
+    def select(self, real: RealImages, class_index: int, key: RandomKey) -> Tensor:
+        """Return images drawn with replacement by their probabilities; before the first look, all are as likely."""
+        members = real.indices_of(class_index)
+        if self._whole(real, class_index):
+            return members
+        probabilities = self._of_class(real, class_index)
+        return members[torch.multinomial(probabilities, self.batch_size, True, generator=key.generator())]
+
+    def weights(self, real: RealImages, class_index: int, chosen: Tensor) -> Tensor | None:
+        """Return the inverse probabilities of the chosen images over those of a uniform draw, ``(size,)`` float64."""
+        if self._whole(real, class_index):
+            return None
+        positions = torch.searchsorted(real.indices_of(class_index), chosen)
+        return 1 / (real.class_sizes[class_index] * self._of_class(real, class_index)[positions])
+
+    def refresh(
+        self, real: RealImages, features: Features | None, progress: Progress, key: RandomKey, share: Share
+    ) -> None:
+        """Take the probabilities anew if it is time; ranks share out the classes and gather the norms."""
+        if (progress.match_index if self.every_network else progress.update) % self.interval:
+            return
+        assert features is not None  # the engine gives them, because they are among the needs
+        norms = torch.zeros(len(real), dtype=torch.float64, device=real.device)
+        looked_at = [real.indices_of(c) for c in share.take(range(real.num_classes)) if not self._whole(real, c)]
+        if looked_at:
+            indices = torch.cat(looked_at)
+            norms[indices.to(real.device)] = chunked_gradient_norms(features, real, indices, self.chunk)
+        norms = share.sum(norms).cpu()
+        probabilities = torch.zeros_like(norms)
+        for c in range(real.num_classes):
+            members = real.indices_of(c)
+            whole = self._whole(real, c)
+            probabilities[members] = 1 / len(members) if whole else self._mixed(norms[members], real.class_names[c])
+        self._probabilities = probabilities
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the probability of each real image inside its class."""
+        return {"probabilities": self._probabilities}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take over the probabilities."""
+        self._probabilities = state["probabilities"]
+
+    def _whole(self, real: RealImages, class_index: int) -> bool:
+        return real.class_sizes[class_index] <= self.batch_size
+
+    def _of_class(self, real: RealImages, class_index: int) -> Tensor:
+        """Return the probability of each image of a class, ``(N,)`` float64 on the CPU."""
+        members = real.indices_of(class_index)
+        if self._probabilities is None:
+            return torch.full((len(members),), 1 / len(members), dtype=torch.float64)
+        return self._probabilities[members]
+
+    def _mixed(self, norms: Tensor, class_name: str) -> Tensor:
+        """Return the probabilities of a class's images, ``(N,)``, from the norms of their gradients."""
+        total, even = norms.sum(), torch.full_like(norms, 1 / len(norms))
+        if not total.isfinite():
+            return even  # such a network is for the update to report, by what the set does with non-finite losses
+        if total == 0 and self.uniform > 0:
+            return even
+        probabilities = (1 - self.uniform) * norms / total + self.uniform * even
+        never = int((~(probabilities > 0)).sum())  # NaN where all norms are 0
+        if never:
+            raise SettingsError(
+                f"Expected every image of class {class_name} to have a probability above 0, but {never} of "
+                f"{len(norms)} have a gradient of norm 0 under the inner network, and Importance.uniform is "
+                f"{self.uniform}: they could never be drawn. Raise uniform, for instance to 0.1."
+            )
+        return probabilities
