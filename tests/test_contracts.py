@@ -270,6 +270,45 @@ def test_a_sampling_that_chooses_something_else(function, size, words):
     refused(["OwnSampling", *words], sampling=OwnSampling(function, size))
 
 
+class OwnWeights(RandomSampling):
+    """Weighs its images by a function of the chosen ones, once the run has begun or from the start."""
+
+    def __init__(self, function, begun=False):
+        super().__init__(4)
+        self.function, self.wrong = function, not begun
+
+    def refresh(self, *args):
+        self.wrong = True
+
+    def weights(self, real, class_index, chosen):
+        return self.function(chosen) if self.wrong else None
+
+
+@pytest.mark.parametrize("begun", [False, True])
+@pytest.mark.parametrize(
+    ("function", "words"),
+    [
+        (lambda chosen: torch.ones(3), ["floating-point", "(4,)", "(3,)"]),
+        (lambda chosen: torch.ones(4, 1), ["(4,)", "(4, 1)"]),
+        (lambda chosen: torch.ones(4, dtype=torch.int64), ["floating-point", "int64"]),
+        (lambda chosen: [1.0] * 4, ["floating-point", "list"]),
+        (lambda chosen: torch.tensor([1.0, 0.0, 1.0, -2.0]), ["finite numbers above 0", "[0.0, -2.0]", "2 of 4"]),
+        (lambda chosen: torch.tensor([1.0, float("inf"), float("nan"), 1.0]), ["above 0", "inf", "class 0"]),
+    ],
+)
+def test_a_sampling_that_weighs_its_images_wrongly(function, words, begun):
+    refused(["OwnWeights.weights", *words], sampling=OwnWeights(function, begun), updates=int(begun))
+
+
+def test_a_sampling_that_weighs_its_images_equally_is_one_without_weights():
+    weighed = fitted(sampling=OwnWeights(lambda chosen: torch.ones(4)), trainer={"precision": "64-true"})
+    plain = fitted(sampling=RandomSampling(4), trainer={"precision": "64-true"})
+    torch.testing.assert_close(weighed.images, plain.images, rtol=1e-9, atol=1e-11)
+    uneven = torch.tensor([2.0, 1.0, 0.5, 0.5])
+    other = fitted(sampling=OwnWeights(lambda chosen: uneven), trainer={"precision": "64-true"})
+    assert (other.images - plain.images).abs().max() > 1e-3
+
+
 # ------------------------------------------------------------------------------------------------------ inner loops
 
 

@@ -20,7 +20,7 @@ from lit_condense.sampling import Sampling
 from tests.distributed.cases import CASES
 from tests.helpers import Poisoned, Recorder, TinyData, fitted
 
-QUICK = ("everything", "dream, multi-formation", "until over-fitting", "pool", "whole")
+QUICK = ("everything", "dream, multi-formation", "until over-fitting", "pool", "whole", "importance")
 """The default run; the others are slow ones."""
 SOUND = [name for name, make in CASES.items() if not any(isinstance(c, Poisoned) for c in make()["callbacks"])]
 EVERY = [pytest.param(name, marks=[] if name in QUICK else pytest.mark.slow) for name in SOUND if name != "evaluated"]

@@ -35,7 +35,7 @@ from lit_condense.matching import (
     WarmUpGradientMatching,
 )
 from lit_condense.parametrization import MultiFormation, Pixels
-from lit_condense.sampling import RandomSampling, Representative
+from lit_condense.sampling import Importance, RandomSampling, Representative
 from lit_condense.sets.report import Report
 from lit_condense.synthetic import Learnables
 from tests.helpers import Poisoned, Recorder, TinyData, fitted, tiny_convnet
@@ -166,6 +166,14 @@ CASES = {
         ipc=[1, 1, 2, 1, 1],
         # its gradients are ten times the others': the rate that moves pixels by a tenth, as the others are moved
         optimizer=partial(torch.optim.SGD, lr=0.01),
+    ),
+    "importance": lambda: case(
+        *everything(),
+        sizes=LARGE,
+        max_steps=6,
+        sampling=Importance(8, interval=2),  # one class is used whole
+        inner=TrainOnReal(4, images=16, batch_size=8),
+        engine=Engine(classes_per_block=2, real_chunk=3),
     ),
     "unequal": lambda: case(ipc=[1, 3, 2, 2, 1], engine=Engine(classes_per_block=3)),
     "blocks of two": lambda: case(*two_levels(), engine=Engine(classes_per_block=2)),

@@ -14,7 +14,7 @@ from tests.distributed.group import results_of, run_group
 from tests.recording.helpers import recorded
 
 QUICK = {
-    2: ("mean", "until over-fitting", "dream", "skipped", "evaluated"),
+    2: ("mean", "until over-fitting", "dream", "importance", "skipped", "evaluated"),
     3: ("everything, two classes", "unequal", "pool", "whole", "whole, shared", "trajectories", "stopped"),
 }
 """Processes and cases of the default run; all cases in both groups are the slow one."""

@@ -9,7 +9,18 @@ from lit_condense.engine import cuda_graphs
 from lit_condense.engine.cuda_graphs import MOST_RECORDINGS, WARM_UPS, CudaGraphed, copied
 from tests.distributed.cases import run
 
-RECORDED = ("class", "mean", "contrastive", "curvature", "features", "everything", "momentum", "real", "dream")
+RECORDED = (
+    "class",
+    "mean",
+    "contrastive",
+    "curvature",
+    "features",
+    "everything",
+    "momentum",
+    "real",
+    "dream",
+    "importance",
+)
 """Runs of every kind of loss, and of a network trained on either side."""
 
 

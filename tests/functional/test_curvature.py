@@ -9,6 +9,7 @@ from lit_condense.functional.curvature import (
     last_layer_gradients,
     last_layer_hessian_diagonal,
 )
+from lit_condense.functional.last_layer_geometry import gradient_norms
 
 CLOSE = {"rtol": 1e-8, "atol": 1e-12}
 SIZES = [(5, 3, 4), (2, 1, 2), (7, 6, 3)]
@@ -48,6 +49,18 @@ def test_gradients_are_those_of_autograd_sample_by_sample(sizes, scale):
     for row, feature, label in zip(found, features, labels, strict=True):
         wanted = torch.func.grad(loss_of_layer)(flat_layer(bias, weight), feature, label, sizes[2])
         torch.testing.assert_close(row, wanted, **CLOSE)
+
+
+@pytest.mark.parametrize("scale", [1.0, 20.0], ids=["unsure", "sure"])
+@pytest.mark.parametrize("sizes", SIZES, ids=str)
+def test_norms_are_those_of_the_gradients_and_of_autograd(sizes, scale):
+    features, weight, bias, labels = sample(*sizes, scale)
+    logits = logits_of(features, weight, bias)
+    found = gradient_norms(features, logits, labels)
+    torch.testing.assert_close(found, last_layer_gradients(features, logits, labels).norm(dim=1), **CLOSE)
+    for norm, feature, label in zip(found, features, labels, strict=True):
+        wanted = torch.func.grad(loss_of_layer)(flat_layer(bias, weight), feature, label, sizes[2])
+        torch.testing.assert_close(norm, wanted.norm(), **CLOSE)
 
 
 @pytest.mark.parametrize("sizes", SIZES, ids=str)
