@@ -9,18 +9,8 @@ from lit_condense.engine import cuda_graphs
 from lit_condense.engine.cuda_graphs import MOST_RECORDINGS, WARM_UPS, CudaGraphed, copied
 from tests.distributed.cases import run
 
-RECORDED = (
-    "class",
-    "mean",
-    "contrastive",
-    "curvature",
-    "features",
-    "everything",
-    "momentum",
-    "real",
-    "dream",
-    "importance",
-)
+LOSSES = ("class", "mean", "contrastive", "curvature", "features", "everything", "importance")
+RECORDED = (*LOSSES, "momentum", "real", "dream")
 """Runs of every kind of loss, and of a network trained on either side."""
 
 
