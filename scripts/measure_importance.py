@@ -19,9 +19,10 @@ from __future__ import annotations
 import json
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from statistics import mean
 from typing import Any
 
 import torch
@@ -54,7 +55,7 @@ NETWORKS = {"untrained": 0, "trained": 600}
 """Name -> steps of training on random batches of real images."""
 TRAINING = {"batch_size": 128, "lr": 0.01, "momentum": 0.9, "weight_decay": 5e-4}
 INTERVAL = 10
-CHUNK = 250
+CHUNK = 256
 SAMPLINGS: dict[str, Callable[[int], Sampling]] = {
     "random": RandomSampling,
     "representative": Representative,
@@ -72,7 +73,7 @@ ARMS: dict[str, dict[str, Any]] = {
 }
 SEEDS = (0, 1, 2)
 SECONDS = 300
-"""Without the first update, in which the engine compiles; a network's first look is part of that once in a run."""
+"""Without the first update, in which the engine compiles; the first network's first look at all images is in it too."""
 
 
 def main(stage: str, names: list[str]) -> None:
@@ -91,23 +92,27 @@ def main(stage: str, names: list[str]) -> None:
 
 
 def measure(images: int | None) -> None:
-    """Measure every network and sampling, and write after each what there is."""
+    """Measure every network, sampling and size that is not there yet, and write after each what there is."""
     torch.set_num_threads(1)
     path = KEPT / ERROR if images is None else RUNS / ERROR
     path.parent.mkdir(parents=True, exist_ok=True)
     real = ImageFolder(root=str(ROOT / "data" / "cifar10"), normalization="dc", train_limit_per_class=images).real
     sizes = [size for size in SIZES if size < min(real.class_sizes)]
     found: dict[str, Any] = {"images_of_a_class": real.class_sizes, "interval": INTERVAL, "networks": {}}
+    if path.exists() and (before := json.loads(path.read_text()))["images_of_a_class"] == real.class_sizes:
+        found = before
     for name, steps in NETWORKS.items():
-        network, accuracy = trained(real, steps)
-        of_network: dict[str, Any] = {"steps": steps, "accuracy_on_training_images": accuracy, "samplings": {}}
-        found["networks"][name] = of_network
+        of_network = found["networks"].setdefault(name, {"steps": steps, "samplings": {s: [] for s in SAMPLINGS}})
+        points = of_network["samplings"]
+        missing = [(s, n) for s in SAMPLINGS for n in sizes if n not in [point["images"] for point in points[s]]]
+        if not missing:
+            continue
+        network, of_network["accuracy_on_training_images"] = trained(real, steps)
         wanted = gradients(network, real, Everything(), RandomKey(0))
-        for sampling, make in SAMPLINGS.items():
-            points = measured(network, real, make, sizes, DRAWS.get(sampling, 20), wanted)
-            of_network["samplings"][sampling] = list(points)
+        for sampling, size in missing:
+            points[sampling].append(point_of(network, real, SAMPLINGS[sampling](size), DRAWS.get(sampling, 20), wanted))
             path.write_text(json.dumps(found, indent=1) + "\n")
-            print(name, sampling, of_network["samplings"][sampling], flush=True)
+            print(name, sampling, points[sampling][-1], flush=True)
 
 
 def trained(real: RealImages, steps: int) -> tuple[CondensableNetwork, float]:
@@ -137,38 +142,30 @@ class Everything(Sampling):
         return real.indices_of(class_index)
 
 
-def measured(
-    network: CondensableNetwork,
-    real: RealImages,
-    make: Callable[[int], Sampling],
-    sizes: list[int],
-    draws: int,
-    wanted: list[Tensor],
-) -> Iterator[dict[str, float]]:
-    """Give one point for each batch size: relative error, its spread over draws, and processor seconds of an update."""
-    features = network_features(network)
-    for size in sizes:
-        sampling, errors, angles, looking, matching = make(size), [], [], 0.0, 0.0
-        anew = isinstance(sampling, Representative)
-        for number in range(draws):
-            key, start = RandomKey(0).fold("sampling", size, number), time.process_time()
-            if anew or number == 0:
-                sampling.refresh(real, features, Progress(0, 0, 0), key, Share())
-            looked = time.process_time()
-            found = gradients(network, real, sampling, key)
-            looking, matching = looking + looked - start, matching + time.process_time() - looked
-            for one, whole in zip(found, wanted, strict=True):
-                errors.append(float((one - whole).norm() / whole.norm()))
-                angles.append(1 - float(torch.cosine_similarity(one, whole, dim=0)))
-        seconds = looking / (draws if anew else 1) / INTERVAL + matching / draws
-        yield {
-            "images": size,
-            "error": round(sum(errors) / len(errors), 4),
-            "error_rms": round((sum(e * e for e in errors) / len(errors)) ** 0.5, 4),
-            "angle": round(sum(angles) / len(angles), 4),
-            "seconds": round(seconds, 3),
-            "seconds_of_a_look": round(looking / (draws if anew else 1), 3),
-        }
+def point_of(
+    network: CondensableNetwork, real: RealImages, sampling: Sampling, draws: int, wanted: list[Tensor]
+) -> dict[str, float]:
+    """Return the error over classes and draws, and the processor seconds that all classes cost an update."""
+    features, errors, angles, looks, matching = network_features(network), [], [], [], 0.0
+    for number in range(draws):
+        key, start = RandomKey(0).fold("sampling", number), time.process_time()
+        if number == 0 or isinstance(sampling, Representative):
+            sampling.refresh(real, features, Progress(0, 0, 0), key, Share())
+            looks.append(time.process_time() - start)
+        start = time.process_time()
+        found = gradients(network, real, sampling, key)
+        matching += time.process_time() - start
+        for one, whole in zip(found, wanted, strict=True):
+            errors.append(float((one - whole).norm() / whole.norm()))
+            angles.append(1 - float(torch.cosine_similarity(one, whole, dim=0)))
+    look = mean(looks)
+    return {
+        "images": sampling.size(real, 0),
+        "error": round(mean(errors), 4),
+        "angle": round(mean(angles), 4),
+        "seconds": round(look / INTERVAL + matching / draws, 3),
+        "seconds_of_a_look": round(look, 3),
+    }
 
 
 def gradients(network: CondensableNetwork, real: RealImages, sampling: Sampling, key: RandomKey) -> list[Tensor]:

@@ -9,6 +9,7 @@ import torch
 
 from lit_condense.augmentation import AlwaysOn, NoAugmentation
 from lit_condense.engine import Engine
+from lit_condense.engine.compilation import DOUBLE_BACKWARD_COMPILES
 from lit_condense.errors import SettingsError
 from lit_condense.functional.curvature import last_layer_gradient_variance
 from lit_condense.inner import TrainOnReal
@@ -224,6 +225,21 @@ def test_what_a_draw_gives_is_the_literal_weighted_mean(drawn):
     torch.testing.assert_close(found, oracle.weighted_variance(rows, chances, drawn), **EXACT)
 
 
+@pytest.mark.parametrize("drawn", [(0, 2), (1, 1)])
+def test_losses_on_features_and_curvature_take_what_the_images_count(drawn):
+    sampling = refreshed(Drawn(2))
+    sampling.drawn = drawn
+    real, chances, images = real_side(engine_of(2), sampling, 0), chances_of(0), real_of(COUNTS)[0]
+    synthetic = engine_of(2).real_side(gatherer_of(WholeClasses()).block([3]), NEEDS)
+    other = oracle.sample_gradients(NETWORK, real_of(COUNTS)[3], 3).detach()
+    variance = oracle.weighted_variance(oracle.sample_gradients(NETWORK, images, 0).detach(), chances, drawn)
+    wanted = (variance - other.var(0)).abs().sum()
+    torch.testing.assert_close(CurvatureMatching().loss(real, synthetic), wanted, **EXACT)
+    mean = oracle.weighted_mean(NETWORK.features(images).detach(), chances, drawn)
+    wanted = (mean - NETWORK.features(real_of(COUNTS)[3]).detach().mean(0)).square().sum()
+    torch.testing.assert_close(FeatureMatching().loss(real, synthetic), wanted, rtol=1e-10, atol=1e-10)
+
+
 @pytest.mark.parametrize("chunk", [None, 1])
 def test_the_mean_over_many_draws_nears_the_class_and_would_not_without_weights(chunk):
     sampling, running, draws = Importance(2), engine_of(2, chunk), 1000
@@ -342,6 +358,21 @@ def test_it_plugs_into_every_method(method):
     other = fitted(*losses, sampling=RandomSampling(5), **settings)
     assert module.images.isfinite().all()
     assert not torch.equal(module.images, other.images)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_a_compiled_run_with_weights_is_the_eager_one():
+    torch.compiler.reset()
+
+    def run(compile):
+        losses = [GradientMatching(), CurvatureMatching(), FeatureMatching()]
+        return fitted(*losses, sampling=Importance(5, interval=2), engine=Engine("exact", compile), max_steps=3)
+
+    eager, compiled = run("never"), run("always")
+    assert compiled.running.first_order.compiled
+    assert compiled.running.image_gradient.compiled == DOUBLE_BACKWARD_COMPILES
+    torch.testing.assert_close(compiled.images, eager.images, rtol=1e-3, atol=1e-3)
 
 
 @pytest.mark.parametrize("stop", [1, 2, 5])
