@@ -39,7 +39,10 @@ class Importance(Sampling):
     Args:
         batch_size: Real images of a class in an update, some of them twice. A class with at most so many images is used
             whole, each image once and all alike.
-        interval: Updates of a network between two looks at all real images.
+        interval: Updates of a network between two looks at the real images.
+        subset: Look at a keyed random subset of so many images of each class, and draw from it until the next look; by
+            default at the whole class. N is then the size of the subset, and the mean over subsets that of the class: a
+            look costs less, and an estimate varies with the subset too.
         uniform: Share of the uniform distribution, in [0, 1]; 1 draws all alike. No image counts more than ``1 /
             uniform``: at 0.1 ten times, which keeps an image whose gradient has grown since the last look from
             dominating an update, and leaves nine tenths of the draws to the norms.
@@ -55,6 +58,7 @@ class Importance(Sampling):
         batch_size: int = 64,
         interval: int = 10,
         *,
+        subset: int | None = None,
         uniform: float = 0.1,
         chunk: int = 512,
         every_network: bool = True,
@@ -62,12 +66,17 @@ class Importance(Sampling):
         for name, value in {"batch_size": batch_size, "interval": interval, "chunk": chunk}.items():
             if value < 1:
                 raise SettingsError(f"Expected Importance.{name} to be 1 or more, got {value}.")
+        if subset is not None and subset < batch_size:
+            raise SettingsError(
+                f"Expected Importance.subset to be at least batch_size ({batch_size}), got {subset}. Raise it."
+            )
         if not 0 <= uniform <= 1:
             raise SettingsError(
                 f"Expected Importance.uniform, a share, to be between 0 and 1, got {uniform}. 0.1 is the default."
             )
         self.batch_size = batch_size
         self.interval = interval
+        self.subset = subset
         self.uniform = uniform
         self.chunk = chunk
         self.every_network = every_network
@@ -89,8 +98,9 @@ class Importance(Sampling):
         """Return the inverse probabilities of the chosen images over those of a uniform draw, ``(size,)`` float64."""
         if self._whole(real, class_index):
             return None
+        probabilities = self._of_class(real, class_index)
         positions = torch.searchsorted(real.indices_of(class_index), chosen)
-        return 1 / (real.class_sizes[class_index] * self._of_class(real, class_index)[positions])
+        return 1 / ((probabilities > 0).sum() * probabilities[positions])
 
     def refresh(
         self, real: RealImages, features: Features | None, progress: Progress, key: RandomKey, share: Share
@@ -100,20 +110,20 @@ class Importance(Sampling):
             return
         assert features is not None  # the engine gives them, because they are among the needs
         norms = torch.zeros(len(real), dtype=torch.float64, device=real.device)
-        looked_at = [real.indices_of(c) for c in share.take(range(real.num_classes)) if not self._whole(real, c)]
-        if looked_at:
-            indices = torch.cat(looked_at)
+        candidates = {c: self._candidates(real, c, key) for c in range(real.num_classes)}
+        mine = [candidates[c] for c in share.take(range(real.num_classes)) if not self._whole(real, c)]
+        if mine:
+            indices = torch.cat(mine)
             norms[indices.to(real.device)] = chunked_gradient_norms(features, real, indices, self.chunk)
         norms = share.sum(norms).cpu()
         probabilities = torch.zeros_like(norms)
-        for c in range(real.num_classes):
-            members = real.indices_of(c)
+        for c, members in candidates.items():
             whole = self._whole(real, c)
             probabilities[members] = 1 / len(members) if whole else self._mixed(norms[members], real.class_names[c])
         self._probabilities = probabilities
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the probability of each real image inside its class."""
+        """Return the probability of each real image inside its class, 0 outside of a subset."""
         return {"probabilities": self._probabilities}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -122,6 +132,11 @@ class Importance(Sampling):
 
     def _whole(self, real: RealImages, class_index: int) -> bool:
         return real.class_sizes[class_index] <= self.batch_size
+
+    def _candidates(self, real: RealImages, class_index: int, key: RandomKey) -> Tensor:
+        if self.subset is None or self._whole(real, class_index):
+            return real.indices_of(class_index)
+        return real.random_of_class(class_index, self.subset, key.fold("importance", class_index))
 
     def _of_class(self, real: RealImages, class_index: int) -> Tensor:
         """Return the probability of each image of a class, ``(N,)`` float64 on the CPU."""

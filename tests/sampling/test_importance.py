@@ -141,6 +141,26 @@ def test_before_the_first_look_all_images_are_as_likely():
     assert sampling.weights(REAL, 0, chosen).tolist() == [1.0, 1.0]
 
 
+def test_of_a_subset_probabilities_and_weights_are_those_of_a_class_of_its_size():
+    seen = set()
+    for number in range(12):
+        key = KEY.fold(number)
+        sampling = Importance(2, subset=3, uniform=0.1)
+        sampling.refresh(REAL, network_features(NETWORK), progress_of(0), key, Share())
+        members = REAL.indices_of(2)
+        chances = sampling.state_dict()["probabilities"][members]
+        (inside,) = chances.nonzero(as_tuple=True)
+        wanted = oracle.probabilities(oracle.last_layer_norms(NETWORK, real_of(COUNTS)[2][inside], 2), 0.1)
+        torch.testing.assert_close(chances[inside], torch.tensor(wanted, dtype=torch.float64), rtol=1e-9, atol=0)
+        drawn = sampling.select(REAL, 2, key)
+        assert torch.isin(drawn, members[inside]).all()
+        literal = oracle.counts(wanted, torch.searchsorted(inside, torch.searchsorted(members, drawn)).tolist())
+        assert sampling.weights(REAL, 2, drawn).tolist() == pytest.approx(literal, rel=1e-9)
+        seen.add(tuple(inside.tolist()))
+    assert len(seen) > 3  # drawn anew at every look: any image may be in it
+    assert {place for inside in seen for place in inside} == set(range(5))
+
+
 # ------------------------------------------------------------------ nothing is biased
 
 
@@ -409,6 +429,7 @@ def test_a_config_condenses_the_digits_with_it(tmp_path):
         ({"uniform": -0.1}, r"Importance\.uniform, a share, to be between 0 and 1, got -0\.1"),
         ({"uniform": 1.01}, r"between 0 and 1, got 1\.01"),
         ({"uniform": float("nan")}, "between 0 and 1, got nan"),
+        ({"subset": 63}, r"Importance\.subset to be at least batch_size \(64\), got 63\. Raise it"),
     ],
 )
 def test_settings_that_mean_nothing(settings, words):
