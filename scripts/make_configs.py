@@ -160,6 +160,12 @@ def dream_on(host: str, dataset: str, ipc: int) -> Node:
     }
 
 
+def by_importance(row: Node, host: str) -> Node:
+    """A method with real images that are drawn by how much they pull at the network."""
+    title = f"Importance-sampled real images on {published()[host]['title']}"
+    return row | {"sampling": of("Importance", subset=512), "title": title, "unverified": True}
+
+
 CURVATURE = of("CurvatureMatching", rho=2.0)
 
 
@@ -207,6 +213,8 @@ def rows() -> Iterator[tuple[str, str, str, int, Node]]:
     for dataset in SETS:
         for ipc in SIZES:
             yield "dream", f"{dataset}_ipc{ipc}", dataset, ipc, dream(dataset, ipc)
+    for method, make in (("dc", dc), ("idc", idc)):
+        yield method, "cifar10_ipc10_importance", "cifar10", 10, by_importance(make("cifar10", 10), method)
     for host in ("dc", "dsa", "dm"):
         yield "dream", f"cifar10_ipc10_on_{host}", "cifar10", 10, dream_on(host, "cifar10", 10)
     for name, storage in (("pixels", PLAIN), ("multi_formation", PACKED)):

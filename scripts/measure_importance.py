@@ -3,9 +3,10 @@
 Three stages. *error*: how far the gradient of a class batch is from that of the whole class, relative to the norm of
 the latter, over all parameters of ConvNet-3 of width 32 on CIFAR-10: for batches of 16 to 256 images, in an untrained
 network and in one trained on real images; beside it the processor seconds that batches of all classes cost an update, a
-tenth of a look at all real images included (interval 10). Everything eager in float32, one thread. About an hour.
-*picture*: error over images and over seconds. *rows*: DC at 10 images a class with 64 importance-sampled, 64 random and
-256 random images, 300 seconds of one core each, at the image learning rate that run_comparison.py found, seeds 0, 1, 2.
+tenth of a look at the real images included (interval 10). Everything eager in float32, one thread. About half an hour.
+*picture*: error over images and over seconds. *rows*: DC at 10 images a class with 64 importance-sampled images (of the
+whole class, or of 512), 64 random and 256 random ones, 300 seconds of one core each, at the image learning rate that
+run_comparison.py found, seeds 0, 1, 2.
 
 Needs data/cifar10 (an image folder). What is there already is kept.
 
@@ -59,15 +60,15 @@ CHUNK = 256
 SAMPLINGS: dict[str, Callable[[int], Sampling]] = {
     "random": RandomSampling,
     "representative": Representative,
-    "importance, uniform 0.1": partial(Importance, uniform=0.1),
-    "importance, uniform 0.2": partial(Importance, uniform=0.2),
-    "importance, uniform 0.5": partial(Importance, uniform=0.5),
+    "importance": Importance,
+    "importance among 512": partial(Importance, subset=512),
 }
 DRAWS = {"representative": 3}
-"""Of the others 20. Each draw of representatives is a clustering anew."""
+"""Of the others 20. Each draw of representatives is a clustering anew, and each of a subset a subset anew."""
 
 ARMS: dict[str, dict[str, Any]] = {
     "importance_64": {"class_path": "Importance", "init_args": {"batch_size": 64}},
+    "importance_64_of_512": {"class_path": "Importance", "init_args": {"batch_size": 64, "subset": 512}},
     "random_64": {"class_path": "RandomSampling", "init_args": {"batch_size": 64}},
     "random_256": {"class_path": "RandomSampling", "init_args": {"batch_size": 256}},
 }
@@ -149,7 +150,7 @@ def point_of(
     features, errors, angles, looks, matching = network_features(network), [], [], [], 0.0
     for number in range(draws):
         key, start = RandomKey(0).fold("sampling", number), time.process_time()
-        if number == 0 or isinstance(sampling, Representative):
+        if number == 0 or isinstance(sampling, Representative) or getattr(sampling, "subset", None):
             sampling.refresh(real, features, Progress(0, 0, 0), key, Share())
             looks.append(time.process_time() - start)
         start = time.process_time()
