@@ -14,6 +14,7 @@ METHODS = {
     "egm_mda": "EGM-MDA",
     "dm": "DM",
     "idc_i": "IDC-I",
+    "idm": "IDM (factor 2)",
     "dream": "DREAM (on IDC, factor 2)",
     "lcmat_c": "LCMat-C",
     "combined_pixels": "EGM + DREAM + LCMat-C, pixels",

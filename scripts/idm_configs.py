@@ -23,17 +23,21 @@ IDM_ROWS = {
     ("tinyimagenet", 50): (256, 0.8, 30, 50, 1000),
 }
 PARTITION = of("MultiFormation", space="normalized", clamp="never", order="column", shrinking="mean")
-SMALL = {"digits": of("ConvNet", width=32, depth=2), "mnist": of("ConvNet", width=32)}
 SMALL_POOL = of("Pool", size=20, every=5, trained=1, steps=5, batch_size=64)
 """For two cores: training the pool is most of what an update costs."""
-SMALL_UPDATES = {"digits": 300, "mnist": 2000}
+TWO_CORES = {
+    # data set: network, real batch, updates
+    "digits": (of("ConvNet", width=32, depth=2), 64, 300),
+    "mnist": (of("ConvNet", width=32), 256, 2000),
+    "cifar10": (of("ConvNet", width=32), 256, 2000),
+}
 REMARKS = {
     ("cifar100", 50): "Its author later advised 40 steps of training (issue 1 of their repository).",
     "tinyimagenet": "Its program starts this data from whole images, which it then cuts in four; here from four.",
 }
 
 
-def idm(dataset: str, ipc: int) -> Node:
+def idm(dataset: str, ipc: int, two_cores: bool = False) -> Node:
     """IDM; as one joint step, where its program steps class by class on one tensor (optim.SharedTensorSGD)."""
     operations = dsa_operations(dataset)
     shared: Node = {
@@ -42,15 +46,18 @@ def idm(dataset: str, ipc: int) -> Node:
         "augmentation": of("OneOf", **({"operations": list(operations)} if operations != DSA_OPERATIONS else {})),
         "optimizer": images(0.2),
         "evaluation": {"protocol": "dsa"},
-        "network": SMALL.get(dataset),
     }
-    if dataset in SMALL:
+    if two_cores:
+        network, batch, updates = TWO_CORES[dataset]
         return shared | {
             "losses": ["FeatureMatching", "ClassAwareCrossEntropy"],
+            "network": network,
             "inner": SMALL_POOL,
-            "sampling": of("RandomSampling", batch_size=64),
-            "networks": SMALL_UPDATES[dataset] // 5,
+            "sampling": of("RandomSampling", batch_size=batch) if batch != 256 else None,
+            "max_steps": updates,
             "updates": 5,
+            "title": "IDM with a small network and pool, for two cores",
+            "unverified": True,
         }
     batch, weight, every, steps, reset = IDM_ROWS["cifar10" if dataset == ANY else dataset, ipc]
     changed: dict[str, Any] = {"every": every, "steps": steps, "reset_meters_every": reset}

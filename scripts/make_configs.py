@@ -10,7 +10,8 @@ from collections.abc import Iterator
 from typing import Any
 
 from config_text import ANY, CLASSES, CLASSLESS, Node, comment, images, of, text, where
-from idm_configs import IDM_ROWS, SMALL_UPDATES, idm
+from idm_configs import IDM_ROWS, idm
+from idm_configs import TWO_CORES as SMALL_IDM
 from tables import ROOT
 from trajectory_configs import MTT_ROWS, TWO_CORES, datm, experts, ftd, mtt, tesla
 
@@ -226,8 +227,12 @@ def rows() -> Iterator[tuple[str, str, str, int, Node]]:
                 yield method, f"{dataset}_ipc{ipc}", dataset, ipc, make(dataset, ipc)
     for dataset, ipc in TWO_CORES:
         yield "mtt", f"{dataset}_ipc{ipc}", dataset, ipc, mtt(dataset, ipc)
-    for dataset, ipc in (*IDM_ROWS, *((small, ipc) for small in SMALL_UPDATES for ipc in (1, 10))):
+    for dataset, ipc in IDM_ROWS:
         yield "idm", f"{dataset}_ipc{ipc}", dataset, ipc, idm(dataset, ipc)
+    for dataset in SMALL_IDM:
+        for ipc in (1, 10):
+            name = f"{dataset}_ipc{ipc}{'_two_cores' if (dataset, ipc) in IDM_ROWS else ''}"
+            yield "idm", name, dataset, ipc, idm(dataset, ipc, two_cores=True)
     others = {"egm": egm, "dcc": dcc, "dream": dream, "combined": combined, "idm": idm}
     for method, make in {**makers, **matching, **others}.items():
         yield method, "base", ANY, 10, make(ANY, 10)

@@ -31,7 +31,7 @@ from run_comparison import DATA as PLAIN_DATA
 from tables import RESULTS, ROOT
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from lit_condense.cli.shipped import read
+from lit_condense.cli.shipped import read, shipped
 from lit_condense.experts import Experts
 
 KEPT = RESULTS / "trajectories"
@@ -51,7 +51,7 @@ MATCHING = {  # images per class -> of MTT and TESLA: start epochs, step size an
 STEPS, EXPERT_EPOCHS = 20, 2
 """Fewer steps than the published 30 and 50, so that twenty minutes hold enough updates."""
 UNROLL = {"mtt": "full", "tesla": "constant_memory"}
-METHODS = ("mtt", "tesla", "dc", "dm", "dream")
+METHODS = ("mtt", "tesla", "dc", "dm", "idm", "dream")
 GROUPS = ("cifar10_ipc1", "mnist_ipc1", "cifar10_ipc10", "mnist_ipc10")
 SEEDS = (0, 1, 2)
 WITH_BASELINES = ("dc", "dream")
@@ -164,7 +164,7 @@ def settings(stage: str, group: str, method: str, seed: int, factor: int, folder
     """Return a shipped config, changed as all are."""
     dataset, ipc = group.split("_ipc")
     name = f"mtt/{'mnist_ipc1' if dataset == 'mnist' else 'base'}" if method in UNROLL else f"{method}/{group}"
-    config = read(name)
+    config = read(f"{name}_two_cores" if f"{name}_two_cores" in shipped() else name)
     model, trainer = config["model"]["init_args"], config["trainer"]
     model["ipc"] = int(ipc)
     model["network"]["init_args"]["width"] = WIDTH

@@ -8,7 +8,14 @@ from comparison_tables import HEADER, baseline_rows, method_row
 from run_trajectories import FACTORS, KEPT, METHODS, SEEDS, taken
 from tables import cards, markdown
 
-NAMES = {"mtt": "MTT", "tesla": "TESLA", "dc": "DC", "dm": "DM", "dream": "DREAM (on IDC, factor 2)"}
+NAMES = {
+    "mtt": "MTT",
+    "tesla": "TESLA",
+    "dc": "DC",
+    "dm": "DM",
+    "idm": "IDM (factor 2)",
+    "dream": "DREAM (on IDC, factor 2)",
+}
 
 
 def table(group: str) -> str:
