@@ -54,6 +54,13 @@ def test_a_run_on_a_gpu_gives_the_set_of_a_cpu(name, monkeypatch):
     assert there["logged"] == pytest.approx(here["logged"], rel=1e-3, nan_ok=True)
 
 
+def test_a_pool_that_rests_in_main_memory_gives_the_same(monkeypatch):
+    on_device = run("pool", accelerator="gpu")
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (0, 0))
+    in_memory = run("pool", accelerator="gpu")
+    torch.testing.assert_close(in_memory["images"], on_device["images"], rtol=0, atol=2e-6)
+
+
 @functools.cache
 def computed(device, dtype, losses, mode, record=True):
     """Return the image gradient and losses of ConvNet-3 of width 32, after other images went the same way."""

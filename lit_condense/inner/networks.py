@@ -105,15 +105,33 @@ def move_(optimizer: torch.optim.Optimizer, device: torch.device) -> None:
                 state[name] = value.to(device)
 
 
-def home_of(device: torch.device, networks: int, bytes_each: int) -> torch.device:
-    """Return where networks rest: on the run's device, or in main memory where they would fill half of what is free.
+@dataclass(frozen=True)
+class Keeping:
+    """What the networks of a run take, and where they are while another one is in the module."""
 
-    Args:
-        device: Of the run.
-        networks: Most that rest at a time.
-        bytes_each: Weights and optimizer of one.
-    """
-    if device.type != "cuda":
-        return device
-    free, _ = torch.cuda.mem_get_info(device)
-    return device if networks * bytes_each <= free // 2 else torch.device("cpu")
+    most: int
+    """Networks that are alive at a time, when there are most."""
+    bytes_each: int
+    """Weights and optimizer of one."""
+    device: torch.device
+    """Of the run."""
+
+    @property
+    def home(self) -> torch.device:
+        """The device of the run, or main memory where they would fill half of what is free."""
+        if self.device.type != "cuda":
+            return self.device
+        free, _ = torch.cuda.mem_get_info(self.device)
+        return self.device if (self.most - 1) * self.bytes_each <= free // 2 else torch.device("cpu")
+
+    def described(self, updates_per_network: int) -> str:
+        """Return it in words.
+
+        Args:
+            updates_per_network: Updates between two new ones.
+        """
+        place = "main memory" if self.home.type == "cpu" else f"memory of {self.device}"
+        return (
+            f"up to {self.most} networks at a time, a new one every {updates_per_network} update(s); with their "
+            f"optimizers they take {self.most * self.bytes_each / 1e6:,.2f} MB of {place} and of each checkpoint"
+        )

@@ -22,7 +22,7 @@ from lit_condense.init import Initialization, Noise
 from lit_condense.init.base import check_logits, check_start
 from lit_condense.inner import InnerContext, InnerLoop, InnerNetwork, TrainOnSynthetic
 from lit_condense.inner.contract import slots_of, updates
-from lit_condense.inner.networks import home_of
+from lit_condense.inner.networks import Keeping
 from lit_condense.matching import Loss, Progress
 from lit_condense.matching.base import needs_of
 from lit_condense.matching.contract import check_losses, check_network
@@ -251,10 +251,10 @@ class SyntheticSet(EvaluatedSet):
         self.data.to(self.device)
         real = self.data.real
         needs = needs_of(self.matching_losses) | self.sampling.needs
-        bytes_each = self._try_first_update(needs)
+        keeping = self._keeping(self._try_first_update(needs))
         self.try_evaluations(torch.bincount(self._decoded()[1], minlength=real.num_classes).tolist())
         self.inner_network = self._new_inner_network(needs)
-        self._training = self._new_training(self._home(bytes_each))
+        self._training = self._new_training(keeping.home)
         batch, matched = self._gatherer(0).usual()
         self._running = self.engine.start(self.inner_network.network, batch, needs, matched, self._student_images())
         self._matcher = self._new_matcher()
@@ -262,7 +262,7 @@ class SyntheticSet(EvaluatedSet):
         if self._resumed is not None:
             self._go_on(self._resumed)
         rank_zero_info(
-            f"Condensing {self.data.dataset_name} to {len(self.labels)} images: {self._said_of_networks(bytes_each)}, "
+            f"Condensing {self.data.dataset_name} to {len(self.labels)} images: {self._described(keeping)}, "
             f"{network_name(self.network)}; {self.running.description}."
         )
 
@@ -276,25 +276,17 @@ class SyntheticSet(EvaluatedSet):
         made_for = (self.data.real, self.key, self.inner.optimizer, self.images, read_features(needs))
         return InnerNetwork(self.network, *made_for)
 
-    def _most_alive(self) -> int:
-        """Return how many networks are alive at the end of the run, when a pool is fullest."""
-        last = max(0, self.trainer.max_steps - 1) if self.trainer.max_steps >= 0 else LONG
-        return len(self.inner.alive(last, self.updates_per_network))
+    def _keeping(self, bytes_each: int) -> Keeping:
+        """Return what the networks take at the end of the run, when a pool is fullest."""
+        last = self.trainer.max_steps - 1 if self.trainer.max_steps > 0 else LONG
+        return Keeping(len(self.inner.alive(last, self.updates_per_network)), bytes_each, self.device)
 
-    def _home(self, bytes_each: int) -> torch.device:
-        """Return where networks are while another one is in the module."""
-        return home_of(self.device, self._most_alive() - 1, bytes_each)
-
-    def _said_of_networks(self, bytes_each: int) -> str:
+    def _described(self, keeping: Keeping) -> str:
         """Return how many networks the run has; where it keeps several, what they take."""
-        each, most = self.updates_per_network, self._most_alive()
-        if most == 1:
-            return f"{-(-self.trainer.max_steps // each)} network(s) x {each} update(s) each"
-        place = "main memory" if self._home(bytes_each).type == "cpu" else f"memory of {self.device}"
-        return (
-            f"up to {most} networks at a time, a new one every {each} update(s); with their optimizers they take "
-            f"{most * bytes_each / 1e6:,.2f} MB of {place} and of each checkpoint"
-        )
+        each = self.updates_per_network
+        if keeping.most > 1:
+            return keeping.described(each)
+        return f"{-(-self.trainer.max_steps // each)} network(s) x {each} update(s) each"
 
     def _new_training(self, home: torch.device) -> InnerTraining:
         return InnerTraining(

@@ -10,7 +10,7 @@ import torch
 from lit_condense.errors import SettingsError
 from lit_condense.inner import InnerContext, Pool
 from lit_condense.inner.contract import slots_of
-from lit_condense.inner.networks import InnerNetworks, home_of
+from lit_condense.inner.networks import InnerNetworks, Keeping
 from lit_condense.matching import ClassAwareCrossEntropy, FeatureMatching, GradientMatching, Progress
 from lit_condense.networks import build_network
 from lit_condense.rng import RandomKey
@@ -186,9 +186,11 @@ def test_a_second_run_of_the_same_pool_begins_anew():
 def test_networks_rest_in_main_memory_where_they_would_fill_half_of_the_device(monkeypatch):
     gpu, cpu = torch.device("cuda", 0), torch.device("cpu")
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (1000, 2000))
-    assert home_of(gpu, 5, 100) == gpu
-    assert home_of(gpu, 6, 100) == cpu
-    assert home_of(cpu, 10**6, 10**6) == cpu
+    assert Keeping(6, 100, gpu).home == gpu
+    assert Keeping(7, 100, gpu).home == cpu
+    assert Keeping(10**6, 10**6, cpu).home == cpu
+    assert "0.00 MB of memory of cuda:0" in Keeping(6, 100, gpu).described(5)
+    assert "0.00 MB of main memory" in Keeping(7, 100, gpu).described(5)
 
 
 def test_networks_that_rest_elsewhere_come_back_with_weights_and_momentum():
