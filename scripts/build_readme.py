@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 
 import comparison_tables
+import importance_tables
 import lcmat_table
 import readme_tables
 import results_tables
@@ -43,6 +44,8 @@ if __name__ == "__main__":
             "experts": trajectory_table.experts,
             "trajectory_rates": trajectory_table.rates,
             **{f"trajectories_{group}": functools.partial(trajectory_table.table, group) for group in TRAJECTORIES},
+            "importance_error": importance_tables.error,
+            "importance_rows": importance_tables.rows,
             "published": results_tables.published,
             "dream_curve": results_tables.dream_curve,
             "selection": results_tables.selection,
