@@ -76,6 +76,8 @@ def with_new_defaults(before: Any, now: Any) -> Any:
         before: As plain data.
         now: Those of this version.
     """
+    if isinstance(before, list) and isinstance(now, list) and len(before) == len(now):
+        return [with_new_defaults(*pair) for pair in zip(before, now, strict=True)]
     if not isinstance(before, dict) or not isinstance(now, dict):
         return before
     found = {name: with_new_defaults(value, now.get(name)) for name, value in before.items()}
@@ -90,9 +92,12 @@ def with_new_defaults(before: Any, now: Any) -> Any:
 def _plain_defaults(path: str) -> Plain:
     """Return the defaults of a class of this library; of others nothing is known."""
     module, _, name = canonical(path).rpartition(".")
-    if not module.startswith("lit_condense"):
+    if not module.startswith("lit_condense."):
         return {}
-    target = getattr(importlib.import_module(module), name, None)
+    try:
+        target = getattr(importlib.import_module(module), name, None)
+    except ImportError:  # it is gone: the comparison says so
+        return {}
     return _with_defaults(target, {}) if callable(target) else {}
 
 

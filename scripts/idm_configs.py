@@ -62,16 +62,11 @@ def idm(dataset: str, ipc: int, two_cores: bool = False) -> Node:
     batch, weight, every, steps, reset = IDM_ROWS["cifar10" if dataset == ANY else dataset, ipc]
     changed: dict[str, Any] = {"every": every, "steps": steps, "reset_meters_every": reset}
     usual = {"every": 30, "steps": 10, "reset_meters_every": 100}
-    plain = {"normalization": "idc"} if dataset == "cifar100" else {}
-    return (
-        shared
-        | plain
-        | {
-            "losses": ["FeatureMatching", of("ClassAwareCrossEntropy", weight=weight)],
-            "inner": of("Pool", **{name: value for name, value in changed.items() if value != usual[name]}),
-            "sampling": of("RandomSampling", batch_size=batch) if batch != 256 else None,
-            "max_steps": 20_000,
-            "updates": every,
-            "remark": REMARKS.get((dataset, ipc), REMARKS.get(dataset, "")),
-        }
-    )
+    return shared | {
+        "losses": ["FeatureMatching", of("ClassAwareCrossEntropy", weight=weight)],
+        "inner": of("Pool", **{name: value for name, value in changed.items() if value != usual[name]}),
+        "sampling": of("RandomSampling", batch_size=batch) if batch != 256 else None,
+        "max_steps": 20_000,
+        "updates": every,
+        "remark": REMARKS.get((dataset, ipc), REMARKS.get(dataset, "")),
+    }

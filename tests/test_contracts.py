@@ -280,7 +280,7 @@ class OwnWeights(RandomSampling):
     def refresh(self, *args):
         self.wrong = True
 
-    def weights(self, real, class_index, chosen):
+    def weights_of(self, real, class_index, chosen):
         return self.function(chosen) if self.wrong else None
 
 

@@ -158,3 +158,19 @@ def test_what_is_not_of_this_library_has_no_defaults_that_are_known():
     older = {"a": {"class_path": "torch.optim.SGD", "init_args": {"lr": 1}}, "b": {"class_path": "os.nothing"}}
     now = {"a": {"class_path": "torch.optim.SGD", "init_args": {"lr": 1, "momentum": 0}}, "b": {"init_args": {"c": 1}}}
     assert with_new_defaults(older, now) == older
+
+
+@pytest.mark.parametrize(
+    "path", ["lit_condense.matching.gone.Gone", "lit_condense_ext.Loss", "lit_condense.matching.Gone"]
+)
+def test_a_class_that_is_gone_is_a_difference_and_no_error(path):
+    older = {"class_path": path, "init_args": {"a": 1}}
+    now = {"class_path": path, "init_args": {"a": 1, "b": 2}}
+    assert differences(with_new_defaults(older, now), now) == ["init_args.b: '(absent)' then, 2 now"]
+
+
+def test_options_of_classes_in_lists_are_filled_in_too():
+    now = [settings_of(MultiFormation(3)), 1]
+    older = copy.deepcopy(now)
+    del older[0]["init_args"]["order"]
+    assert with_new_defaults(older, now) == now

@@ -86,10 +86,10 @@ class Engine:
             ``always`` and ``never`` do what they say.
         classes_per_block: Classes whose images are gathered and compared together. More costs memory; the result of
             an update does not depend on it. By default 1; on a GPU up to 16, as many as fit 256 MiB.
-        real_chunk: Real images of a class that go through the network at once, for images so large that a class batch
-            does not fit. By default all; where a run is compiled on a CPU, as many as fit the cache, unless layers draw
-            (dropout) or use the statistics of their batch, which chunks would change. Else the result is the same to
-            rounding.
+        real_chunk: Real images of a class that go through the network at once, and of a training batch that is several
+            times as large, for images so large that a batch does not fit. By default all; where a run is compiled on a
+            CPU, as many as fit the cache, unless layers draw (dropout) or use the statistics of their batch, which
+            chunks would change. Else the result is the same to rounding.
         record: Whether a GPU replays its work (:mod:`lit_condense.engine.cuda_graphs`) where layers neither draw nor
             use the statistics of their batch. The result is the same.
     """

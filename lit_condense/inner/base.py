@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -55,10 +55,8 @@ class InnerLoop(ABC):
             nothing frozen (``own_batch``: IDC, DM).
     """
 
-    gives: ClassVar[frozenset[str]] = frozenset()
+    gives: frozenset[str] = frozenset()
     """Names of the numbers about a network that ``numbers`` returns and losses may ask for (``Loss.reads``)."""
-    key = RandomKey(0, ("inner",))
-    """The run's, from ``begin_run`` on."""
 
     def __init__(
         self,
@@ -81,18 +79,20 @@ class InnerLoop(ABC):
         """Return the optimizer of a new network."""
         return torch.optim.SGD(parameters, lr=self.lr, momentum=self.momentum, weight_decay=self.weight_decay)
 
-    def begin_run(self, key: RandomKey) -> None:
-        """Begin a run anew, before anything else is asked.
+    def begin_run(self, key: RandomKey) -> None:  # noqa: B027 - most need none
+        """Begin a run anew, before anything else is asked, and forget what was held in another one.
 
         Args:
-            key: The run's. A loop that draws which networks an update is about folds the update into it, so that the
-                same ones come out whenever and wherever it is asked.
+            key: The run's. A loop that draws which networks an update is about keeps it and folds the update into it,
+                so that the same ones come out whenever and wherever it is asked.
         """
-        self.key = key
 
     @abstractmethod
     def updates_per_network(self, ipc: Sequence[int]) -> int:
-        """Return how many image updates a network serves, for the images each class has."""
+        """Return how many image updates a network serves, for the images each class has.
+
+        Of a pool: after how many a new network comes in.
+        """
 
     def networks(self, update: int, updates_per_network: int) -> list[int]:
         """Return the networks that an image update is matched on; their losses and gradients are added up.

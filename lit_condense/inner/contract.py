@@ -21,6 +21,11 @@ def updates(loop: InnerLoop, found: Any) -> int:
     return int(found)
 
 
+def one_by_one(loop: InnerLoop) -> bool:
+    """Return whether the networks of a run come one after the other, each for as many updates as the loop says."""
+    return type(loop).networks is InnerLoop.networks and type(loop).alive is InnerLoop.alive
+
+
 @dataclass(frozen=True)
 class Slots:
     """Which of the run's networks an update is about."""
@@ -64,6 +69,12 @@ def _slots(loop: InnerLoop, method: str, update: int, updates_per_network: int) 
 
 def checked_numbers(loop: InnerLoop, found: Any) -> dict[str, float]:
     """Return what a loop says about a network, if it is finite numbers by name."""
+    missing = sorted(loop.gives - found.keys()) if isinstance(found, dict) else []
+    if missing:
+        raise SettingsError(
+            f"Expected {type(loop).__name__}.numbers to return {', '.join(sorted(loop.gives))}, as its `gives` says, "
+            f"got {', '.join(sorted(map(str, found))) or 'none'}."
+        )
     if not isinstance(found, dict) or not all(
         isinstance(value, int | float) and math.isfinite(value) for value in found.values()
     ):

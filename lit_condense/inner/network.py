@@ -75,11 +75,15 @@ class InnerNetwork:
         """Return a fresh optimizer of the network's weights."""
         return self._make_optimizer(self.network.parameters())
 
-    def train_step(self, loss: FirstOrderLoss, images: Tensor, labels: Tensor) -> Tensor:
-        """Take one optimizer step on the mean cross-entropy of a batch.
+    def train_step(self, loss: FirstOrderLoss, images: Tensor, labels: Tensor) -> None:
+        """Take one optimizer step on the mean cross-entropy of a batch."""
+        self.logits_of_step(loss, images, labels)
+
+    def logits_of_step(self, loss: FirstOrderLoss, images: Tensor, labels: Tensor) -> Tensor:
+        """Take one optimizer step, and return what the network said before it.
 
         Returns:
-            The logits before it, ``(n, classes)``, off the graph; the next step may overwrite them.
+            The logits, ``(n, classes)``, off the graph; the next step may overwrite them.
         """
         logits, gradients = loss.for_a_step(images, labels)
         parameters = [p for p in self.network.parameters() if p.requires_grad]

@@ -124,14 +124,11 @@ class Keeping:
         free, _ = torch.cuda.mem_get_info(self.device)
         return self.device if (self.most - 1) * self.bytes_each <= free // 2 else torch.device("cpu")
 
-    def described(self, updates_per_network: int) -> str:
-        """Return it in words.
-
-        Args:
-            updates_per_network: Updates between two new ones.
-        """
+    @property
+    def described(self) -> str:
+        """It in words."""
         place = "main memory" if self.home.type == "cpu" else f"memory of {self.device}"
         return (
-            f"up to {self.most} networks at a time, a new one every {updates_per_network} update(s); with their "
-            f"optimizers they take {self.most * self.bytes_each / 1e6:,.2f} MB of {place} and of each checkpoint"
+            f"up to {self.most} networks at a time, which with their optimizers take "
+            f"{self.most * self.bytes_each / 1e6:,.2f} MB of {place} and of each checkpoint"
         )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -59,8 +59,6 @@ class Pool(InnerLoop):
         batch_norm: See :class:`InnerLoop`.
     """
 
-    gives: ClassVar[frozenset[str]] = frozenset({"accuracy"})
-
     def __init__(
         self,
         size: int = 100,
@@ -102,14 +100,19 @@ class Pool(InnerLoop):
         self.batch_size = batch_size
         self.augmentation = augmentation or NoAugmentation()
         self.reset_meters_every = reset_meters_every
-        self._meters: dict[int, Meter] = {}
+        self.begin_run(RandomKey(0))
 
     # ------------------------------------------------------------ which networks
 
     def begin_run(self, key: RandomKey) -> None:
         """Take the run's key, and forget what was counted in another run."""
-        super().begin_run(key)
-        self._meters = {}
+        self._key = key
+        self._meters: dict[int, Meter] = {}
+
+    @property
+    def gives(self) -> frozenset[str]:  # type: ignore[override]
+        """``accuracy``, unless no network is ever trained."""
+        return frozenset({"accuracy"}) if self.trained and self.steps else frozenset()
 
     def updates_per_network(self, ipc: Sequence[int]) -> int:
         """Return the updates between two new networks."""
@@ -127,7 +130,7 @@ class Pool(InnerLoop):
     def trained_after(self, update: int, updates_per_network: int) -> list[int]:
         """Return the networks drawn to be trained after it, but for one whose life is over."""
         later = self.alive(update + 1, updates_per_network)
-        return [slot for slot in self._drawn("trained", update, self.trained) if slot in later]
+        return [slot for slot in self._drawn("trained", update, self.trained) if slot in later and self.steps]
 
     @property
     def _first(self) -> int:
@@ -135,7 +138,7 @@ class Pool(InnerLoop):
 
     def _drawn(self, purpose: str, update: int, count: int) -> list[int]:
         alive = self.alive(update, self.every)
-        order = torch.randperm(len(alive), generator=self.key.fold("pool", purpose, update).generator())
+        order = torch.randperm(len(alive), generator=self._key.fold("pool", purpose, update).generator())
         return [alive[place] for place in order[:count].tolist()]
 
     # ------------------------------------------------------------ their training
@@ -153,7 +156,7 @@ class Pool(InnerLoop):
             images, labels = context.real.at(chosen).to(context.images.dtype), context.real.labels_at(chosen)
             size = (int(images.shape[-2]), int(images.shape[-1]))
             draw = self.augmentation.draw(here.fold("augment"), size, samples=len(images))
-            logits = inner.train_step(context.loss, applied(self.augmentation, images, draw), labels)
+            logits = inner.logits_of_step(context.loss, applied(self.augmentation, images, draw), labels)
             meter.right = meter.right + (logits.argmax(1) == labels).sum()
             meter.seen += len(labels)
         self._forget(progress.update)
@@ -174,9 +177,9 @@ class Pool(InnerLoop):
         period = self._period(update)
         meter = self._meters.get(slot)
         if meter is None or meter.period != period:
-            meter = Meter(period, 0, torch.zeros((), dtype=torch.int64))
+            meter = Meter(period, 0, torch.zeros((), dtype=torch.int64, device=like.device))
             self._meters[slot] = meter
-        meter.right = meter.right.to(like.device)
+        meter.right = meter.right.to(like.device)  # one that a checkpoint brought is on the CPU
         return meter
 
     def _forget(self, update: int) -> None:

@@ -33,7 +33,7 @@ class Progress:
     network_index: int
     """Which inner network this is, counted from 0."""
     match_index: int
-    """How many updates this network has already served."""
+    """How many updates this network has already served; in a pool, for how many it has been there."""
     numbers: Mapping[str, float] = field(default_factory=dict, hash=False)
     """What the inner loop says about this network (:meth:`lit_condense.inner.InnerLoop.numbers`), for instance its
     accuracy on a batch, for the weights of losses to read. Empty where a loss is asked before there is a network."""

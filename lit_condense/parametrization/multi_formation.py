@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator
 from itertools import pairwise
 from typing import TYPE_CHECKING, Literal
@@ -83,7 +84,9 @@ class MultiFormation(Pixels):
         """Itself, but with ``uniform`` decoding in place of ``bound``, as IDC evaluates."""
         if self.decoding != "bound":
             return self
-        return type(self)(self.factor, self.space, clamp=self.clamp, order=self.order, shrinking=self.shrinking)
+        trained_on = copy.copy(self)
+        trained_on.decoding, trained_on.most_matched = "uniform", None
+        return trained_on
 
     def check_size(self, image_size: tuple[int, int]) -> None:
         """Refuse images with fewer pixels a side than cells."""

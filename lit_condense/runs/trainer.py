@@ -39,8 +39,14 @@ def check_validations(trainer: Trainer) -> None:
             )
 
 
-def check_length(trainer: Trainer, updates_per_network: int) -> None:
-    """Refuse a run without an end; warn where it ends in the middle of a network's life."""
+def check_length(trainer: Trainer, updates_per_network: int, one_by_one: bool = True) -> None:
+    """Refuse a run without an end; warn where it ends in the middle of the life of the one network.
+
+    Args:
+        trainer: Of the run.
+        updates_per_network: What the inner loop says.
+        one_by_one: Whether networks come one after the other; of a pool some are alive at any end.
+    """
     if trainer.max_steps < 1:
         raise SettingsError(
             f"Expected trainer.max_steps, the number of image updates, to be 1 or more, got {trainer.max_steps}. "
@@ -51,7 +57,7 @@ def check_length(trainer: Trainer, updates_per_network: int) -> None:
             "Expected trainer.limit_train_batches to be above 0, got 0: nothing would be learned, and what the images "
             "start from would be written as the set. Leave it out; trainer.max_steps says how many updates are done."
         )
-    if trainer.max_steps % updates_per_network and not trainer.fast_dev_run:  # type: ignore[attr-defined]
+    if one_by_one and trainer.max_steps % updates_per_network and not trainer.fast_dev_run:  # type: ignore[attr-defined]
         rank_zero_warn(
             f"max_steps={trainer.max_steps} is no multiple of the {updates_per_network} updates that a network "
             "serves: the last network's life is cut short."

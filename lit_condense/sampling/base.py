@@ -21,10 +21,8 @@ class Sampling(ABC):
     needs: ClassVar[frozenset[Need]] = frozenset()
     """What it reads of the inner network."""
 
-    @property
-    def weighted(self) -> bool:
-        """Whether it says what its images count."""
-        return type(self).weights is not Sampling.weights
+    def begin_run(self) -> None:  # noqa: B027 - most keep nothing
+        """Forget what was held in another run: the same object may serve several."""
 
     @abstractmethod
     def size(self, real: RealImages, class_index: int) -> int:
@@ -34,7 +32,7 @@ class Sampling(ABC):
     def select(self, real: RealImages, class_index: int, key: RandomKey) -> Tensor:
         """Return indices into ``real``, ``(size,)`` on the CPU; the key names the update and the class."""
 
-    def weights(self, real: RealImages, class_index: int, chosen: Tensor) -> Tensor | None:
+    def weights_of(self, real: RealImages, class_index: int, chosen: Tensor) -> Tensor | None:
         """Return what each chosen image of a class counts in a mean over them; None, the default: all alike.
 
         Means are of ``weight * value``, divided by the number of images. They are unbiased where ``select`` draws each
@@ -65,3 +63,35 @@ class Sampling(ABC):
 
     def load_state_dict(self, state: dict[str, Any]) -> None:  # noqa: B027
         """Take over what ``state_dict`` gave."""
+
+
+class Looks:
+    """When a sampling looks at the inner network again.
+
+    Args:
+        interval: Updates between two looks at a network.
+        every_network: Whether another network than the last one is always looked at; if not, updates of the run count.
+    """
+
+    def __init__(self, interval: int, every_network: bool) -> None:
+        self._interval = interval
+        self._every_network = every_network
+        self.last: tuple[int, int] | None = None
+        """Network and update of the last look."""
+
+    def begin_run(self) -> None:
+        """Forget the last look."""
+        self.last = None
+
+    def due(self, progress: Progress) -> bool:
+        """Return whether it is time before an update, and take it that the look is then taken."""
+        if not self._every_network:
+            return progress.update % self._interval == 0
+        if self.last is None:  # a first update, or a checkpoint of before looks were written down
+            due = progress.match_index % self._interval == 0
+        else:
+            network, update = self.last
+            due = network != progress.network_index or progress.update - update >= self._interval
+        if due:
+            self.last = (progress.network_index, progress.update)
+        return due

@@ -40,10 +40,10 @@ def selected(sampling: Sampling, found: Any, real: RealImages, class_index: int)
 
 def weights(sampling: Sampling, real: RealImages, class_index: int, chosen: Tensor) -> Tensor | None:
     """Return what each chosen real image of a class counts, if these are numbers that a mean can be made with."""
-    found: object = sampling.weights(real, class_index, chosen)
+    found: object = sampling.weights_of(real, class_index, chosen)
     if found is None:
         return None
-    owner = f"{type(sampling).__name__}.weights"
+    owner = f"{type(sampling).__name__}.weights_of"
     if not isinstance(found, Tensor) or not found.is_floating_point() or found.shape != chosen.shape:
         raise SettingsError(
             f"Expected {owner} to return None, or what each chosen image counts as a floating-point tensor of shape "
@@ -58,9 +58,14 @@ def weights(sampling: Sampling, real: RealImages, class_index: int, chosen: Tens
     return found
 
 
+def weighs(sampling: Sampling) -> bool:
+    """Return whether a sampling says what its images count."""
+    return type(sampling).weights_of is not Sampling.weights_of
+
+
 def check_weighed(sampling: Sampling, losses: Sequence[Loss]) -> None:
     """Refuse losses beside a sampling with weights, if something in them would count all real images alike."""
-    for loss in losses if sampling.weighted else ():
+    for loss in losses if weighs(sampling) else ():
         read = real_needs([loss])
         advice = f"Choose a sampling without weights (RandomSampling) beside {type(loss).__name__}"
         if not built_in(read):

@@ -19,7 +19,7 @@ from lit_condense.matching.base import Progress
 from lit_condense.matching.quantity import Need
 from lit_condense.networks.features import Features, chunked_gradient_norms
 from lit_condense.rng import RandomKey
-from lit_condense.sampling.base import Sampling
+from lit_condense.sampling.base import Looks, Sampling
 from lit_condense.sharding import Share
 
 
@@ -43,12 +43,14 @@ class Importance(Sampling):
         subset: Look at a keyed random subset of so many images of each class, and draw from it until the next look; by
             default at the whole class. N is then the size of the subset, and the mean over subsets that of the class: a
             look costs less, and an estimate varies with the subset too.
-        uniform: Share of the uniform distribution, in [0, 1]; 1 draws all alike. No image counts more than ``1 /
+        uniform: Share of the uniform distribution, in [0, 1]; 1 draws all alike, and 0 ends a run whose network comes
+            to be sure of an image, which could never be drawn. No image counts more than ``1 /
             uniform``: at 0.1 ten times, which keeps an image whose gradient has grown since the last look from
             dominating an update, and leaves nine tenths of the draws to the norms.
         chunk: Images that are gathered and given to the network at once; the engine may cut them further.
-        every_network: Whether a new network is always looked at. Where networks serve fewer updates than the interval
-            (DM: one each) that would be in nearly every update; False counts the interval in updates of the run.
+        every_network: Whether another network than the last one is always looked at. Where networks serve fewer updates
+            than the interval (DM: one each), or take turns (``Pool``), that is in nearly every update; False counts the
+            interval in updates of the run.
     """
 
     needs: ClassVar[frozenset[Need]] = frozenset({"features", "logits"})
@@ -80,7 +82,13 @@ class Importance(Sampling):
         self.uniform = uniform
         self.chunk = chunk
         self.every_network = every_network
+        self._looks = Looks(interval, every_network)
+        self.begin_run()
+
+    def begin_run(self) -> None:
+        """Forget the probabilities of another run."""
         self._probabilities: Tensor | None = None
+        self._looks.begin_run()
 
     def size(self, real: RealImages, class_index: int) -> int:
         """Return how many images of the class a batch holds."""
@@ -94,7 +102,7 @@ class Importance(Sampling):
         probabilities = self._of_class(real, class_index)
         return members[torch.multinomial(probabilities, self.batch_size, True, generator=key.generator())]
 
-    def weights(self, real: RealImages, class_index: int, chosen: Tensor) -> Tensor | None:
+    def weights_of(self, real: RealImages, class_index: int, chosen: Tensor) -> Tensor | None:
         """Return the inverse probabilities of the chosen images over those of a uniform draw, ``(size,)`` float64."""
         if self._whole(real, class_index):
             return None
@@ -106,7 +114,7 @@ class Importance(Sampling):
         self, real: RealImages, features: Features | None, progress: Progress, key: RandomKey, share: Share
     ) -> None:
         """Take the probabilities anew if it is time; ranks share out the classes and gather the norms."""
-        if (progress.match_index if self.every_network else progress.update) % self.interval:
+        if not self._looks.due(progress):
             return
         assert features is not None  # the engine gives them, because they are among the needs
         norms = torch.zeros(len(real), dtype=torch.float64, device=real.device)
@@ -124,11 +132,12 @@ class Importance(Sampling):
 
     def state_dict(self) -> dict[str, Any]:
         """Return the probability of each real image inside its class, 0 outside of a subset."""
-        return {"probabilities": self._probabilities}
+        return {"probabilities": self._probabilities, "looked": self._looks.last}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take over the probabilities."""
         self._probabilities = state["probabilities"]
+        self._looks.last = state["looked"]
 
     def _whole(self, real: RealImages, class_index: int) -> bool:
         return real.class_sizes[class_index] <= self.batch_size

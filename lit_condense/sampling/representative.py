@@ -14,7 +14,7 @@ from lit_condense.matching.base import Progress
 from lit_condense.matching.quantity import Need
 from lit_condense.networks.features import Features, PixelRange, representatives
 from lit_condense.rng import RandomKey
-from lit_condense.sampling.base import Sampling
+from lit_condense.sampling.base import Looks, Sampling
 from lit_condense.sharding import Share
 
 LARGEST_GROUP = 50_000
@@ -75,7 +75,13 @@ class Representative(Sampling):
         self.pixels: PixelRange = pixels
         self.every_network = every_network
         self.seeding: Seeding = seeding
+        self._looks = Looks(interval, every_network)
+        self.begin_run()
+
+    def begin_run(self) -> None:
+        """Forget what was chosen in another run."""
         self._chosen: dict[int, Tensor] = {}
+        self._looks.begin_run()
 
     def size(self, real: RealImages, class_index: int) -> int:
         """Return how many images of the class a batch holds."""
@@ -91,7 +97,7 @@ class Representative(Sampling):
         self, real: RealImages, features: Features | None, progress: Progress, key: RandomKey, share: Share
     ) -> None:
         """Choose anew if it is time; ranks share out the classes and gather the choice."""
-        if (progress.match_index if self.every_network else progress.update) % self.interval:
+        if not self._looks.due(progress):
             return
         assert features is not None  # the engine gives them, because they are among the needs
         sizes = [self.size(real, c) for c in range(real.num_classes)]
@@ -103,12 +109,13 @@ class Representative(Sampling):
         self._chosen = {c: gathered[c, :size].clone() for c, size in enumerate(sizes)}
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the chosen indices of each class."""
-        return {"chosen": dict(self._chosen)}
+        """Return the chosen indices of each class, and when they were chosen."""
+        return {"chosen": dict(self._chosen), "looked": self._looks.last}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take over the chosen indices."""
         self._chosen = dict(state["chosen"])
+        self._looks.last = state.get("looked")
 
     def _candidates(self, real: RealImages, c: int, key: RandomKey) -> Tensor:
         if self.subset is None:

@@ -21,7 +21,7 @@ from lit_condense.evaluation import Evaluation, SmallSet
 from lit_condense.init import Initialization, Noise
 from lit_condense.init.base import check_logits, check_start
 from lit_condense.inner import InnerContext, InnerLoop, InnerNetwork, TrainOnSynthetic
-from lit_condense.inner.contract import slots_of, updates
+from lit_condense.inner.contract import one_by_one, slots_of, updates
 from lit_condense.inner.networks import Keeping
 from lit_condense.matching import Loss, Progress
 from lit_condense.matching.base import needs_of
@@ -53,9 +53,6 @@ from lit_condense.synthetic.schedule import check_numbers, check_schedule
 from lit_condense.trial import first_update
 
 CHECKPOINT_FORMAT = 3
-
-LONG = 10**9
-"""An update that runs without an end do not reach."""
 
 DC_OPTIMIZER = partial(torch.optim.SGD, lr=0.1, momentum=0.5)
 """Optimizer of the images (Zhao et al., ICLR 2021, and their program)."""
@@ -180,6 +177,7 @@ class SyntheticSet(EvaluatedSet):
             self.check_meaning(self._origin["meaning"])
         if stage == "fit":
             self.inner.begin_run(self.key)
+            self.sampling.begin_run()
             self._check_fit()
             outputs.check_checkpoints(self.trainer)
             outputs.announce_missing(self.trainer)
@@ -220,7 +218,7 @@ class SyntheticSet(EvaluatedSet):
         synthetic_images = min(map(self.parametrization.matched_count, self.counts))
         check_losses(losses, synthetic_images, real_images)
         check_weighed(self.sampling, losses)
-        check_length(self.trainer, updates(self.inner, self.updates_per_network))
+        check_length(self.trainer, updates(self.inner, self.updates_per_network), one_by_one(self.inner))
         check_numbers(losses, self.inner)
         check_schedule(losses, self.inner, self.updates_per_network, self.trainer.max_steps)
         slots_of(self.inner, 0, self.updates_per_network)
@@ -276,16 +274,16 @@ class SyntheticSet(EvaluatedSet):
         made_for = (self.data.real, self.key, self.inner.optimizer, self.images, read_features(needs))
         return InnerNetwork(self.network, *made_for)
 
-    def _keeping(self, bytes_each: int) -> Keeping:
-        """Return what the networks take at the end of the run, when a pool is fullest."""
-        last = self.trainer.max_steps - 1 if self.trainer.max_steps > 0 else LONG
-        return Keeping(len(self.inner.alive(last, self.updates_per_network)), bytes_each, self.device)
+    def _keeping(self, tried: InnerNetwork) -> Keeping:
+        """Return what the networks take at the end of the run, when a pool is fullest; ``tried`` is one of them."""
+        alive = self.inner.alive(self.trainer.max_steps - 1, self.updates_per_network)
+        return Keeping(len(alive), sum(tensor.nbytes for tensor in tried.tensors()), self.device)
 
     def _described(self, keeping: Keeping) -> str:
         """Return how many networks the run has; where it keeps several, what they take."""
         each = self.updates_per_network
         if keeping.most > 1:
-            return keeping.described(each)
+            return keeping.described
         return f"{-(-self.trainer.max_steps // each)} network(s) x {each} update(s) each"
 
     def _new_training(self, home: torch.device) -> InnerTraining:
@@ -316,8 +314,8 @@ class SyntheticSet(EvaluatedSet):
             held_back=held_back,
         )
 
-    def _try_first_update(self, needs: frozenset[Need]) -> int:
-        """Try what the first update will do, on a network of its own; return the bytes of it and its optimizer."""
+    def _try_first_update(self, needs: frozenset[Need]) -> InnerNetwork:
+        """Try what the first update will do, on a network of its own, and return that."""
         gatherer, losses = self._gatherer(0), [loss for loss in self.matching_losses if loss.weight > 0]
         with self.key.fold("trial").isolated():
             blocks = first_update.first_blocks(gatherer)
@@ -325,7 +323,7 @@ class SyntheticSet(EvaluatedSet):
             first_update.inner_training(network, self.inner, *self._decoded(), self.data.real)
             with network.frozen_batch_norm(self.inner.batch_norm, self.key.fold("statistics", 0)):
                 first_update.losses(gatherer, blocks, network, losses, needs, self.engine.real_chunk)
-        return sum(tensor.nbytes for tensor in network.tensors())
+        return network
 
     @property
     def skipped(self) -> int:

@@ -94,6 +94,8 @@ class InnerTraining:
     def _with_numbers(self, progress: Progress) -> Progress:
         self.use(progress)
         numbers = checked_numbers(self._loop, self._loop.numbers(self.inner, self._context(), progress))
+        if self.share.world_size == 1:
+            return replace(progress, numbers=numbers)
         device = next(self.inner.network.parameters()).device
         values = torch.tensor([numbers[name] for name in sorted(numbers)], dtype=torch.float64, device=device)
         self.share.broadcast([values])

@@ -20,13 +20,18 @@ def check_numbers(losses: Sequence[Loss], loop: InnerLoop) -> None:
     Raises:
         SettingsError: One does.
     """
+    for owner, names in [(loop, loop.gives), *((loss, loss.reads) for loss in losses)]:
+        if not isinstance(names, frozenset | set):
+            said = f"{type(owner).__name__}.{'gives' if owner is loop else 'reads'}"
+            raise SettingsError(f"Expected {said} to be a frozenset of names, got {names!r}.")
     for loss in losses:
         missing = sorted(loss.reads - loop.gives)
         if missing:
             raise SettingsError(
                 f"Expected an inner loop that gives {', '.join(missing)} of its networks, which the weight of "
                 f"{loss.tag} reads, got {type(loop).__name__}, which gives {sorted(loop.gives) or 'none'}. Take "
-                "model.inner: Pool, or return it from `numbers` and name it in `gives` of your own."
+                "a model.inner that does (Pool with networks that are trained gives their accuracy), or return it from "
+                "`numbers` and name it in `gives` of your own."
             )
 
 

@@ -214,3 +214,14 @@ def test_an_unused_parameter_has_gradient_zero_and_changes_nothing(name):
     extra = 15 if name == "row_cosine" else 0
     assert values["GradientMatching"] == pytest.approx(wanted_values[0] + extra, rel=1e-10)
     torch.testing.assert_close(gradient, wanted_gradient, **PRECISION)
+
+
+@pytest.mark.parametrize(("norm", "passes"), [("instance", [4, 4, 4]), ("batch", [12])])
+def test_training_batches_go_in_chunks_too_unless_images_depend_on_each_other(norm, passes):
+    network = build_network(tiny_convnet(norm), 1, (8, 8), 5, RandomKey(0)).double()
+    batch = torch.randn(12, 1, 8, 8, dtype=torch.float64)
+    running = Engine("exact", "never", real_chunk=4).start(network, batch)
+    seen = []
+    network.register_forward_hook(lambda layer, given, output: seen.append(len(output)))
+    running.first_order.for_a_step(batch, torch.arange(12) % 5)
+    assert seen == passes

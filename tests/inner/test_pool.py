@@ -8,9 +8,9 @@ import pytest
 import torch
 
 from lit_condense.errors import SettingsError
-from lit_condense.inner import InnerContext, Pool
+from lit_condense.inner import InnerContext, Pool, networks
 from lit_condense.inner.contract import slots_of
-from lit_condense.inner.networks import InnerNetworks, Keeping
+from lit_condense.inner.networks import InnerNetworks, Keeping, move_
 from lit_condense.matching import ClassAwareCrossEntropy, FeatureMatching, GradientMatching, Progress
 from lit_condense.networks import build_network
 from lit_condense.rng import RandomKey
@@ -165,22 +165,54 @@ def test_any_loss_and_any_sampling_can_be_used_with_a_pool():
         assert len(module._training.state_dict()["resting"]) == 3
 
 
+def test_a_pool_whose_networks_are_never_trained_gives_no_accuracy_and_runs():
+    for never in ({"trained": 0}, {"steps": 0}):
+        made = Pool(4, 2, **never)
+        assert made.gives == frozenset()
+        assert slots_of(pool(**never), 5, 3).trained == []
+        assert torch.isfinite(fitted(FeatureMatching(), inner=made, max_steps=12).images).all()
+        with pytest.raises(SettingsError, match=r"gives accuracy of its networks, .* got Pool, which gives none"):
+            fitted(ClassAwareCrossEntropy(), inner=Pool(4, 2, **never))
+
+
+def test_a_loop_must_return_the_numbers_that_it_names():
+    class Forgetful(Pool):
+        def numbers(self, inner, context, progress):
+            return {"acc": 0.5}
+
+    with pytest.raises(SettingsError, match=r"Forgetful.numbers to return accuracy, as its `gives` says, got acc"):
+        fitted(ClassAwareCrossEntropy(), inner=Forgetful(4, 2))
+
+
+@pytest.mark.parametrize(("owner", "name"), [(Pool, "gives"), (ClassAwareCrossEntropy, "reads")])
+def test_names_of_numbers_are_a_set(monkeypatch, owner, name):
+    monkeypatch.setattr(owner, name, ["accuracy"])
+    with pytest.raises(SettingsError, match=rf"{owner.__name__}.{name} to be a frozenset of names, got \['accuracy'\]"):
+        fitted(ClassAwareCrossEntropy(), inner=Pool(4, 2))
+
+
+def test_a_pool_is_not_cut_short_at_any_length(recwarn):
+    fitted(FeatureMatching(), inner=Pool(4, 3, steps=1, batch_size=8), max_steps=4)
+    assert not [str(one.message) for one in recwarn if "no multiple" in str(one.message)]
+
+
 def test_the_start_of_a_run_says_what_its_networks_take(caplog):
     caplog.set_level("INFO")
     module = fitted(*[make() for make in IDM], inner=Pool(5, 2, steps=1, batch_size=8), max_steps=9, trainer=DOUBLE)
     numbers = sum(p.numel() for p in module.inner_network.network.parameters())
     megabytes = 5 * 8 * 2 * numbers / 1e6  # weights and momentum, float64
-    words = (
-        f"up to 5 networks at a time, a new one every 2 update(s); with their optimizers they take {megabytes:,.2f} MB"
-    )
+    words = f"up to 5 networks at a time, which with their optimizers take {megabytes:,.2f} MB"
     assert f"{words} of main memory and of each checkpoint" in caplog.text
 
 
 def test_a_second_run_of_the_same_pool_begins_anew():
-    made = Pool(4, 1, steps=1, batch_size=8)
-    first = fitted(*[make() for make in IDM], inner=made, max_steps=4).images.clone()
-    again = fitted(*[make() for make in IDM], inner=made, max_steps=4).images
+    made = Pool(20, 30, steps=3, batch_size=8)
+    first = fitted(*[make() for make in IDM], inner=made, max_steps=12).images.clone()
+    again = fitted(*[make() for make in IDM], inner=made, max_steps=12).images
     assert torch.equal(first, again)
+    assert made.state_dict() != {"meters": {}}
+    made.begin_run(RandomKey(0))
+    assert made.state_dict() == {"meters": {}}
 
 
 def test_networks_rest_in_main_memory_where_they_would_fill_half_of_the_device(monkeypatch):
@@ -189,19 +221,23 @@ def test_networks_rest_in_main_memory_where_they_would_fill_half_of_the_device(m
     assert Keeping(6, 100, gpu).home == gpu
     assert Keeping(7, 100, gpu).home == cpu
     assert Keeping(10**6, 10**6, cpu).home == cpu
-    assert "0.00 MB of memory of cuda:0" in Keeping(6, 100, gpu).described(5)
-    assert "0.00 MB of main memory" in Keeping(7, 100, gpu).described(5)
+    assert "0.00 MB of memory of cuda:0" in Keeping(6, 100, gpu).described
+    assert "0.00 MB of main memory" in Keeping(7, 100, gpu).described
 
 
-def test_networks_that_rest_elsewhere_come_back_with_weights_and_momentum():
+def test_networks_that_rest_elsewhere_come_back_with_weights_and_momentum(monkeypatch):
+    there = torch.device("cpu", 0)  # another name of the same place: what is moved can be seen without a GPU
+    moved = []
+    monkeypatch.setattr(networks, "move_", lambda optimizer, device: (moved.append(device), move_(optimizer, device)))
     made = pool()
     inner = fresh_inner_network(made, REAL)
-    held = InnerNetworks(inner, home=torch.device("cpu"))
+    held = InnerNetworks(inner, home=there)
     held.bring_in(0, 0)
     made.advance(inner, context(inner.network), Progress(0, 0, 0), RandomKey(0))
     before = [tensor.clone() for tensor in inner.tensors()]
     held.bring_in(1, 1)
     held.use(0)
+    assert moved == [there, there, torch.device("cpu")]  # the first one rests, then the second, and the first is back
     for found, wanted in zip(inner.tensors(), before, strict=True):
         assert torch.equal(found, wanted)
 

@@ -5,19 +5,29 @@ from __future__ import annotations
 import pytest
 import torch
 
-from lit_condense.augmentation import OneOf
+from lit_condense.augmentation import NoAugmentation, OneOf
+from lit_condense.cli.shipped import read
+from lit_condense.data.normalization import preset
 from lit_condense.engine import Engine
 from lit_condense.errors import SettingsError
 from lit_condense.inner import FreshNetwork, Pool
 from lit_condense.matching import ClassAwareCrossEntropy, FeatureMatching, Progress
+from lit_condense.matching.base import needs_of
 from lit_condense.parametrization import MultiFormation
-from tests.helpers import DOUBLE, TinyData, fitted
+from lit_condense.rng import RandomKey
+from lit_condense.sampling import RandomSampling
+from lit_condense.sharding import Share
+from lit_condense.synthetic import Gatherer, match
+from tests.helpers import DOUBLE, fitted
 from tests.methods.helpers import (
     CLASSES,
+    EQUAL,
     NORMALIZATION,
     NOW,
     PRECISION,
     UNEQUAL,
+    NormalisedImages,
+    WholeClasses,
     labels_of,
     matched,
     network_of,
@@ -80,26 +90,33 @@ def test_its_factor_is_the_accuracy_in_percent_and_it_is_logged_where_that_is_no
     assert loss.weight_at(Progress(0, 0, 0)) == 0
     assert loss.watched_at(at(0.0))
     assert not ClassAwareCrossEntropy(0).watched_at(at(1.0))
-    logged = fitted(*losses(), inner=Pool(4, 1, steps=0), max_steps=1).trainer.callback_metrics
+    logged = fitted(*losses(), inner=Pool(4, 1, steps=1, batch_size=8), max_steps=1).trainer.callback_metrics
     assert logged["loss/ClassAwareCrossEntropy"] > 0
     assert logged["loss/total"] == logged["loss/FeatureMatching"]
 
 
 def test_a_loop_that_says_no_accuracy_is_refused_before_the_run():
-    words = r"gives accuracy of its networks, .* got FreshNetwork, which gives none. Take model.inner: Pool"
+    words = r"gives accuracy of its networks, .* got FreshNetwork, which gives none. Take a model.inner"
     with pytest.raises(SettingsError, match=words):
         fitted(*losses(), inner=FreshNetwork())
 
 
-def test_one_compiled_region_serves_networks_of_any_accuracy(monkeypatch):
-    module = fitted(*losses(), inner=Pool(4, 1, steps=1, batch_size=8), max_steps=4)
-    regions = module.running.image_gradient
-    assert not regions._regions  # eager here
-    running = Engine("exact", "always").start(
-        module.inner_network.network, TinyData().real.at(torch.arange(4)), frozenset({"features", "logits"}), 2
-    )
-    made = running.image_gradient._region(losses())
-    assert running.image_gradient._region(losses(0.1)) is made
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_one_compiled_region_serves_networks_of_any_accuracy():
+    torch.compiler.reset()
+    real, stored, ipc = NormalisedImages(real_of((6,) * CLASSES)), stored_of(EQUAL), EQUAL
+    draws = (WholeClasses(), STORAGE, NoAugmentation(), RandomKey(0), NOW.update)
+    gatherer = Gatherer(real, stored, labels_of(ipc), ipc, *draws)
+    running = Engine("exact", "always").start(network_of(), real.at(torch.arange(6)), needs_of(losses()), 4 * 3)
+    graphs = []
+    for accuracy in (0.0, 0.3, 0.7):
+        found = match(running, gatherer, Share(), losses(), at(accuracy)).gradients["images"]
+        wanted = matched(network_of(), losses(), ipc=EQUAL, counts=(6,) * 5, storage=STORAGE, progress=at(accuracy))[1]
+        torch.testing.assert_close(found, wanted, rtol=1e-9, atol=1e-12)
+        graphs.append(torch._dynamo.utils.counters["stats"]["unique_graphs"])
+    assert running.image_gradient.compiled
+    assert graphs[0] == graphs[1] == graphs[2] > 0
 
 
 # ------------------------------------------------------------------ its storage
@@ -165,3 +182,41 @@ def test_a_run_moves_the_images_and_trains_the_pool():
     meters = module.inner.state_dict()["meters"]
     assert sum(seen for _, seen, _ in meters.values()) > 0
     assert len(module.training_set().images) == 4 * 2 * CLASSES
+
+
+# ------------------------------------------------------------------ its configs
+
+SHEET = {
+    # data set, images per class: real batch, weight, every, steps, reset, mean of the first channel
+    "cifar10_ipc1": (5000, 0.5, 5, 10, 100, 0.4914),
+    "cifar10_ipc10": (256, 0.5, 30, 10, 100, 0.4914),
+    "cifar10_ipc50": (256, 0.1, 30, 10, 500, 0.4914),
+    "cifar100_ipc1": (5000, 0.5, 5, 10, 100, 0.5071),
+    "cifar100_ipc10": (256, 0.1, 30, 50, 100, 0.5071),
+    "cifar100_ipc50": (256, 0.1, 30, 10, 500, 0.5071),
+    "tinyimagenet_ipc1": (256, 0.5, 30, 10, 100, None),
+    "tinyimagenet_ipc10": (256, 0.5, 30, 10, 500, None),
+    "tinyimagenet_ipc50": (256, 0.8, 30, 50, 1000, None),
+}
+
+
+@pytest.mark.parametrize("name", SHEET)
+def test_a_published_row_has_the_settings_of_its_sheet(name):
+    batch, weight, every, steps, reset, mean = SHEET[name]
+    config = read(f"idm/{name}")
+    model = config["model"]["init_args"]
+    inner, sampling = Pool(**model["inner"]["init_args"]), RandomSampling(**model["sampling"]["init_args"])
+    features, entropy = config["trainer"]["callbacks"]
+    assert features["class_path"].endswith("FeatureMatching")
+    assert (sampling.batch_size, entropy["init_args"]["weight"]) == (batch, weight)
+    assert (inner.every, inner.steps, inner.reset_meters_every) == (every, steps, reset)
+    assert (inner.size, inner.matched, inner.trained, inner.batch_size) == (100, 1, 2, 256)
+    assert (inner.lr, inner.momentum, inner.weight_decay) == (0.01, 0.9, 5e-4)
+    assert model["optimizer"]["init_args"]["lr"] == 0.2
+    assert config["trainer"]["max_steps"] == 20_000
+    storage = MultiFormation(**model["parametrization"]["init_args"])
+    assert (storage.factor, storage.order, storage.shrinking, storage.clamp) == (2, "column", "mean", "never")
+    assert storage.space == "normalized"
+    if mean is not None:
+        family = config["data"]["init_args"].get("normalization", "dc")
+        assert preset(family, name.split("_")[0]).mean[0] == mean

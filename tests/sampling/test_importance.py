@@ -12,7 +12,7 @@ from lit_condense.engine import Engine
 from lit_condense.engine.compilation import DOUBLE_BACKWARD_COMPILES
 from lit_condense.errors import SettingsError
 from lit_condense.functional.curvature import last_layer_gradient_variance
-from lit_condense.inner import TrainOnReal
+from lit_condense.inner import Pool, TrainOnReal
 from lit_condense.matching import (
     ClassMeanGradientMatching,
     CurvatureMatching,
@@ -28,7 +28,7 @@ from lit_condense.matching.features import class_means
 from lit_condense.networks.features import Features, network_features
 from lit_condense.parametrization import MultiFormation, Pixels
 from lit_condense.rng import RandomKey
-from lit_condense.sampling import Importance, RandomSampling
+from lit_condense.sampling import Importance, RandomSampling, Representative
 from lit_condense.sampling.contract import check_weighed
 from lit_condense.sharding import Share
 from lit_condense.synthetic import Gatherer
@@ -70,7 +70,7 @@ def chances_of(c, uniform=0.1):
 
 def probabilities(sampling, c, real=REAL):
     """What the sampling says of every image of a class, from what each counts."""
-    return 1 / (real.class_sizes[c] * sampling.weights(real, c, real.indices_of(c)))
+    return 1 / (real.class_sizes[c] * sampling.weights_of(real, c, real.indices_of(c)))
 
 
 # ------------------------------------------------------------------ probabilities and weights
@@ -100,7 +100,7 @@ def test_no_image_counts_more_than_the_inverse_of_the_uniform_share():
 
     sampling = Importance(2, uniform=0.2)
     sampling.refresh(REAL, Features(one_sided), progress_of(0), KEY, Share())
-    weights = torch.cat([sampling.weights(REAL, c, REAL.indices_of(c)) for c in (0, 1, 2, 4)])
+    weights = torch.cat([sampling.weights_of(REAL, c, REAL.indices_of(c)) for c in (0, 1, 2, 4)])
     assert 4 < weights.max() <= 5
 
 
@@ -129,7 +129,7 @@ def test_a_class_that_fits_a_batch_is_used_whole_and_counts_as_ever():
     for c in (1, 3, 4):
         assert sampling.size(REAL, c) == COUNTS[c]
         assert torch.equal(sampling.select(REAL, c, KEY), REAL.indices_of(c))
-        assert sampling.weights(REAL, c, REAL.indices_of(c)) is None
+        assert sampling.weights_of(REAL, c, REAL.indices_of(c)) is None
     assert sampling.size(REAL, 0) == 3
 
 
@@ -138,7 +138,7 @@ def test_before_the_first_look_all_images_are_as_likely():
     chosen = sampling.select(REAL, 0, KEY)
     assert chosen.shape == (2,)
     assert (REAL.labels[chosen] == 0).all()
-    assert sampling.weights(REAL, 0, chosen).tolist() == [1.0, 1.0]
+    assert sampling.weights_of(REAL, 0, chosen).tolist() == [1.0, 1.0]
 
 
 def test_of_a_subset_probabilities_and_weights_are_those_of_a_class_of_its_size():
@@ -155,7 +155,7 @@ def test_of_a_subset_probabilities_and_weights_are_those_of_a_class_of_its_size(
         drawn = sampling.select(REAL, 2, key)
         assert torch.isin(drawn, members[inside]).all()
         literal = oracle.counts(wanted, torch.searchsorted(inside, torch.searchsorted(members, drawn)).tolist())
-        assert sampling.weights(REAL, 2, drawn).tolist() == pytest.approx(literal, rel=1e-9)
+        assert sampling.weights_of(REAL, 2, drawn).tolist() == pytest.approx(literal, rel=1e-9)
         seen.add(tuple(inside.tolist()))
     assert len(seen) > 3  # drawn anew at every look: any image may be in it
     assert {place for inside in seen for place in inside} == set(range(5))
@@ -265,7 +265,7 @@ def test_the_mean_over_many_draws_nears_the_class_and_would_not_without_weights(
     sampling, running, draws = Importance(2), engine_of(2, chunk), 1000
     uneven = torch.full((len(REAL),), 0.5, dtype=torch.float64)
     uneven[REAL.indices_of(2)] = torch.tensor([1, 1, 2, 3, 3]).double() / 10  # no matter which they are
-    sampling.load_state_dict({"probabilities": uneven})
+    sampling.load_state_dict({"probabilities": uneven, "looked": (0, 0)})
     gatherer, rows = gatherer_of(sampling), oracle.image_gradients(NETWORK, real_of(COUNTS)[2], 2)
     wanted, found, unweighted = rows.mean(0), [], []
     for update in range(draws):
@@ -279,7 +279,7 @@ def test_the_mean_over_many_draws_nears_the_class_and_would_not_without_weights(
     assert float((unweighted.mean(0) - wanted).norm()) > 3 * expected
 
 
-def test_weights_of_1_change_no_variance_and_a_mean_by_rounding_alone():
+def test_weights_of_1_change_no_variance():
     features, logits = torch.randn(6, 3, dtype=torch.float64), torch.randn(6, 4, dtype=torch.float64)
     labels, ones = torch.arange(6) % 4, torch.ones(6)
     torch.testing.assert_close(
@@ -324,6 +324,30 @@ def test_it_looks_at_every_interval_and_holds_in_between(interval):
     assert changed == [m for m in range(1, 12) if m % interval == 0]
 
 
+@pytest.mark.parametrize("kind", [Importance, Representative])
+def test_networks_that_take_turns_are_each_looked_at_unless_the_run_is_counted(kind):
+    turns = [Progress(update, update % 3, update) for update in range(9)]
+    for every_network, wanted in ((True, list(range(9))), (False, [0, 4, 8])):
+        sampling = kind(2, 4, every_network=every_network)
+        assert [one.update for one in turns if sampling._looks.due(one)] == wanted
+    one = kind(2, 4)
+    assert [u for u in range(9) if one._looks.due(Progress(u, 0, u))] == [0, 4, 8]
+
+
+@pytest.mark.parametrize("kind", [Importance, Representative])
+def test_an_object_that_served_one_run_begins_another_anew(kind):
+    sampling = kind(4, interval=3)
+    fitted(sampling=sampling)
+    other = fitted(sampling=sampling, data=TinyData((12,) * 5)).images
+    assert torch.equal(other, fitted(sampling=kind(4, interval=3), data=TinyData((12,) * 5)).images)
+
+
+@pytest.mark.parametrize("stop", [2, 5])
+def test_a_broken_run_with_a_pool_goes_on(tmp_path, stop):
+    settings = {"inner": lambda: Pool(5, 2, steps=2, batch_size=8), "sampling": lambda: Importance(2, 3, subset=4)}
+    resumed(tmp_path, stop, 8, FeatureMatching, **settings)
+
+
 def test_a_new_network_is_looked_at_unless_the_run_is_counted():
     for every_network, new in ((True, True), (False, False)):
         sampling = Importance(2, every_network=every_network)
@@ -342,7 +366,7 @@ def test_the_state_goes_through_a_file_without_pickled_code():
         assert torch.equal(other.select(REAL, c, KEY), sampling.select(REAL, c, KEY))
     assert torch.equal(probabilities(other, 0), probabilities(sampling, 0))
     other.load_state_dict(Importance(2).state_dict())
-    assert other.weights(REAL, 0, other.select(REAL, 0, KEY)).tolist() == [1.0, 1.0]
+    assert other.weights_of(REAL, 0, other.select(REAL, 0, KEY)).tolist() == [1.0, 1.0]
 
 
 @pytest.mark.parametrize("ranks", [2, 3, 7])
