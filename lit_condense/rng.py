@@ -43,6 +43,7 @@ PURPOSES = {
     "layers": "layers that draw, in update u (and class c)",
     "statistics": "real images behind the frozen batch norm of update u",
     "inner": "training of network n after its match m",
+    "pool": "which networks of a pool update u is matched on, and which are trained after it",
     "walk": "the order of batches that go through an epoch",
     "whole": "what a loss on the whole set draws in update u, on network n",
     "share": "looks at the losses' shares in update u",

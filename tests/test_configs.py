@@ -177,7 +177,7 @@ class Record:
 
     def __init__(self, monkeypatch):
         self.networks, self.steps, self.images, self.trained = [], 0, [], []
-        renew, train_step, update = InnerNetwork.renew, InnerNetwork.train_step, SyntheticSet.training_step
+        renew, train, update = InnerNetwork.renew, InnerNetwork.logits_of_step, SyntheticSet.training_step
         accuracies = Trainings.accuracies
 
         def recorded_renew(inner, index):
@@ -186,7 +186,7 @@ class Record:
 
         def recorded_step(*args):
             self.steps += 1
-            return train_step(*args)
+            return train(*args)
 
         def recorded_update(module, batch, batch_idx):
             self.images.append(module.images.detach().clone())
@@ -197,7 +197,7 @@ class Record:
             return accuracies(trainings, keys, sets)
 
         monkeypatch.setattr(InnerNetwork, "renew", recorded_renew)
-        monkeypatch.setattr(InnerNetwork, "train_step", recorded_step)
+        monkeypatch.setattr(InnerNetwork, "logits_of_step", recorded_step)
         monkeypatch.setattr(SyntheticSet, "training_step", recorded_update)
         monkeypatch.setattr(Trainings, "accuracies", recorded_accuracies)
 
