@@ -42,6 +42,7 @@ if __name__ == "__main__":
             "rates": comparison_tables.rates,
             **{f"comparison_{group}": functools.partial(comparison_tables.table, group) for group in GROUPS},
             "experts": trajectory_table.experts,
+            "expert_storage": trajectory_table.storage,
             "trajectory_rates": trajectory_table.rates,
             **{f"trajectories_{group}": functools.partial(trajectory_table.table, group) for group in TRAJECTORIES},
             "importance_error": importance_tables.error,

@@ -49,6 +49,22 @@ def _tried(one: dict[str, float]) -> str:
     return f"{one['loss']:.3f} ± {one['error']:.3f} ({one['updates']:,})"
 
 
+def storage() -> str:
+    """Return one row a type in which experts are kept: bytes, and accuracy of the sets that were made on them."""
+    path = KEPT / "storage.json"
+    if not path.exists():
+        return "Not measured yet: `python scripts/measure_expert_storage.py`."
+    rows = [
+        [
+            f"`{name}`",
+            f"{found['bytes'] / 1e6:.1f} MB",
+            ", ".join(f"{100 * one['mean']:.1f} +- {100 * one['std']:.1f}" for one in found["accuracies"]),
+        ]
+        for name, found in json.loads(path.read_text()).items()
+    ]
+    return markdown(("kept as", "ten experts", "accuracy of each seed"), rows)
+
+
 def experts() -> str:
     """Return one row a data set: what was recorded, how well it learned, and how long that took."""
     path = KEPT / "experts.json"
