@@ -66,7 +66,10 @@ class InnerTraining:
     def progress(self, update: int) -> list[Progress]:
         """Return where each network stands that an update is matched on."""
         found = [Progress(update, slot, self._networks.age(slot, update)) for slot in self._slots(update).matched]
-        return [self._with_numbers(one) for one in found] if self._loop.gives_numbers else found
+        if not self._loop.gives_numbers:
+            return found
+        context = self._context()  # decodes the set, for all of them
+        return [self._with_numbers(one, context) for one in found]
 
     def use(self, progress: Progress) -> None:
         """Put a network into the module."""
@@ -91,9 +94,9 @@ class InnerTraining:
         trained_in_place(self._loop, method, done, network, self.inner.network)
         self.share.broadcast(self.inner.tensors())
 
-    def _with_numbers(self, progress: Progress) -> Progress:
+    def _with_numbers(self, progress: Progress, context: InnerContext) -> Progress:
         self.use(progress)
-        numbers = checked_numbers(self._loop, self._loop.numbers(self.inner, self._context(), progress))
+        numbers = checked_numbers(self._loop, self._loop.numbers(self.inner, context, progress))
         if self.share.world_size == 1:
             return replace(progress, numbers=numbers)
         device = next(self.inner.network.parameters()).device
