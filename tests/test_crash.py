@@ -88,7 +88,7 @@ def kill_once(folder, name, args, function, generator, earliest=1, latest=2):
     moment = (
         None
         if function == "any"
-        else (function, earliest + draw % (latest + 1 - earliest), 1 + draw % MOMENTS[function])
+        else (function, earliest + draw % (latest + 1 - earliest), 1 + draw % MOMENTS.get(function, 400))
     )
     with ended([start(folder, name, args, moment)]) as (one,):
         one.join(timeout=2 * draw / (1 << 30) if moment is None else 120)
