@@ -1,10 +1,10 @@
 """Trajectory matching beside DC, DM and DREAM for the same processor time: results/trajectories/.
 
-Three stages. *experts*: a run records ten experts of twenty epochs for each data set, ConvNet-3 of width 32. *rates*:
-MTT and TESLA try their image learning rate of 100 times 1, 10 and 100 for a minute each; of their mean matching losses
-over the last half of the updates the lowest counts, and the smallest rate within one standard error of it is taken, so
-that nothing is tested and a rate that only moves the images further than another is not. The others take the rates
-that run_comparison.py found. *rows*: twenty minutes of one core each, judged by one protocol (``mtt``: DSA's, with the
+Three stages. *experts*: a run records ten experts for each data set, ConvNet-3 of width 32, as many epochs as a row
+reads. *rates*: MTT and TESLA try their image learning rate of 100 times 1, 10 and 100 for a minute each; of their mean
+matching losses over the last half of the updates the lowest counts, and the smallest rate within one standard error of
+it is taken, so that nothing is tested and a rate that only moves the images further than another is not. The others
+take the rates that run_comparison.py found. *rows*: twenty minutes of one core each, judged by one protocol (``mtt``: DSA's, with the
 learned step size where there is one) beside random and k-means images in the same storage. DREAM stores four half-size
 images in one.
 
@@ -46,10 +46,11 @@ for name, node in DATA.items():
     node["init_args"] |= {"normalization": "dc"} | ({"name": name} if name == "cifar10" else {})
 MATCHING = {  # images per class -> of MTT and TESLA: start epochs, step size and its rate
     1: {"max_start_epoch": 2, "inner_lr": 0.02, "inner_lr_rate": 1e-6},
-    10: {"max_start_epoch": 10, "inner_lr": 0.01, "inner_lr_rate": 1e-5},
+    10: {"max_start_epoch": 4, "inner_lr": 0.01, "inner_lr_rate": 1e-5},
 }
 STEPS, EXPERT_EPOCHS = 20, 2
 """Fewer steps than the published 30 and 50, so that twenty minutes hold enough updates."""
+EPOCHS = max(own["max_start_epoch"] for own in MATCHING.values()) + EXPERT_EPOCHS
 UNROLL = {"mtt": "full", "tesla": "constant_memory"}
 METHODS = ("mtt", "tesla", "dc", "dm", "idm", "dream")
 GROUPS = ("cifar10_ipc1", "mnist_ipc1", "cifar10_ipc10", "mnist_ipc10")
@@ -77,7 +78,7 @@ def main(stage: str, names: list[str]) -> None:
 def record(dataset: str) -> None:
     """Record the experts of a data set, and keep what they say of themselves."""
     config = read("experts/cifar10_unwhitened" if dataset == "cifar10" else "experts/mnist")
-    config["model"]["init_args"] |= {"experts": 10, "epochs": 20}
+    config["model"]["init_args"] |= {"experts": 10, "epochs": EPOCHS}
     config["model"]["init_args"]["network"]["init_args"]["width"] = WIDTH
     config["data"], config["out"] = DATA[dataset], str(EXPERTS / dataset)
     path = RUNS / f"experts_{dataset}.yaml"

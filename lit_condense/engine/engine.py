@@ -29,6 +29,7 @@ from lit_condense.engine.execution_plan import (
 )
 from lit_condense.engine.first_order import FirstOrderLoss
 from lit_condense.engine.forward import Forward, Mode, full_float32, images_are_independent, per_image
+from lit_condense.engine.hardware import multiplies_bfloat16
 from lit_condense.engine.image_gradient import ImageGradient
 from lit_condense.engine.quantities import each_of, isolation, observe, rejoined, stacked
 from lit_condense.engine.unrolling import Unroller
@@ -80,10 +81,12 @@ class Engine:
     """How an image update is computed: precision, compilation and how many classes go together.
 
     Args:
-        mode: ``fast`` runs the layers in bfloat16 wherever a run is heavy enough to be compiled; weights, gradients
-            and distances stay float32. ``exact`` computes everything in float32.
+        mode: ``fast`` runs the layers in bfloat16 wherever a run is heavy enough to be compiled and the device has
+            instructions for it; weights, gradients and distances stay float32. ``exact`` computes everything in
+            float32.
         compile: ``auto`` compiles a run once it is heavy enough for that to pay (a fixed table, never a timing),
-            ``always`` and ``never`` do what they say.
+            ``always`` and ``never`` do what they say. With ``always``, ``fast`` is bfloat16 on every device, however
+            slow.
         classes_per_block: Classes whose images are gathered and compared together. More costs memory; the result of
             an update does not depend on it. By default 1; on a GPU up to 16, as many as fit 256 MiB.
         real_chunk: Real images of a class that go through the network at once, and of a training batch that is several
@@ -114,6 +117,10 @@ class Engine:
         self.real_chunk = real_chunk
         self.record = record
 
+    def mode_on(self, device: torch.device) -> Mode:
+        """Return the mode on a device: ``exact`` where it would only emulate bfloat16, unless all is to be compiled."""
+        return self.mode if self.compile == "always" or multiplies_bfloat16(device) else "exact"
+
     def start(
         self,
         network: nn.Module,
@@ -139,10 +146,11 @@ class Engine:
             pixels=real_batch[0].numel(),
             independent=images_are_independent(network, real_batch[0]),
         )
-        plan = plan_for(work, self.mode, self.compile, self.classes_per_block, self.real_chunk, self.record)
+        mode = self.mode_on(real_batch.device)
+        plan = plan_for(work, mode, self.compile, self.classes_per_block, self.real_chunk, self.record)
         plan = plan if built_in(needs) else for_own_quantities(plan)
         outputs = FeaturesAndLogits(cast(CondensableNetwork, network)) if read_features(needs) else None
-        students = student_plan(work.device, work.gflop, student_images, self.mode, self.compile)
+        students = student_plan(work.device, work.gflop, student_images, mode, self.compile)
         return RunningEngine(network, outputs, plan, real_batch, synthetic_images, students, student_images)
 
 

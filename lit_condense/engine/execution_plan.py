@@ -75,7 +75,7 @@ def student_plan(device: str, gflop: float, batches: Sequence[int], mode: Mode, 
         device: Its type.
         gflop: Forward cost of an image.
         batches: Images of the usual step, for each loss that has students.
-        mode: The engine's.
+        mode: The engine's on the device.
         compile: The engine's.
     """
     threshold = COMPILE_STEPS_FROM_GFLOP.get(device, float("inf"))
@@ -112,7 +112,7 @@ def plan_for(
 
     Args:
         work: What an update is.
-        mode: The engine's.
+        mode: The engine's on the device.
         compile: The engine's.
         classes_per_block: The engine's; None for the table's.
         real_chunk: The engine's; None for the table's.

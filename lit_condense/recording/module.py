@@ -20,7 +20,7 @@ from lit_condense.data.module import CondenseDataModule, datamodule_of
 from lit_condense.data.sizes import check_enough_classes
 from lit_condense.engine import Engine
 from lit_condense.engine.first_order import FirstOrderLoss
-from lit_condense.engine.forward import Forward
+from lit_condense.engine.forward import Forward, Mode
 from lit_condense.errors import CheckpointError, ExportError, SettingsError, check_choice, is_count
 from lit_condense.evaluation.protocols import Recipe
 from lit_condense.evaluation.several import Strategy, chosen_strategy, draws, in_threads
@@ -133,7 +133,7 @@ class ExpertTrajectories(RunModule):
             "batch_size": self.batch_size,
             "optimizer": settings_of(self.optimizer),
             "augmentation": settings_of(self.augmentation),
-            "arithmetic": "bfloat16" if self._compiled and self.engine.mode == "fast" else "float32",
+            "arithmetic": "bfloat16" if self._mode == "fast" else "float32",
         }
         described = describe(self.data.real, self.network)
         described["data"]["dataset"] = self.data.dataset_name
@@ -143,6 +143,10 @@ class ExpertTrajectories(RunModule):
     def _compiled(self) -> bool:
         """Whether steps are compiled: decided by the work of one expert, so that their number changes nothing."""
         return self._strategy == "compiled"
+
+    @property
+    def _mode(self) -> Mode:
+        return self.engine.mode_on(self.trainer.strategy.root_device) if self._compiled else "exact"
 
     def _chosen_strategy(self) -> Strategy:
         """Return how experts are trained; called where the images are delivered on the device of the run."""
@@ -229,7 +233,7 @@ class ExpertTrajectories(RunModule):
 
     def _slot(self) -> Slot:
         network, data = self.build(self.key_of(0)).train(), self.data
-        forward = Forward(network, self.engine.mode if self._compiled else "exact")
+        forward = Forward(network, self._mode)
         loss = FirstOrderLoss(forward, self._compiled, recorded=self._strategy == "recorded" and self.engine.record)
         # several at a time are networks that do not draw
         return Slot(network, loss, self.optimizer, self.recipe, data.real, data.test, self._strategy != "threads")
