@@ -4,9 +4,9 @@ Three stages. *experts*: a run records ten experts for each data set, ConvNet-3 
 reads. *rates*: MTT and TESLA try their image learning rate of 100 times 1, 10 and 100 for a minute each; of their mean
 matching losses over the last half of the updates the lowest counts, and the smallest rate within one standard error of
 it is taken, so that nothing is tested and a rate that only moves the images further than another is not. The others
-take the rates that run_comparison.py found. *rows*: twenty minutes of one core each, judged by one protocol (``mtt``: DSA's, with the
-learned step size where there is one) beside random and k-means images in the same storage. DREAM stores four half-size
-images in one.
+take the rates that run_comparison.py found. *rows*: twenty minutes of one core each, judged by one protocol (``mtt``:
+DSA's, with the learned step size where there is one) beside random and k-means images in the same storage. DREAM stores
+four half-size images in one.
 
 Needs data/MNIST and data/cifar10 (image folders). What is there already is kept; two stages or groups can run side by
 side. The time that recording the experts takes is not in the rows' and stands in results/trajectories/experts.json.
