@@ -4,9 +4,9 @@ Three stages. *experts*: a run records ten experts for each data set, ConvNet-3 
 reads. *rates*: MTT and TESLA try their image learning rate of 100 times 1, 10 and 100 for a minute each; of their mean
 matching losses over the last half of the updates the lowest counts, and the smallest rate within one standard error of
 it is taken, so that nothing is tested and a rate that only moves the images further than another is not. The others
-take the rates that run_comparison.py found. *rows*: twenty minutes of one core each, judged by one protocol (``mtt``:
-DSA's, with the learned step size where there is one) beside random and k-means images in the same storage. DREAM stores
-four half-size images in one.
+take the rates that run_comparison.py found. *rows*: ten minutes of one core each (CIFAR-10 at 1 image a class: twenty),
+judged by one protocol (``mtt``: DSA's, with the learned step size where there is one) beside random and k-means images
+in the same storage. DREAM stores four half-size images in one.
 
 Needs data/MNIST and data/cifar10 (image folders). What is there already is kept; two stages or groups can run side by
 side. The time that recording the experts takes is not in the rows' and stands in results/trajectories/experts.json.
@@ -37,7 +37,8 @@ from lit_condense.experts import Experts
 KEPT = RESULTS / "trajectories"
 RUNS = ROOT / "runs" / "trajectories"
 EXPERTS = RUNS / "experts"
-SECONDS = {"rates": 60, "rows": 1200}
+SECONDS_OF_A_RATE = 60
+SECONDS_OF_A_ROW = {"cifar10_ipc1": 1200, "mnist_ipc1": 600, "cifar10_ipc10": 600, "mnist_ipc10": 600}
 FACTORS = (1, 10, 100)
 RATE = 100.0
 PROTOCOL = {"protocol": "mtt", "epochs": 300, "full_data_steps": 0, "repeats": 5}
@@ -49,11 +50,11 @@ MATCHING = {  # images per class -> of MTT and TESLA: start epochs, step size an
     10: {"max_start_epoch": 4, "inner_lr": 0.01, "inner_lr_rate": 1e-5},
 }
 STEPS, EXPERT_EPOCHS = 20, 2
-"""Fewer steps than the published 30 and 50, so that twenty minutes hold enough updates."""
+"""Fewer steps than the published 30 and 50, so that minutes hold enough updates."""
 EPOCHS = max(own["max_start_epoch"] for own in MATCHING.values()) + EXPERT_EPOCHS
 UNROLL = {"mtt": "full", "tesla": "constant_memory"}
 METHODS = ("mtt", "tesla", "dc", "dm", "idm", "dream")
-GROUPS = ("cifar10_ipc1", "mnist_ipc1", "cifar10_ipc10", "mnist_ipc10")
+GROUPS = tuple(SECONDS_OF_A_ROW)
 SEEDS = (0, 1, 2)
 WITH_BASELINES = ("dc", "dream")
 
@@ -180,7 +181,8 @@ def settings(stage: str, group: str, method: str, seed: int, factor: int, folder
     judged = {"baselines": BASELINES if method in WITH_BASELINES and seed == SEEDS[0] else []}
     model["evaluation"]["init_args"] = PROTOCOL | judged | ({"repeats": 1} if stage == "rates" else {})
     config["data"], config["out"], config["seed_everything"] = DATA[dataset], folder, seed
-    budget = {"class_path": "cpu_budget.CpuBudget", "init_args": {"seconds": SECONDS[stage]}}
+    seconds = SECONDS_OF_A_RATE if stage == "rates" else SECONDS_OF_A_ROW[group]
+    budget = {"class_path": "cpu_budget.CpuBudget", "init_args": {"seconds": seconds}}
     trainer["callbacks"] = [budget, *trainer["callbacks"]]
     trainer |= {"max_steps": NO_END, "limit_val_batches": 0, "enable_progress_bar": False}
     return config

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from lit_condense.engine.hardware import device_name
 from lit_condense.export.condensed_set import CondensedSet
 from lit_condense.export.versions import versions
 from lit_condense.sets.base import SmallTrainingSet
@@ -37,6 +38,7 @@ def condensed_from(module: SmallTrainingSet, record: dict[str, Any]) -> Condense
         "versions": versions(),
         # not the module's own, which Lightning takes back to the CPU at the end of a run
         "device": module.data.real.device.type,
+        "device_name": device_name(module.data.real.device),
         **record,
     }
     return CondensedSet(

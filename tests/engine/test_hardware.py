@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from lit_condense.engine import Engine
-from lit_condense.engine.hardware import multiplies_bfloat16
+from lit_condense.engine.hardware import device_name, multiplies_bfloat16
 from tests.engine.test_execution_plan import convnet
 
 CPU = torch.device("cpu")
@@ -43,6 +43,14 @@ def test_gpus_that_emulate_bfloat16_are_told_by_their_compute_capability(monkeyp
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
     monkeypatch.setattr(torch.version, "hip", None)
     assert multiplies_bfloat16(torch.device("cuda", 0)) == native
+
+
+def test_a_device_is_named_with_what_its_seconds_depend_on(native):
+    found = device_name(CPU)
+    assert found.endswith(f"{torch.get_num_threads()} threads")
+    assert torch.backends.cpu.get_cpu_capability() in found
+    assert ("bfloat16" in found) == native
+    assert device_name(torch.device("meta")) == "meta"
 
 
 def test_fast_is_float32_where_bfloat16_would_be_emulated(native):
