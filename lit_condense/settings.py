@@ -82,14 +82,14 @@ def with_new_defaults(before: Any, now: Any) -> Any:
         return before
     found = {name: with_new_defaults(value, now.get(name)) for name, value in before.items()}
     if {"class_path", "init_args"} <= found.keys() and isinstance(now.get("init_args"), dict):
-        defaults = _plain_defaults(found["class_path"])
+        defaults = plain_defaults(found["class_path"])
         arguments: Plain = found["init_args"]
         new = {name: value for name, value in now["init_args"].items() if name in defaults and name not in arguments}
         found["init_args"] = arguments | {name: value for name, value in new.items() if defaults[name] == value}
     return found
 
 
-def _plain_defaults(path: str) -> Plain:
+def plain_defaults(path: str) -> Plain:
     """Return the defaults of a class of this library; of others nothing is known."""
     module, _, name = canonical(path).rpartition(".")
     if not module.startswith("lit_condense."):

@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -54,8 +55,10 @@ def condense(config: dict[str, Any], folder: Path) -> None:
 
 
 def keep(folder: Path, kept: Path, picture: bool = True) -> None:
-    """Keep the set of a run, in half precision, with its card and its grid."""
-    save_condensed(kept, load_condensed(folder), half=True)
+    """Keep the set of a run, in half precision and without what only exact values need, with its card and its grid."""
+    found = load_condensed(folder)
+    decoded = found.stored is not None and found.stored.shape != found.images.shape
+    save_condensed(kept, found if decoded else replace(found, stored=None), half=True)
     if picture:
         shutil.copy(folder / "grid.png", kept / "grid.png")
 

@@ -27,7 +27,7 @@ import lit_condense.sampling
 import lit_condense.sets.synthetic_set  # noqa: F401
 from lit_condense._version import __version__
 from lit_condense.callbacks import SaveOnSignal
-from lit_condense.cli import replaced_data, run_keys, shipped
+from lit_condense.cli import evaluate, export, replaced_data, run_keys, shipped
 from lit_condense.cli.nulls import null_options
 from lit_condense.data import CondenseDataModule
 from lit_condense.errors import CheckpointError, CondenseError, SettingsError
@@ -56,7 +56,14 @@ USAGE = {
     for command in ("fit", "validate", "test", "predict")
 }
 
-EPILOG = "lit-condense configs [WORD ...] lists the configs that ship with it; --config takes their names."
+EPILOG = (
+    "lit-condense configs [WORD ...] lists the configs that ship with it; --config takes their names. "
+    "lit-condense evaluate SET scores any condensed set; lit-condense export SET writes one in another layout."
+)
+
+
+OWN_COMMANDS = {"configs": shipped.main, "evaluate": evaluate.main, "export": export.main}
+"""Commands that are not Lightning's."""
 
 
 class SaveFitConfig(SaveConfigCallback):
@@ -282,8 +289,8 @@ def main(args: ArgsType = None) -> None:
     _import_from_here()
     words = sys.argv[1:] if args is None else args
     try:
-        if isinstance(words, list) and words[:1] == ["configs"]:
-            shipped.main(words[1:])
+        if isinstance(words, list) and words[:1] and words[0] in OWN_COMMANDS:
+            OWN_COMMANDS[words[0]](words[1:])
         else:
             run(args)
     except SIGTERMException:  # a SystemExit with code 0, as if the run were complete

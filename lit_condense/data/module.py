@@ -19,7 +19,7 @@ from lit_condense.data.real_images import RealImages
 from lit_condense.data.store import TensorImages, check_shapes
 from lit_condense.errors import DataError, SettingsError
 
-NormalizationChoice = Literal["dc", "egm", "idc", "measured", "zca"]
+NormalizationChoice = Literal["dc", "egm", "idc", "mtt", "measured", "zca"]
 FITTED: tuple[NormalizationChoice, ...] = ("measured", "zca")
 """Families that follow from the training images in use, not from published constants."""
 

@@ -201,6 +201,8 @@ PRESETS: dict[str, dict[str, Normalization]] = {
         "cifar100": _CIFAR10,
         "imagenet": _IMAGENET,
     },
+    # Cazenavette et al., CVPR 2022 (MTT), and FTD, TESLA, DATM: CIFAR-100 under CIFAR-10's constants, too
+    "mtt": {"cifar10": _CIFAR10, "cifar100": _CIFAR10, "tiny_imagenet": _IMAGENET},
 }
 
 

@@ -101,7 +101,7 @@ class SmallTrainingSet(RunModule):
         return self.training_set().images
 
     def stored(self) -> Tensor | None:
-        """Return what is stored, where that is not simply the images."""
+        """Return what is stored, on the CPU, where images are made from it; :meth:`pixels` may round what it is."""
         return None
 
     def weights_of_images(self) -> Tensor | None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
+
 from lit_condense.engine.hardware import device_name
 from lit_condense.export.condensed_set import CondensedSet
 from lit_condense.export.versions import versions
@@ -18,7 +20,7 @@ def condensed_from(module: SmallTrainingSet, record: dict[str, Any]) -> Condense
         module: With its data.
         record: What was measured: evaluation, seconds, why the run ended.
     """
-    current, images = module.training_set(), module.pixels().cpu()
+    current, images, stored = module.training_set(), module.pixels().cpu(), module.stored()
     settings = module.made_with
     card = {
         "data": module.data.describe(),
@@ -48,6 +50,6 @@ def condensed_from(module: SmallTrainingSet, record: dict[str, Any]) -> Condense
         soft_labels=None if current.soft_labels is None else current.soft_labels.cpu(),
         weights=module.weights_of_images(),
         inner_lr=module.step_size(),
-        stored=module.stored(),
+        stored=None if stored is None or torch.equal(stored, images) else stored,
         averaged=module.averaged_pixels(),
     )

@@ -408,8 +408,8 @@ class SyntheticSet(EvaluatedSet):
         return self.images.detach()
 
     def stored(self) -> Tensor | None:
-        """Return the parameter where images are decoded from it."""
-        return None if self.parametrization.factor == 1 else self.raw().cpu()
+        """Return the parameter."""
+        return self.raw().cpu()
 
     def _decoded(self, stored: Tensor | None = None) -> tuple[Tensor, Tensor]:
         storage = self.parametrization.for_training

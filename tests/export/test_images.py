@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import json
-import runpy
 import sys
 
 import numpy as np
@@ -10,6 +9,7 @@ import torch
 from PIL import Image
 from torchvision.datasets import ImageFolder
 
+from lit_condense.cli import main
 from lit_condense.errors import ExportError
 from lit_condense.export import CondensedSet, image_grid, save_condensed, write_grid, write_image_folder
 from lit_condense.export.images import class_folders
@@ -147,17 +147,17 @@ def test_other_channels_are_shown_as_their_mean(tmp_path, channels):
 
 
 def export(monkeypatch, *args):
-    monkeypatch.setattr(sys, "argv", ["python -m lit_condense.export", *map(str, args)])
-    runpy.run_module("lit_condense.export", run_name="__main__")
+    monkeypatch.setattr(sys, "argv", ["lit-condense", "export", *map(str, args)])
+    main()
 
 
 def test_the_export_command_writes_an_image_folder(tmp_path, monkeypatch, capsys):
     save_condensed(tmp_path / "set", twelve_classes())
-    export(monkeypatch, tmp_path / "set", "--output", tmp_path / "out", "--format", "image_folder")
+    export(monkeypatch, tmp_path / "set", "--out", tmp_path / "out", "--format", "image_folder")
     assert len(ImageFolder(str(tmp_path / "out"))) == 24
     said = capsys.readouterr().out
     assert "24 PNG images" in said
-    assert "not measured" in said
+    assert "lit-condense evaluate scores them" in said
 
 
 @pytest.mark.parametrize("case", ["missing", "broken", "unwritable"])
@@ -171,6 +171,6 @@ def test_the_export_command_ends_with_one_message(tmp_path, monkeypatch, capsys,
     else:
         output = path / "out"
     with pytest.raises(SystemExit) as stopped:
-        export(monkeypatch, tmp_path / "set", "--output", output)
-    assert str(stopped.value.code).startswith("error: Expected")
+        export(monkeypatch, tmp_path / "set", "--out", output)
+    assert str(stopped.value.code).startswith("lit-condense: error: Expected")
     assert "Traceback" not in capsys.readouterr().err
