@@ -4,9 +4,9 @@ Three stages. *experts*: a run records six experts for each data set, ConvNet-3 
 reads. *rates*: MTT and TESLA try their image learning rate of 100 times 1, 10 and 100 for a minute each; of their mean
 matching losses over the last half of the updates the lowest counts, and the smallest rate within one standard error of
 it is taken, so that nothing is tested and a rate that only moves the images further than another is not. At 10 images a
-class those of 1 are taken. The others take the rates that run_comparison.py found. *rows*: twenty minutes of one core
-each (MNIST: ten), judged by one protocol (``mtt``: DSA's, with the learned step size where there is one) beside random
-and k-means images in the same storage. DREAM stores four half-size images in one.
+class those of 1 are taken. The others take the rates that run_comparison.py found. *rows*: ten minutes of one core each
+(CIFAR-10 at 1 image a class: twenty), judged by one protocol (``mtt``: DSA's, with the learned step size where there is
+one) beside random and k-means images in the same storage. DREAM stores four half-size images in one.
 
 Needs data/MNIST and data/cifar10 (image folders). What is there already is kept; two stages or groups can run side by
 side. The time that recording the experts takes is not in the rows' and stands in results/trajectories/experts.json.
@@ -38,7 +38,7 @@ KEPT = RESULTS / "trajectories"
 RUNS = ROOT / "runs" / "trajectories"
 EXPERTS = RUNS / "experts"
 SECONDS_OF_A_RATE = 60
-SECONDS_OF_A_ROW = {"cifar10_ipc1": 1200, "mnist_ipc1": 600, "cifar10_ipc10": 1200, "mnist_ipc10": 600}
+SECONDS_OF_A_ROW = {"cifar10_ipc1": 1200, "mnist_ipc1": 600, "cifar10_ipc10": 600, "mnist_ipc10": 600}
 FACTORS = (1, 10, 100)
 RATE = 100.0
 PROTOCOL = {"protocol": "mtt", "epochs": 300, "full_data_steps": 0, "repeats": 5}
