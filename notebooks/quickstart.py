@@ -28,7 +28,7 @@ from lit_condense import SyntheticSet, load_condensed
 from lit_condense.callbacks import FinalReport
 from lit_condense.data import Digits
 from lit_condense.evaluation import Evaluation
-from lit_condense.export import image_grid
+from lit_condense.export import image_pages
 from lit_condense.matching import GradientMatching
 from lit_condense.networks import ConvNet
 
@@ -62,7 +62,7 @@ trainer.fit(synthetic, datamodule=Digits())
 
 # %%
 images, labels, card = load_condensed(folder)
-plt.imshow(image_grid(images, labels).permute(1, 2, 0))
+plt.imshow(image_pages(images, labels)[0].permute(1, 2, 0))
 plt.axis("off")
 plt.title("one condensed image per class")
 plt.show()

@@ -9,7 +9,7 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from torch.utils.tensorboard.summary import hparams
 
 from lit_condense.errors import SettingsError
-from lit_condense.export.images import image_grid
+from lit_condense.export.figure import image_pages
 from lit_condense.sets.evaluated_set import EvaluatedSet
 from lit_condense.settings import flat
 
@@ -17,7 +17,7 @@ from lit_condense.settings import flat
 class Dashboard(Callback):
     """Show the set's images, their histogram and range, and the settings in TensorBoard.
 
-    Tags: ``synthetic/grid`` (rows are the first ten classes, fixed [0, 1] scale), ``synthetic/pixels`` (stored values),
+    Tags: ``synthetic/grid`` (the first page of ``grid.png``), ``synthetic/pixels`` (stored values),
     ``set/pixel_min``, ``_max``, ``_mean``, ``_std`` (in [0, 1] space), and the hparams tab. For a selected set the
     first two are ``selected/grid`` and ``selected/pixels``.
 
@@ -70,7 +70,7 @@ class Dashboard(Callback):
         step, name = trainer.global_step, module.words[2]
         for logger in _tensorboards(trainer):
             board = logger.experiment
-            board.add_image(f"{name}/grid", image_grid(pixels, labels), step)
+            board.add_image(f"{name}/grid", image_pages(pixels, labels, module.data.class_names)[0], step)
             board.add_histogram(f"{name}/pixels", module.raw(), step)
         numbers = {"min": pixels.min(), "max": pixels.max(), "mean": pixels.mean(), "std": pixels.std()}
         for any_logger in trainer.loggers:

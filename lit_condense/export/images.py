@@ -1,4 +1,4 @@
-"""The condensed set as pictures: a grid to look at, and a folder that ``torchvision.datasets.ImageFolder`` reads."""
+"""The condensed set as pictures: pages to look at, and a folder that ``torchvision.datasets.ImageFolder`` reads."""
 
 from __future__ import annotations
 
@@ -11,12 +11,11 @@ from pathlib import Path
 import torch
 from PIL.PngImagePlugin import PngInfo
 from torch import Tensor
-from torch.nn import functional as F
 from torchvision.transforms.functional import to_pil_image
-from torchvision.utils import make_grid
 
 from lit_condense.errors import ExportError
 from lit_condense.export.condensed_set import CARD_NAME, FILE_NAME, CondensedSet
+from lit_condense.export.figure import PICTURE_CHANNELS, image_pages
 from lit_condense.runs.files import write_atomically
 from lit_condense.runs.ownership import PICTURE_MARK, check_replaceable, is_our_card, is_our_picture, is_our_set
 
@@ -24,44 +23,31 @@ GRID_NAME = "grid.png"
 NAMES_FILE = "classes.json"
 LONGEST_NAME = 80
 """Letters of a class name in a folder's; file systems take 255 bytes or less."""
-GRID_COLUMNS = 10
-PICTURE_CHANNELS = (1, 3)
-SMALLEST_TILE = 32
-"""Pixels of a tile's shorter side; smaller images are enlarged by a whole factor so that they can be seen."""
 
 
-def image_grid(images: Tensor, labels: Tensor, classes: int | None = 10) -> Tensor:
-    """Return a picture of a set: a row for each class, its first ten images as columns.
+def write_grid(path: Path, images: Tensor, labels: Tensor, class_names: Sequence[str] | None = None) -> list[Path]:
+    """Write the pages of a set as PNG: ``path``, and ``<stem>_2.png`` and so on where there are more.
 
-    Args:
-        images: ``(n, C, H, W)`` in [0, 1]; what lies outside is clamped, on one fixed scale for all images. Neither
-            one nor three channels are shown as their mean.
-        labels: ``(n,)``.
-        classes: Show only the first so many classes; ``None`` shows all.
-
-    Returns:
-        ``(3, rows, columns)`` in [0, 1].
-    """
-    if images.shape[1] not in PICTURE_CHANNELS:
-        images = images.mean(1, keepdim=True)
-    shown = [images[labels == c][:GRID_COLUMNS] for c in range(int(labels.max()) + 1)][:classes]
-    columns = max(len(row) for row in shown)
-    padded = [torch.cat([row, row.new_ones(columns - len(row), *row.shape[1:])]) for row in shown]
-    tiles = torch.cat(padded).clamp(0, 1)
-    enlarge = -(-SMALLEST_TILE // min(tiles.shape[-2:]))
-    grid: Tensor = make_grid(F.interpolate(tiles, scale_factor=enlarge, mode="nearest"), nrow=columns, padding=2)
-    return grid
-
-
-def write_grid(path: Path, images: Tensor, labels: Tensor) -> Path:
-    """Write the grid of all classes as PNG.
+    Pages of before that are not written anew are removed.
 
     Raises:
-        ExportError: It cannot be written, or a picture stands there that this program did not write.
+        ExportError: One cannot be written, or a picture stands there that this program did not write.
     """
-    check_replaceable(path, is_our_picture)
-    write_atomically(path, _png(image_grid(images, labels, classes=None)))
-    return path
+    pages = image_pages(images, labels, class_names)
+    paths = [path, *(_page_path(path, number) for number in range(2, len(pages) + 1))]
+    for one in paths:
+        check_replaceable(one, is_our_picture)
+    for one, page in zip(paths, pages, strict=True):
+        write_atomically(one, _png(page))
+    number = len(pages) + 1
+    while (old := _page_path(path, number)).is_file() and is_our_picture(old):
+        old.unlink()
+        number += 1
+    return paths
+
+
+def _page_path(path: Path, number: int) -> Path:
+    return path.with_name(f"{path.stem}_{number}{path.suffix}")
 
 
 def check_set_replaceable(folder: Path) -> None:

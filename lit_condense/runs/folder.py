@@ -21,6 +21,8 @@ RESULTS = {
     "condensed.safetensors": ownership.is_our_set,
     "grid.png": ownership.is_our_picture,
 }
+PAGES = "grid_*.png"
+"""The second and further pages of the picture."""
 EVENTS = "events.out.tfevents*"
 
 
@@ -139,6 +141,7 @@ class RunFolder:
             for name, is_ours in RESULTS.items():
                 if (folder / name).is_file() and is_ours(folder / name):
                     yield folder / name
+            yield from (path for path in sorted(folder.glob(PAGES)) if ownership.is_our_picture(path))
         for folder in dict.fromkeys((self.checkpoints, *self.other_checkpoints)):
             yield from (path for path in sorted(folder.glob("*.ckpt")) if ownership.is_our_checkpoint(path))
 

@@ -57,7 +57,7 @@ class EvaluatedSet(SmallTrainingSet):
             return Report.of(self)
 
     def save(self, folder: str | Path, report: Report | None = None, record: Plain | None = None) -> list[Path]:
-        """Write ``condensed.safetensors``, ``card.json`` and ``grid.png``, and return their paths.
+        """Write ``condensed.safetensors``, ``card.json`` and ``grid.png`` with further pages, and return their paths.
 
         Args:
             folder: Where to. What this program did not write is never replaced.
@@ -72,7 +72,8 @@ class EvaluatedSet(SmallTrainingSet):
         condensed = condensed_from(self, {"evaluation": evaluation, **(record or {})})
         check_set_replaceable(Path(folder))
         paths = list(save_condensed(folder, condensed).values())
-        return [*paths, write_grid(Path(folder) / GRID_NAME, condensed.images, condensed.labels)]
+        grid = Path(folder) / GRID_NAME
+        return [*paths, *write_grid(grid, condensed.images, condensed.labels, self.data.class_names)]
 
     def _insist_on_finished(self) -> None:
         if self.unfinished:

@@ -11,7 +11,7 @@ from torchvision.datasets import ImageFolder
 
 from lit_condense.cli import main
 from lit_condense.errors import ExportError
-from lit_condense.export import CondensedSet, image_grid, save_condensed, write_grid, write_image_folder
+from lit_condense.export import CondensedSet, save_condensed, write_image_folder
 from lit_condense.export.images import class_folders
 
 NAMES = [f"class {12 - c}" for c in range(12)]  # sorted as text: 1, 10, 11, 12, 2, ..., so 11, 2, 1, 0, 10, ...
@@ -96,54 +96,6 @@ def test_images_that_no_png_can_hold_are_refused(tmp_path):
     with pytest.raises(ExportError, match="1 or 3 channels"):
         write_image_folder(tmp_path / "set", five)
     assert not (tmp_path / "set").exists()
-
-
-@pytest.mark.parametrize("level", [0.0, 0.25, 0.5, 1.0])
-def test_the_grid_has_one_fixed_scale(level):
-    images = torch.full((4, 1, 8, 8), level)
-    grid = image_grid(images, torch.tensor([0, 0, 1, 1]))
-    inside = grid[:, 2 : 2 + 32, 2 : 2 + 32]  # 8 pixels enlarged four times, behind a border of 2
-    assert torch.equal(inside, torch.full((3, 32, 32), level))
-    images[0] = torch.linspace(-3, 4, 64).view(1, 8, 8)  # another image's range changes nothing
-    assert torch.equal(image_grid(images, torch.tensor([0, 0, 1, 1]))[:, 36:68, 36:68], inside)
-
-
-def test_the_grid_clamps_and_never_leaves_the_unit_range():
-    images = torch.cat([torch.full((1, 3, 32, 32), -2.0), torch.full((1, 3, 32, 32), 2.0)])
-    grid = image_grid(images, torch.tensor([0, 0]))
-    assert torch.equal(grid[:, 2:34, 2:34], torch.zeros(3, 32, 32))
-    assert torch.equal(grid[:, 2:34, 36:68], torch.ones(3, 32, 32))
-    assert float(grid.min()) >= 0
-    assert float(grid.max()) <= 1
-
-
-def test_rows_are_classes_and_columns_their_images():
-    labels = torch.tensor([2, 0, 1, 0, 2, 2])
-    images = (torch.arange(6) / 10).view(6, 1, 1, 1).expand(6, 1, 32, 32)
-    grid = image_grid(images, labels)
-    shown = [[float(grid[0, 20 + 34 * row, 20 + 34 * column]) for column in range(3)] for row in range(3)]
-    expected = [[0.1, 0.3, 1.0], [0.2, 1.0, 1.0], [0.0, 0.4, 0.5]]  # white where a class has no more
-    assert torch.allclose(torch.tensor(shown), torch.tensor(expected))
-
-
-@pytest.mark.parametrize(("classes", "rows"), [(10, 10), (None, 12)])
-def test_the_dashboard_shows_ten_classes_and_the_file_shows_all(tmp_path, classes, rows):
-    condensed = twelve_classes()
-    grid = image_grid(condensed.images, condensed.labels, classes=classes)
-    tile = 5 * 8  # 4 pixels wide: enlarged eight times to 32
-    assert grid.shape == (3, 2 + rows * (tile + 2), 2 + 2 * (32 + 2))
-    with Image.open(write_grid(tmp_path / "grid.png", condensed.images, condensed.labels)) as picture:
-        assert picture.size == (2 + 2 * 34, 2 + 12 * 42)
-
-
-@pytest.mark.parametrize("channels", [2, 5])
-def test_other_channels_are_shown_as_their_mean(tmp_path, channels):
-    images = torch.zeros(2, channels, 32, 32)
-    images[0, 0] = 1
-    grid = image_grid(images, torch.tensor([0, 1]))
-    assert grid.shape[0] == 3
-    assert torch.allclose(grid[:, 2:34, 2:34], torch.tensor(1 / channels))
-    assert write_grid(tmp_path / "grid.png", images, torch.tensor([0, 1])).stat().st_size > 0
 
 
 def export(monkeypatch, *args):
