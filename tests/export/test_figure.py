@@ -26,6 +26,11 @@ def caption_at(page, row, column, width, size=64):
     return page[:, top : top + CAPTION - 2, left : left + width]
 
 
+def assert_shown(found, wanted):
+    """A picture holds 8 bits."""
+    torch.testing.assert_close(found, wanted, atol=1 / 510 + 1e-6, rtol=0)
+
+
 def has_ink(part):
     return bool((part < 0.5).any())
 
@@ -46,9 +51,7 @@ def test_classes_stand_in_their_places_under_their_names(classes, ipc, size, pla
     for c, (row, column) in enumerate(places):
         for i in range(ipc):
             shown = tile_at(page, row, column + i)
-            torch.testing.assert_close(
-                shown, torch.full((3, 64, 64), (c + 1) / (classes + 1)), atol=1 / 510 + 1e-6, rtol=0
-            )
+            assert_shown(shown, torch.full((3, 64, 64), (c + 1) / (classes + 1)))
         assert has_ink(caption_at(page, row, column, 40))
     assert page.shape[1:] == (
         GAP + (places[-1][0] + 1) * (64 + GAP + CAPTION),
@@ -63,7 +66,7 @@ def test_an_image_is_at_least_64_pixels_and_its_pixels_are_squares(side, shown):
     tile = tile_at(page, 0, 0, shown)
     assert tile.shape[1:] == (shown, shown)
     by_hand = images[0].repeat_interleave(shown // side, 1).repeat_interleave(shown // side, 2).expand(3, -1, -1)
-    torch.testing.assert_close(tile, by_hand, atol=1 / 510 + 1e-6, rtol=0)
+    assert_shown(tile, by_hand)
 
 
 def test_many_classes_go_on_pages_of_at_most_2000_pixels():
@@ -72,10 +75,8 @@ def test_many_classes_go_on_pages_of_at_most_2000_pixels():
     pages = image_pages(flat_images((labels / classes).tolist(), 64), labels)
     assert len(pages) > 1
     assert all(page.shape[1] <= LARGEST_PAGE for page in pages)
-    seen = [
-        float(tile_at(page, row, 0)[0, 0, 0]) for page in pages for row in range(page.shape[1] // (64 + GAP + CAPTION))
-    ]
-    torch.testing.assert_close(torch.tensor(seen), torch.arange(classes) / classes, atol=1 / 510 + 1e-6, rtol=0)
+    rows = [(page, row) for page in pages for row in range(page.shape[1] // (64 + GAP + CAPTION))]
+    assert_shown(torch.stack([tile_at(page, row, 0)[0, 0, 0] for page, row in rows]), torch.arange(classes) / classes)
 
 
 def test_a_class_with_more_than_ten_images_says_how_many():
@@ -96,7 +97,7 @@ def test_a_long_name_stays_with_its_class():
 def test_one_fixed_scale_for_all_images_clamped(value):
     (page,) = image_pages(flat_images([value, 0.5]), torch.tensor([0, 1]))
     assert torch.equal(tile_at(page, 0, 0), torch.full((3, 64, 64), float(value > 0)))
-    torch.testing.assert_close(tile_at(page, 0, 1), torch.full((3, 64, 64), 0.5), atol=1 / 510 + 1e-6, rtol=0)
+    assert_shown(tile_at(page, 0, 1), torch.full((3, 64, 64), 0.5))
 
 
 @pytest.mark.parametrize("channels", [2, 5])
@@ -104,7 +105,7 @@ def test_other_channels_are_shown_as_their_mean(channels):
     images = torch.zeros(1, channels, 32, 32)
     images[0, 0] = 1
     (page,) = image_pages(images, torch.tensor([0]))
-    torch.testing.assert_close(tile_at(page, 0, 0), torch.full((3, 64, 64), 1 / channels), atol=1 / 510 + 1e-6, rtol=0)
+    assert_shown(tile_at(page, 0, 0), torch.full((3, 64, 64), 1 / channels))
 
 
 def test_a_class_without_images_keeps_its_place():
