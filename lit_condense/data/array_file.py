@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zipfile
 from pathlib import Path
 from typing import Any, Literal
 
@@ -18,6 +19,8 @@ from lit_condense.errors import DataError, SettingsError, check_choice
 KEYS = ("train_images", "train_labels", "test_images", "test_labels")
 CHANNEL_COUNTS = (1, 3)  # what the automatic rule takes for a channel axis
 Layout = Literal["auto", "NCHW", "NHWC"]
+HEADERS = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
+"""Version of NumPy's array files -> what reads shape and type."""
 
 
 class ArrayFile(CondenseDataModule):
@@ -82,7 +85,11 @@ class ArrayFile(CondenseDataModule):
         arrays = _read(Path(self.path))
         missing = [key for key in KEYS if key not in arrays]
         if missing:
-            raise DataError(f"{self.path} has no {', '.join(missing)}; it needs {', '.join(KEYS)}.")
+            held = ", ".join(f"{name} {shape}" for name, shape in _held(Path(self.path)).items())
+            raise DataError(
+                f"{self.path} has no {', '.join(missing)}; it needs {', '.join(KEYS)}, and holds {held or 'nothing'}. "
+                "Write it with these names."
+            )
         train_labels, test_labels = (_flat_labels(arrays[key], key) for key in ("train_labels", "test_labels"))
         train_images, test_images = (self._images(arrays[key], key) for key in ("train_images", "test_images"))
         names = self._names(train_labels)
@@ -103,6 +110,22 @@ class ArrayFile(CondenseDataModule):
         if self.label_names is not None:
             return tuple(self.label_names)
         return tuple(str(label) for label in range(int(train_labels.max()) + 1)) if len(train_labels) else ()
+
+
+def _held(path: Path) -> dict[str, tuple[int, ...]]:
+    """Return name -> shape of all that a readable file holds."""
+    if path.suffix == ".safetensors":
+        from safetensors import safe_open
+
+        with safe_open(path, framework="pt") as tensors:
+            return {key: tuple(tensors.get_slice(key).get_shape()) for key in tensors.keys()}  # noqa: SIM118
+    found = {}
+    with zipfile.ZipFile(path) as archive:
+        for member in archive.namelist():
+            with archive.open(member) as file:  # headers alone: arrays may be large
+                header = HEADERS[np.lib.format.read_magic(file)]
+                found[member.removesuffix(".npy")] = header(file)[0]
+    return found
 
 
 def _read(path: Path) -> dict[str, Tensor]:

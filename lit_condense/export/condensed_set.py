@@ -10,12 +10,17 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from PIL import Image
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
+from torch.utils.data import TensorDataset
+from torchvision.transforms.functional import to_pil_image
 
 from lit_condense.errors import ExportError
 from lit_condense.export.belonging import check_card
+from lit_condense.export.figure import image_pages
+from lit_condense.export.wording import in_three_lines
 from lit_condense.runs.files import write_atomically
 from lit_condense.runs.ownership import check_replaceable, is_our_card, is_our_set
 
@@ -56,6 +61,24 @@ class CondensedSet:
 
     def __iter__(self) -> Iterator[Any]:
         return iter((self.images, self.labels, self.card))
+
+    def __repr__(self) -> str:
+        return in_three_lines(self)
+
+    def dataset(self) -> TensorDataset:
+        """Return images in [0, 1] with labels, or with soft labels where the set has them, for a ``DataLoader``."""
+        return TensorDataset(self.images, self.labels if self.soft_labels is None else self.soft_labels)
+
+    def plot(self) -> Image.Image:
+        """Return the first page of the set as a picture, which a notebook shows."""
+        data = self.card.get("data")
+        names = data.get("class_names") if isinstance(data, dict) else None
+        picture: Image.Image = to_pil_image(image_pages(self.images, self.labels, names)[0])
+        return picture
+
+    def save(self, folder: str | Path, half: bool = False) -> dict[str, Path]:
+        """Write the set; see :func:`save_condensed`."""
+        return save_condensed(folder, self, half)
 
 
 def save_condensed(folder: str | Path, condensed: CondensedSet, half: bool = False) -> dict[str, Path]:

@@ -75,12 +75,14 @@ def _page(
             draw.text((left, top), _fitting(caption, block - GAP, font), fill=INK, font=font)
             for t, image in enumerate(tiles):
                 page.paste(_picture(image, factor), (left + t * tile, top + CAPTION))
-    return pil_to_tensor(page).float() / 255
+    pixels: Tensor = pil_to_tensor(page)
+    return pixels.float() / 255
 
 
 def _picture(image: Tensor, factor: int) -> Image.Image:
     enlarged = F.interpolate(image[None].float().clamp(0, 1), scale_factor=factor, mode="nearest")[0]
-    return to_pil_image(enlarged.mul(255).round().to(torch.uint8).cpu()).convert("RGB")
+    picture: Image.Image = to_pil_image(enlarged.mul(255).round().to(torch.uint8).cpu())
+    return picture.convert("RGB")
 
 
 def _fitting(text: str, width: int, font: ImageFont.ImageFont | ImageFont.FreeTypeFont) -> str:

@@ -106,8 +106,17 @@ def test_a_broken_or_missing_file_is_named(tmp_path, ending):
 def test_missing_entries_are_named(tmp_path):
     content = arrays(5, 4)
     del content["test_images"], content["train_labels"]
-    with pytest.raises(DataError, match="has no train_labels, test_images; it needs"):
-        ArrayFile(write(tmp_path / "set.npz", content)).setup()
+    content["y_train"] = np.arange(6)
+    message = r"has no train_labels, test_images; it needs .*holds .*train_images \(6, .*y_train \(6,\)"
+    for ending in (".npz", ".safetensors"):
+        with pytest.raises(DataError, match=message):
+            ArrayFile(write(tmp_path / f"set{ending}", content)).setup()
+
+
+def test_an_archive_of_objects_is_listed_too_and_not_loaded(tmp_path):
+    np.savez(tmp_path / "set.npz", things=np.array([print, 1], dtype=object))
+    with pytest.raises(DataError, match=r"holds things \(2,\)"):
+        ArrayFile(str(tmp_path / "set.npz")).setup()
 
 
 @pytest.mark.parametrize(

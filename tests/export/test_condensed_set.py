@@ -309,3 +309,48 @@ def test_a_card_of_another_set_is_refused_in_writing_and_in_reading(tmp_path, da
         save_condensed(tmp_path, other)
     with pytest.raises(ExportError, match=said):
         load_condensed(tmp_path)
+
+
+def test_a_set_says_what_it_is_in_three_lines():
+    card = {
+        "data": {"dataset": "digits"},
+        "update": 300,
+        "method": {"matching": {"GradientMatching": {}, "FeatureMatching": {}}},
+        "evaluation": {
+            "condensed": [
+                {
+                    "network": "ConvNet",
+                    "networks": 3,
+                    "accuracy_mean": 0.5,
+                    "accuracy_std": 0.01,
+                    "recipe": {"protocol": "dc"},
+                }
+            ]
+        },
+    }
+    images = torch.tensor([-0.5, 1.5]).view(2, 1, 1, 1).expand(2, 1, 8, 8)
+    condensed = CondensedSet(images, torch.tensor([0, 3]), card, inner_lr=0.1)
+    assert repr(condensed).splitlines() == [
+        "2 images (1, 8, 8) of digits, 2 classes, pixels from -0.50 to 1.50, a step size",
+        "made by GradientMatching + FeatureMatching, 300 updates",
+        "test accuracy: 50.0 +- 1.0 % (3 x ConvNet, protocol dc)",
+    ]
+    foreign = CondensedSet(
+        images, torch.tensor([0, 3]), {"data": None, "evaluation": None, "selected": {"by": "CRAIG"}}
+    )
+    assert repr(foreign).splitlines()[1:] == [
+        "made by CRAIG, an unknown number of updates",
+        "test accuracy: not measured",
+    ]
+
+
+def test_a_set_can_be_trained_on_shown_and_written(tmp_path):
+    images, soft = torch.rand(4, 3, 8, 8), torch.rand(4, 2).softmax(1)
+    condensed = CondensedSet(images, torch.tensor([0, 0, 1, 1]), {})
+    (seen, labels), *_ = torch.utils.data.DataLoader(condensed.dataset(), batch_size=4)
+    assert torch.equal(seen, images)
+    assert labels.tolist() == [0, 0, 1, 1]
+    assert torch.equal(CondensedSet(images, condensed.labels, {}, soft_labels=soft).dataset().tensors[1], soft)
+    assert min(condensed.plot().size) >= 64
+    condensed.save(tmp_path)
+    assert torch.equal(load_condensed(tmp_path).images, images)
