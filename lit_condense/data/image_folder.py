@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from lightning.pytorch.utilities import rank_zero_warn
@@ -18,10 +18,16 @@ from lit_condense.data.module import CondenseDataModule, NormalizationChoice, Sp
 from lit_condense.data.names import in_one_form
 from lit_condense.data.normalization import Normalization
 from lit_condense.errors import DataError, SettingsError, check_choice
+from lit_condense.rng import RandomKey
 
 Channels = Literal["auto", "grey", "rgb"]
 
-LAYOUT = "expected <root>/<train_folder>/<class>/<image files> and the same below <root>/<test_folder>"
+LAYOUT = (
+    "expected <root>/<train_folder>/<class>/<image files> and the same below <root>/<test_folder>, or a `test_share` "
+    "of the images to test on where there is no such folder"
+)
+SPLIT = RandomKey(0, ("test split",))
+"""Draws the test split of a ``test_share``: whatever the seed of a run is, runs are tested on the same images."""
 
 
 class ImageFolder(CondenseDataModule):
@@ -44,6 +50,9 @@ class ImageFolder(CondenseDataModule):
         channels: "rgb" or "grey" converts; "auto" keeps one channel only if every image of both splits is grey.
         train_folder: Name of the training split's folder.
         test_folder: Name of the test split's folder.
+        test_share: Where there is no test folder: this share of each class's images is the test split, drawn once for
+            all runs, whatever their seed. The images are those of the training folder, or of ``root`` itself where
+            class folders stand in it.
         name: The dataset's name, under which normalisation constants are looked up; for instance ``cifar10`` with
             ``normalization: dc`` for CIFAR-10 kept as files. The name of ``root`` by default.
         normalization: As for every data module; measured by default.
@@ -65,6 +74,7 @@ class ImageFolder(CondenseDataModule):
         channels: Channels = "auto",
         train_folder: str = "train",
         test_folder: str = "test",
+        test_share: float | None = None,
         name: str | None = None,
         normalization: NormalizationChoice | Normalization = "measured",
         classes: list[int] | None = None,
@@ -77,12 +87,15 @@ class ImageFolder(CondenseDataModule):
         self.channels = channels
         self.train_folder = train_folder
         self.test_folder = test_folder
+        self.test_share = test_share
         self.name = name
         self.white_level = white_level
         super().__init__(normalization, classes, train_limit_per_class=train_limit_per_class, held_out=held_out)
         _check_image_size(image_size)
         check_white_level(white_level, DEEP_WHITE)
         check_choice("ImageFolder.channels", channels, Channels)
+        if test_share is not None and not 0 < test_share < 1:
+            raise SettingsError(f"Expected ImageFolder.test_share to be a share between 0 and 1, got {test_share}.")
 
     @property
     def dataset_name(self) -> str:
@@ -96,12 +109,9 @@ class ImageFolder(CondenseDataModule):
             DataError: A folder or class is missing or empty, a file cannot be read, sizes differ, or ``white_level``
                 is given and no file has 16 bits.
         """
-        splits = (self.train_folder, self.test_folder)
-        folders = {split: _class_folders(Path(self.root, split)) for split in splits}
-        names = self._class_names(folders)
-        called = [Path(split).name for split in splits]
-        trees = [read_tree(Path(self.root, s), [folders[s][name] for name in names], called) for s in splits]
-        (train, train_labels), (test, test_labels) = map(_files, trees)
+        names, trees = self._trees()
+        files = [_files(tree) for tree in trees]
+        (train, train_labels), (test, test_labels) = files if len(files) > 1 else self._cut(*files[0], names)
         headers = read_headers([*train, *test])
         _warn(trees, headers)
         size = self._size() or headers.common_size("give `image_size` to scale and crop them all")
@@ -109,6 +119,46 @@ class ImageFolder(CondenseDataModule):
         white = self._white(headers)
         images = [read_images(files, size, grey, white) for files in (train, test)]
         return Splits(images[0], train_labels, images[1], test_labels, names, white)
+
+    def describe(self) -> dict[str, Any]:
+        """Return what a card says about the data, and which share of them is the test split."""
+        return {**super().describe(), "test_share": self.test_share}
+
+    def _trees(self) -> tuple[tuple[str, ...], list[Tree]]:
+        """Return the class names, and what the folders of both splits hold, or the one that is cut into two."""
+        if self.test_share is None:
+            splits = (self.train_folder, self.test_folder)
+            folders = {split: _class_folders(Path(self.root, split)) for split in splits}
+            names = self._class_names(folders)
+            called = [Path(split).name for split in splits]
+            return names, [read_tree(Path(self.root, s), [folders[s][name] for name in names], called) for s in splits]
+        if Path(self.root, self.test_folder).is_dir():
+            raise DataError(
+                f"Expected no folder {Path(self.root, self.test_folder)} with a `test_share`, there is one. Leave "
+                "`test_share` out to test on its images, or name another `test_folder`."
+            )
+        folder = Path(self.root, self.train_folder)
+        folder = folder if folder.is_dir() else Path(self.root)
+        classes = _class_folders(folder)
+        names = tuple(sorted(classes))
+        return names, [read_tree(folder, [classes[name] for name in names], [])]
+
+    def _cut(self, files: list[Path], labels: Tensor, names: tuple[str, ...]) -> list[tuple[list[Path], Tensor]]:
+        """Cut images in two, class by class: those to train with, those to test on."""
+        assert self.test_share is not None
+        tested = torch.zeros_like(labels, dtype=torch.bool)
+        for c, name in enumerate(names):
+            members = torch.nonzero(labels == c).flatten()
+            count = max(1, round(self.test_share * len(members)))
+            if count == len(members):
+                raise DataError(
+                    f"Expected images of {name} to train with and to test on, {count} of its {len(members)} are to be "
+                    "tested on (`test_share`). Lower it, or add images."
+                )
+            order = torch.randperm(len(members), generator=SPLIT.fold(name).generator())
+            tested[members[order[:count]]] = True
+        masks = (~tested, tested)
+        return [([files[i] for i in torch.nonzero(mask).flatten().tolist()], labels[mask]) for mask in masks]
 
     def _white(self, headers: Headers) -> float | None:
         if headers.any_deep:
@@ -141,9 +191,9 @@ def _files(tree: Tree) -> tuple[list[Path], Tensor]:
 
 def _warn(trees: list[Tree], headers: Headers) -> None:
     """Say once what is left out, and what is counted more than once."""
-    train, test = trees
     found = [f"below {tree.folder}: {clause}" for tree in trees for clause in tree.sentences()]
-    found += [clause for clause in [*headers.sentences(), shared(test, train)] if clause]
+    both = shared(trees[1], trees[0]) if len(trees) > 1 else ""
+    found += [clause for clause in [*headers.sentences(), both] if clause]
     if found:
         rank_zero_warn("A look at the image files:\n  " + "\n  ".join(found))
 
