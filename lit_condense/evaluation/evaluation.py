@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
+from scipy.special import stdtrit
 from torch import nn
 
 from lit_condense.augmentation import Augmentation
@@ -51,6 +52,14 @@ class Score:
         """Standard error of the mean."""
         return self.std / math.sqrt(len(self.accuracies))
 
+    @property
+    def interval(self) -> tuple[float, float] | None:
+        """Where the mean over all such networks lies with 95 % confidence, by Student's t; None for one network."""
+        if len(self.accuracies) < 2:
+            return None
+        half = float(stdtrit(len(self.accuracies) - 1, 0.975)) * self.standard_error
+        return self.mean - half, self.mean + half
+
     def as_plain(self) -> dict[str, Any]:
         """Return the score as plain data for a card."""
         return {
@@ -59,6 +68,8 @@ class Score:
             "accuracy_mean": self.mean,
             "accuracy_std": self.std,
             "std_definition": "sample standard deviation over networks (divisor N - 1)",
+            "accuracy_interval": None if self.interval is None else list(self.interval),
+            "interval_definition": "95 % confidence in the mean over networks (Student's t)",
             "accuracies": list(self.accuracies),
             "reported_epoch": "last",
             "seconds": round(self.seconds, 2),

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 
 from lit_condense.engine.hardware import device_name
+from lit_condense.evaluation import SmallSet
 from lit_condense.export.condensed_set import CondensedSet
 from lit_condense.export.versions import versions
 from lit_condense.sets.base import SmallTrainingSet
@@ -37,6 +38,7 @@ def condensed_from(module: SmallTrainingSet, record: dict[str, Any]) -> Condense
             "max": float(images.max()),
             "share_outside": float(((images < 0) | (images > 1)).double().mean()),
         },
+        "bytes": _bytes_kept(module, current),
         "versions": versions(),
         # not the module's own, which Lightning takes back to the CPU at the end of a run
         "device": module.data.real.device.type,
@@ -53,3 +55,13 @@ def condensed_from(module: SmallTrainingSet, record: dict[str, Any]) -> Condense
         stored=None if stored is None or torch.equal(stored, images) else stored,
         averaged=module.averaged_pixels(),
     )
+
+
+def _bytes_kept(module: SmallTrainingSet, current: SmallSet) -> dict[str, int]:
+    """Return what the set takes to keep: stored images and their soft labels, or labels, in the types they have."""
+    raw, stored = module.raw(), sum(module.counts)
+    labels = current.labels if current.soft_labels is None else current.soft_labels
+    of_labels = stored * labels[0].numel() * labels.element_size()
+    beside = 4 * sum(value is not None for value in (module.step_size(),))
+    images = raw.numel() * raw.element_size()
+    return {"images": images, "labels": of_labels, "step_size": beside, "all": images + of_labels + beside}

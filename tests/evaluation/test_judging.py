@@ -43,7 +43,20 @@ def test_the_spread_of_a_score_is_the_sample_standard_deviation():
     assert score.standard_error == pytest.approx(0.2 / 3**0.5)
 
 
+@pytest.mark.parametrize(("networks", "quantile"), [(2, 12.7062), (5, 2.7764), (20, 2.0930)])
+def test_the_interval_of_a_score_is_students(networks, quantile):
+    """Quantiles of the t distribution, 97.5 %, from its table."""
+    accuracies = torch.linspace(0.4, 0.6, networks).tolist()
+    score = Score("ConvNet", tuple(accuracies), 1.0)
+    low, high = score.interval
+    assert (low + high) / 2 == pytest.approx(0.5)
+    assert (high - low) / 2 == pytest.approx(quantile * score.std / networks**0.5, rel=1e-4)
+    assert score.as_plain()["accuracy_interval"] == [low, high]
+
+
 def test_one_network_has_no_spread():
+    assert Score("ConvNet", (0.5,), 1.0).interval is None
+    assert Score("ConvNet", (0.5,), 1.0).as_plain()["accuracy_interval"] is None
     assert Score("ConvNet", (0.5,), 1.0).std == 0
     assert Score("ConvNet", (0.5,), 1.0).standard_error == 0
 

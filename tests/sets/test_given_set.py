@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
+from lit_condense import load_condensed
 from lit_condense.data.normalization import PRESETS, Normalization
 from lit_condense.errors import ExportError
 from lit_condense.evaluation import Evaluation
@@ -161,3 +162,16 @@ def test_an_own_set_scores_as_it_did_to_the_last_digit(tmp_path, name, normaliza
     assert torch.equal(again.training_set().images, module.training_set().images), "to the bit"
     assert report.condensed[0].accuracies == before.condensed[0].accuracies
     assert report.baselines["random"].accuracies == before.baselines["random"].accuracies
+
+
+@pytest.mark.parametrize("name", ["normalised pixels", "cells"])
+def test_a_card_says_what_a_set_takes_to_keep(tmp_path, name):
+    module = fitted(GradientMatching(), parametrization=STORAGES[name], data=TinyData(sizes=(20,) * 5))
+    module.save(tmp_path)
+    kept = load_condensed(tmp_path).card["bytes"]
+    images = 10 * 1 * 8 * 8 * 4  # two stored images a class, one channel, float32
+    assert kept == {"images": images, "labels": 10 * 8, "step_size": 0, "all": images + 80}
+    soft = Given(found(stored(), soft_labels=torch.ones(5, 5) / 5, inner_lr=0.1), "pixel", Packing(2))
+    bound(soft).save(tmp_path / "soft")
+    kept = load_condensed(tmp_path / "soft").card["bytes"]
+    assert kept == {"images": 5 * 3 * 64 * 4, "labels": 5 * 5 * 4, "step_size": 4, "all": 5 * 3 * 64 * 4 + 100 + 4}
