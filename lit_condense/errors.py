@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any, get_args
 
 import torch
@@ -64,6 +65,22 @@ def check_choice(setting: str, value: object, choices: Any) -> None:
     known = [repr(choice) for choice in get_args(choices)]
     if value not in get_args(choices):
         raise SettingsError(f"Expected {setting} to be {', '.join(known[:-1])} or {known[-1]}, got {value!r}.")
+
+
+def check_least(owner: str, least: float, **numbers: float | None) -> None:
+    """Refuse numbers that are too small.
+
+    Args:
+        owner: Whose settings they are, for the message.
+        least: The smallest that is allowed.
+        numbers: Setting -> value; None stands for a default and passes.
+
+    Raises:
+        SettingsError: One is smaller, or not finite.
+    """
+    for name, value in numbers.items():
+        if value is not None and not least <= value < math.inf:
+            raise SettingsError(f"Expected {owner}.{name} to be {least} or more, got {value}.")
 
 
 def described(value: object) -> str:

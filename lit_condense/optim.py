@@ -9,7 +9,7 @@ import torch
 from lightning.pytorch.cli import OptimizerCallable
 from torch import nn
 
-from lit_condense.errors import SettingsError, described
+from lit_condense.errors import SettingsError, check_least, described
 
 
 class SharedTensorSGD(torch.optim.SGD):
@@ -54,9 +54,7 @@ class GSAM(torch.optim.Optimizer):
     """
 
     def __init__(self, params: Iterable[nn.Parameter], lr: float, rho: float = 0.01, alpha: float = 0.3) -> None:
-        for name, value in (("lr", lr), ("rho", rho), ("alpha", alpha)):
-            if not value >= 0:
-                raise SettingsError(f"Expected GSAM.{name} to be 0 or more, got {value}.")
+        check_least("GSAM", 0, lr=lr, rho=rho, alpha=alpha)
         super().__init__(params, {"lr": lr, "rho": rho, "alpha": alpha})
 
     @torch.no_grad()

@@ -16,6 +16,7 @@ from lit_condense.augmentation import AlwaysOn, CutMix, EvaluationAugmentation, 
 from lit_condense.callbacks import Dashboard, FinalReport
 from lit_condense.data import ArrayFile, Digits, ImageFolder, Normalization
 from lit_condense.engine import Engine
+from lit_condense.errors import SettingsError, check_least
 from lit_condense.evaluation import Evaluation
 from lit_condense.init import Noise, RandomReal
 from lit_condense.inner import TrainOnSynthetic
@@ -174,3 +175,10 @@ def test_options_of_classes_in_lists_are_filled_in_too():
     older = copy.deepcopy(now)
     del older[0]["init_args"]["order"]
     assert with_new_defaults(older, now) == now
+
+
+@pytest.mark.parametrize("value", [0, -1, float("nan"), float("inf")])
+def test_numbers_that_are_too_small_or_not_finite_are_refused_by_name(value):
+    with pytest.raises(SettingsError, match=f"Expected Thing.second to be 1 or more, got {value}"):
+        check_least("Thing", 1, first=None, second=value, third=1)
+    check_least("Thing", 1, first=None, second=1, third=2.5)

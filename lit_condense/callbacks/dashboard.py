@@ -8,7 +8,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.loggers import TensorBoardLogger
 from torch.utils.tensorboard.summary import hparams
 
-from lit_condense.errors import SettingsError
+from lit_condense.errors import check_least
 from lit_condense.export.figure import image_pages
 from lit_condense.sets.evaluated_set import EvaluatedSet
 from lit_condense.settings import flat
@@ -27,8 +27,7 @@ class Dashboard(Callback):
     """
 
     def __init__(self, every_n_updates: int | None = None) -> None:
-        if every_n_updates is not None and every_n_updates < 1:
-            raise SettingsError(f"Expected Dashboard.every_n_updates to be 1 or more, got {every_n_updates}.")
+        check_least("Dashboard", 1, every_n_updates=every_n_updates)
         self.every_n_updates = every_n_updates
         self._described = False
 

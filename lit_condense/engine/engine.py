@@ -33,7 +33,7 @@ from lit_condense.engine.hardware import multiplies_bfloat16
 from lit_condense.engine.image_gradient import ImageGradient
 from lit_condense.engine.quantities import each_of, isolation, observe, rejoined, stacked
 from lit_condense.engine.unrolling import Unroller
-from lit_condense.errors import SettingsError, check_choice
+from lit_condense.errors import check_choice, check_least
 from lit_condense.matching.base import MatchingLoss, Progress, real_needs, weights_at
 from lit_condense.matching.quantities import Quantities
 from lit_condense.matching.quantity import GRADIENTS, Need, built_in, differentiate, read_features
@@ -108,9 +108,7 @@ class Engine:
     ) -> None:
         check_choice("Engine.mode", mode, Mode)
         check_choice("Engine.compile", compile, Compile)
-        for name, value in (("classes_per_block", classes_per_block), ("real_chunk", real_chunk)):
-            if value is not None and value < 1:
-                raise SettingsError(f"Expected Engine.{name} to be 1 or more, got {value}.")
+        check_least("Engine", 1, classes_per_block=classes_per_block, real_chunk=real_chunk)
         self.mode = mode
         self.compile = compile
         self.classes_per_block = classes_per_block

@@ -16,7 +16,7 @@ from torch import nn
 
 from lit_condense.augmentation import Augmentation
 from lit_condense.data.real_images import RealImages
-from lit_condense.errors import SettingsError
+from lit_condense.errors import SettingsError, check_least
 from lit_condense.evaluation.protocols import PROTOCOLS, ProtocolName, Recipe, describe, is_convnet_bn, recipe_for
 from lit_condense.evaluation.several import Trainings
 from lit_condense.evaluation.training import LabelledImages, SmallSet
@@ -119,9 +119,7 @@ class Evaluation:
     ) -> None:
         if protocol not in PROTOCOLS:
             raise SettingsError(f"Expected Evaluation.protocol to be one of {list(PROTOCOLS)}, got {protocol!r}.")
-        for name, value, least in (("repeats", repeats, 1), ("quick_repeats", quick_repeats, 1), ("epochs", epochs, 1)):
-            if value is not None and value < least:
-                raise SettingsError(f"Expected Evaluation.{name} to be {least} or more, got {value}.")
+        check_least("Evaluation", 1, repeats=repeats, quick_repeats=quick_repeats, epochs=epochs)
         if not 0 <= full_data_steps <= 1000:
             raise SettingsError(f"Expected Evaluation.full_data_steps to be in 0 to 1000, got {full_data_steps}.")
         if cutmix is not None and not 0 <= cutmix <= 1:

@@ -7,7 +7,7 @@ from typing import cast
 from torch import Tensor
 
 from lit_condense.data.real_images import RealImages
-from lit_condense.errors import SettingsError, check_choice
+from lit_condense.errors import check_choice, check_least
 from lit_condense.functional.kmeans import Seeding
 from lit_condense.init.base import RealStart
 from lit_condense.networks import CondensableNetwork, NetworkFactory, build_network
@@ -27,8 +27,7 @@ class Clustered(RealStart):
     """
 
     def __init__(self, chunk: int = 512, pixels: PixelRange = "normalized", *, seeding: Seeding = "kmeans++") -> None:
-        if chunk < 1:
-            raise SettingsError(f"Expected Clustered.chunk to be 1 or more, got {chunk}.")
+        check_least("Clustered", 1, chunk=chunk)
         check_choice("Clustered.pixels", pixels, PixelRange)
         check_choice("Clustered.seeding", seeding, Seeding)
         self.chunk = chunk

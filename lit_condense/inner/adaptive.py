@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import torch
 
-from lit_condense.errors import SettingsError
+from lit_condense.errors import SettingsError, check_least
 from lit_condense.inner.base import InnerContext
 from lit_condense.inner.network import BatchNormStatistics, InnerNetwork
 from lit_condense.inner.synthetic import TrainOnSynthetic
@@ -107,9 +107,7 @@ class TrainUntilOverfitting(TrainOnSynthetic):
             weight_decay=weight_decay,
             batch_norm=batch_norm,
         )
-        for name, value in (("most_epochs", most_epochs), ("held_out", held_out)):
-            if value < 1:
-                raise SettingsError(f"Expected TrainUntilOverfitting.{name} to be 1 or more, got {value}.")
+        check_least("TrainUntilOverfitting", 1, most_epochs=most_epochs, held_out=held_out)
         self.most_epochs = most_epochs
         self.held_out = held_out
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from lit_condense.augmentation import Augmentation
 from lit_condense.data.real_images import RealImages
 from lit_condense.engine.first_order import FirstOrderLoss
-from lit_condense.errors import SettingsError, check_choice
+from lit_condense.errors import check_choice, check_least
 from lit_condense.inner.network import BatchNormStatistics, InnerNetwork
 from lit_condense.matching.base import Progress
 from lit_condense.rng import RandomKey
@@ -66,9 +66,7 @@ class InnerLoop(ABC):
         weight_decay: float = 0.0,
         batch_norm: BatchNormStatistics = "real_batch",
     ) -> None:
-        for name, value in (("lr", lr), ("momentum", momentum), ("weight_decay", weight_decay)):
-            if value < 0:
-                raise SettingsError(f"Expected {type(self).__name__}.{name} to be 0 or more, got {value}.")
+        check_least(type(self).__name__, 0, lr=lr, momentum=momentum, weight_decay=weight_decay)
         check_choice(f"{type(self).__name__}.batch_norm", batch_norm, BatchNormStatistics)
         self.lr = lr
         self.momentum = momentum

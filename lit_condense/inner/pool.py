@@ -11,7 +11,7 @@ from torch import Tensor
 
 from lit_condense.augmentation import Augmentation, NoAugmentation
 from lit_condense.augmentation.contract import applied
-from lit_condense.errors import SettingsError
+from lit_condense.errors import SettingsError, check_least
 from lit_condense.inner.base import InnerContext, InnerLoop
 from lit_condense.inner.network import BatchNormStatistics, InnerNetwork
 from lit_condense.matching.base import Progress
@@ -76,18 +76,9 @@ class Pool(InnerLoop):
         batch_norm: BatchNormStatistics = "own_batch",
     ) -> None:
         super().__init__(lr, momentum, weight_decay=weight_decay, batch_norm=batch_norm)
-        numbers = {
-            "size": (size, 1),
-            "every": (every, 1),
-            "matched": (matched, 1),
-            "trained": (trained, 0),
-            "steps": (steps, 0),
-            "batch_size": (batch_size, 1),
-            "reset_meters_every": (1 if reset_meters_every is None else reset_meters_every, 1),
-        }
-        for name, (value, least) in numbers.items():
-            if value < least:
-                raise SettingsError(f"Expected Pool.{name} to be {least} or more, got {value}.")
+        check_least("Pool", 1, size=size, every=every, matched=matched, batch_size=batch_size)
+        check_least("Pool", 1, reset_meters_every=reset_meters_every)
+        check_least("Pool", 0, trained=trained, steps=steps)
         if matched > size:
             raise SettingsError(
                 f"Expected Pool.matched to be at most the size of the pool ({size}), got {matched}. Raise size."

@@ -13,7 +13,7 @@ from lit_condense.augmentation.cutmix import mixed
 from lit_condense.data.batching import batch_sizes, batches
 from lit_condense.data.real_images import RealImages
 from lit_condense.data.walk import Batches, walked
-from lit_condense.errors import SettingsError, check_choice
+from lit_condense.errors import SettingsError, check_choice, check_least
 from lit_condense.inner.base import InnerContext, InnerLoop
 from lit_condense.inner.network import BatchNormStatistics, InnerNetwork
 from lit_condense.matching.base import Progress
@@ -59,10 +59,8 @@ class TrainOnReal(InnerLoop):
         batches: Batches = "anew",
     ) -> None:
         super().__init__(lr, momentum, weight_decay=weight_decay, batch_norm=batch_norm)
-        numbers = (("updates", updates, 1), ("images", images, 0), ("batch_size", batch_size, 1), ("early", early, 0))
-        for name, value, least in numbers:
-            if value < least:
-                raise SettingsError(f"Expected TrainOnReal.{name} to be {least} or more, got {value}.")
+        check_least("TrainOnReal", 1, updates=updates, batch_size=batch_size)
+        check_least("TrainOnReal", 0, images=images, early=early)
         if not 0 <= cutmix <= 1:
             raise SettingsError(f"Expected TrainOnReal.cutmix to be a probability, got {cutmix}.")
         check_choice("TrainOnReal.batches", batches, Batches)

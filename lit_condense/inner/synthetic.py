@@ -8,7 +8,7 @@ import torch
 
 from lit_condense.augmentation.contract import applied
 from lit_condense.data.batching import batch_sizes, batches
-from lit_condense.errors import SettingsError
+from lit_condense.errors import check_least
 from lit_condense.inner.base import InnerContext, InnerLoop
 from lit_condense.inner.network import BatchNormStatistics, InnerNetwork
 from lit_condense.matching.base import Progress
@@ -58,9 +58,8 @@ class TrainOnSynthetic(InnerLoop):
         batch_norm: BatchNormStatistics = "real_batch",
     ) -> None:
         super().__init__(lr, momentum, weight_decay=weight_decay, batch_norm=batch_norm)
-        for name, value, least in (("updates", updates, 1), ("epochs", epochs, 0), ("batch_size", batch_size, 1)):
-            if value is not None and value < least:
-                raise SettingsError(f"Expected TrainOnSynthetic.{name} to be {least} or more, got {value}.")
+        check_least("TrainOnSynthetic", 1, updates=updates, batch_size=batch_size)
+        check_least("TrainOnSynthetic", 0, epochs=epochs)
         self.updates = updates
         self.epochs = epochs
         self.batch_size = batch_size

@@ -11,7 +11,7 @@ from lightning.pytorch import Callback
 from torch import Tensor, nn
 
 from lit_condense.data import CondenseDataModule
-from lit_condense.errors import SettingsError
+from lit_condense.errors import check_least
 from lit_condense.matching.quantities import Quantities
 from lit_condense.matching.quantity import Need
 from lit_condense.networks import NetworkFactory
@@ -71,8 +71,7 @@ class Loss(Callback, ABC):
     """Decoded synthetic images that each class must have."""
 
     def __init__(self, weight: float = 1.0, name: str | None = None) -> None:
-        if weight < 0:
-            raise SettingsError(f"Expected {type(self).__name__}.weight to be 0 or more, got {weight}.")
+        check_least(type(self).__name__, 0, weight=weight)
         self.weight = weight
         self.name = name
 

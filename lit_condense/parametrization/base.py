@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from lit_condense.data.normalization import Normalizer
-from lit_condense.errors import SettingsError, check_choice
+from lit_condense.errors import check_choice, check_least
 from lit_condense.settings import Plain, settings_of
 
 if TYPE_CHECKING:
@@ -36,8 +36,7 @@ class Parametrization(ABC):
     def __init__(self, clamp: Clamp = "never", most_matched: int | None = None) -> None:
         owner = type(self).__name__
         check_choice(f"{owner}.clamp", clamp, Clamp)
-        if most_matched is not None and most_matched < 1:
-            raise SettingsError(f"Expected {owner}.most_matched to be 1 or more, got {most_matched}.")
+        check_least(owner, 1, most_matched=most_matched)
         self.clamp = clamp
         self.most_matched = most_matched
 

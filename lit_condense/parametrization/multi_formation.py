@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from lit_condense.data.normalization import Normalizer
-from lit_condense.errors import SettingsError, check_choice
+from lit_condense.errors import SettingsError, check_choice, check_least
 from lit_condense.parametrization.base import Clamp
 from lit_condense.parametrization.pixels import Pixels, Space
 
@@ -67,9 +67,7 @@ class MultiFormation(Pixels):
         shrinking: Shrinking = "nearest",
     ) -> None:
         super().__init__(space, clamp, most_matched=most_matched)
-        for name, value in (("factor", factor), ("bound", bound)):
-            if value < 1:
-                raise SettingsError(f"Expected MultiFormation.{name} to be 1 or more, got {value}.")
+        check_least("MultiFormation", 1, factor=factor, bound=bound)
         check_choice("MultiFormation.decoding", decoding, Decoding)
         check_choice("MultiFormation.order", order, Order)
         check_choice("MultiFormation.shrinking", shrinking, Shrinking)

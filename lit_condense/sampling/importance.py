@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from lit_condense.data.real_images import RealImages
-from lit_condense.errors import SettingsError
+from lit_condense.errors import SettingsError, check_least
 from lit_condense.matching.base import Progress
 from lit_condense.matching.quantity import Need
 from lit_condense.networks.features import Features, chunked_gradient_norms
@@ -65,9 +65,7 @@ class Importance(Sampling):
         chunk: int = 512,
         every_network: bool = True,
     ) -> None:
-        for name, value in {"batch_size": batch_size, "interval": interval, "chunk": chunk}.items():
-            if value < 1:
-                raise SettingsError(f"Expected Importance.{name} to be 1 or more, got {value}.")
+        check_least("Importance", 1, batch_size=batch_size, interval=interval, chunk=chunk)
         if subset is not None and subset < batch_size:
             raise SettingsError(
                 f"Expected Importance.subset to be at least batch_size ({batch_size}), got {subset}. Raise it."

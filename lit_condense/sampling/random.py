@@ -6,7 +6,7 @@ from torch import Tensor
 
 from lit_condense.data.real_images import RealImages
 from lit_condense.data.walk import Batches, walked
-from lit_condense.errors import SettingsError, check_choice
+from lit_condense.errors import check_choice, check_least
 from lit_condense.matching.base import Progress
 from lit_condense.networks.features import Features
 from lit_condense.rng import RandomKey
@@ -24,8 +24,7 @@ class RandomSampling(Sampling):
     """
 
     def __init__(self, batch_size: int = 256, batches: Batches = "anew") -> None:
-        if batch_size < 1:
-            raise SettingsError(f"Expected RandomSampling.batch_size to be 1 or more, got {batch_size}.")
+        check_least("RandomSampling", 1, batch_size=batch_size)
         check_choice("RandomSampling.batches", batches, Batches)
         self.batch_size = batch_size
         self.batches: Batches = batches

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from lit_condense.data.real_images import RealImages
-from lit_condense.errors import SettingsError, check_choice
+from lit_condense.errors import SettingsError, check_choice, check_least
 from lit_condense.functional.kmeans import Seeding
 from lit_condense.matching.base import Progress
 from lit_condense.matching.quantity import Need
@@ -56,9 +56,7 @@ class Representative(Sampling):
         check_choice("Representative.pixels", pixels, PixelRange)
         check_choice("Representative.seeding", seeding, Seeding)
         numbers = {"batch_size": batch_size, "interval": interval, "per_cluster": per_cluster, "chunk": chunk}
-        for name, value in numbers.items():
-            if value < 1:
-                raise SettingsError(f"Expected Representative.{name} to be 1 or more, got {value}.")
+        check_least("Representative", 1, **numbers)
         if batch_size % per_cluster:
             raise SettingsError(
                 f"Expected Representative.batch_size ({batch_size}) to be a multiple of per_cluster ({per_cluster})."

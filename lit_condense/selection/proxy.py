@@ -17,7 +17,7 @@ from torch.nn import functional as F
 
 from lit_condense.data.batching import batch_count, batches
 from lit_condense.data.real_images import RealImages
-from lit_condense.errors import CheckpointError, NonFiniteError, SettingsError
+from lit_condense.errors import CheckpointError, NonFiniteError, SettingsError, check_least
 from lit_condense.networks import (
     CondensableNetwork,
     FeaturesAndLogits,
@@ -59,9 +59,8 @@ class ProxyTraining:
         chunk: int = 500,
         cache: str | None = None,
     ) -> None:
-        for name, value, least in (("epochs", epochs, 0), ("batch_size", batch_size, 1), ("chunk", chunk, 1)):
-            if value < least:
-                raise SettingsError(f"Expected ProxyTraining.{name} to be {least} or more, got {value}.")
+        check_least("ProxyTraining", 0, epochs=epochs)
+        check_least("ProxyTraining", 1, batch_size=batch_size, chunk=chunk)
         if not lr > 0 or not 0 <= momentum < 1 or not weight_decay >= 0:
             raise SettingsError(
                 "Expected ProxyTraining.lr above 0, momentum in [0, 1) and weight_decay of 0 or more, got "

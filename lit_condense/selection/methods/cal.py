@@ -8,7 +8,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from lit_condense.errors import SettingsError, check_choice
+from lit_condense.errors import check_choice, check_least
 from lit_condense.functional.geometry import nearest_others, rows_at_once, symmetric_divergence
 from lit_condense.selection.base import Candidates
 from lit_condense.selection.candidates import Variant, finite_features, log_predictions
@@ -33,8 +33,7 @@ class CAL(ScoreSelection):
     """
 
     def __init__(self, neighbours: int = NEIGHBOURS, variant: Variant = "definition") -> None:
-        if neighbours < 1:
-            raise SettingsError(f"Expected CAL.neighbours to be 1 or more, got {neighbours}.")
+        check_least("CAL", 1, neighbours=neighbours)
         check_choice("CAL.variant", variant, Variant)
         self.neighbours = neighbours
         self.variant: Variant = variant

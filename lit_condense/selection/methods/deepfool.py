@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from lit_condense.data.batching import batches
-from lit_condense.errors import SettingsError
+from lit_condense.errors import check_least
 from lit_condense.selection.base import Candidates
 from lit_condense.selection.scored import ScoreSelection
 
@@ -33,9 +33,7 @@ class DeepFool(ScoreSelection):
     tag = "deepfool"
 
     def __init__(self, iterations: int = ITERATIONS, chunk: int = 100) -> None:
-        for name, value in {"iterations": iterations, "chunk": chunk}.items():
-            if value < 1:
-                raise SettingsError(f"Expected DeepFool.{name} to be 1 or more, got {value}.")
+        check_least("DeepFool", 1, iterations=iterations, chunk=chunk)
         self.iterations = iterations
         self.chunk = chunk
 

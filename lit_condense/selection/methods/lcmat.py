@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 
 from torch import Tensor
 
-from lit_condense.errors import SettingsError, check_choice
+from lit_condense.errors import check_choice, check_least
 from lit_condense.functional.last_layer_geometry import (
     gradient_products,
     hessian_products,
@@ -51,10 +50,8 @@ class LCMatS(NearestCover):
         weighted: bool = False,
         variant: LCMatVariant = "definition",
     ) -> None:
-        if not (rho >= 0 and math.isfinite(rho)):
-            raise SettingsError(f"Expected LCMatS.rho to be 0 or more, got {rho}.")
-        if coordinates < 1:
-            raise SettingsError(f"Expected LCMatS.coordinates to be 1 or more, got {coordinates}.")
+        check_least("LCMatS", 0, rho=rho)
+        check_least("LCMatS", 1, coordinates=coordinates)
         check_choice("LCMatS.variant", variant, LCMatVariant)
         self.rho = rho
         self.coordinates = coordinates

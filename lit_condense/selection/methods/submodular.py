@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from abc import abstractmethod
 from collections.abc import Callable
 
 from torch import Tensor
 
-from lit_condense.errors import SettingsError, check_choice
+from lit_condense.errors import check_choice, check_least
 from lit_condense.functional import greedy
 from lit_condense.functional.last_layer_geometry import gradient_products
 from lit_condense.selection.base import Candidates, Choice, ProxyOutputs
@@ -55,8 +54,7 @@ class GraphCut(_CosineKernel):
     """
 
     def __init__(self, coverage: float = 1.0) -> None:
-        if not (coverage >= 0 and math.isfinite(coverage)):
-            raise SettingsError(f"Expected GraphCut.coverage to be 0 or more, got {coverage}.")
+        check_least("GraphCut", 0, coverage=coverage)
         self.coverage = coverage
 
     def _maximise(self, similarity: Tensor, count: int) -> Tensor:
