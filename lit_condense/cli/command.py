@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import logging
 import os
 import signal
 import sys
@@ -49,6 +50,14 @@ UPSTREAM_NOISE = (
     # `predict` writes the set
     "predict returned None",
 )
+
+UPSTREAM_ADVICE = {
+    # of a product; we write to TensorBoard
+    "lightning.pytorch.utilities.rank_zero": "try installing [litlogger]",
+    # of a checkpoint that is written; what is read is never unpickled
+    "lightning.pytorch.trainer.connectors.checkpoint_connector": "`weights_only` was not set",
+}
+"""Logger -> what it says to nobody's use."""
 
 # Without it, the message of every mistyped option stands below a page that lists all of them.
 USAGE = {
@@ -257,6 +266,8 @@ def run(args: ArgsType = None) -> CondenseCLI:
     """Parse ``args`` (by default the command line), do what they say, and return the finished command."""
     for message in UPSTREAM_NOISE:
         warnings.filterwarnings("ignore", message=message)
+    for name in UPSTREAM_ADVICE:
+        logging.getLogger(name).addFilter(_is_of_use)  # a filter is added once
     return CondenseCLI(
         RunModule,
         CondenseDataModule,
@@ -278,6 +289,10 @@ def run(args: ArgsType = None) -> CondenseCLI:
         parser_kwargs={"prog": "lit-condense", "version": __version__, "epilog": EPILOG, **USAGE},
         args=args,
     )
+
+
+def _is_of_use(record: logging.LogRecord) -> bool:
+    return UPSTREAM_ADVICE[record.name] not in record.getMessage()
 
 
 def main(args: ArgsType = None) -> None:

@@ -114,6 +114,13 @@ def test_standard_output_of_a_fit_is_the_table_and_nothing_else(fitted):
     assert len(lines) == 2 + len(numbers) + 1 + len(said) + 1 + 1 + 4
 
 
+def test_what_nobody_can_use_is_not_said(fitted):
+    process, _, _ = fitted
+    assert "Condensing digits" in process.stderr
+    assert "litlogger" not in process.stderr
+    assert "weights_only" not in process.stderr, "it is said of writing, and would frighten those who know of reading"
+
+
 def test_the_table_says_what_the_card_says(fitted):
     process, folder, _ = fitted
     evaluation = card_of(folder)["evaluation"]
