@@ -110,7 +110,7 @@ def _read(parser: ArgumentParser, words: list[str], path: Path) -> tuple[Given, 
 
 def _answers(words: Sequence[str]) -> Plain:
     """Return what the words answer, before anything is known that the data need."""
-    parser = ArgumentParser(exit_on_error=False)
+    parser = ArgumentParser(prog="lit-condense evaluate")
     kinds = {"space": str, "factor": int, "order": str, "multi": bool, "inner_lr": float, "labels": Path}
     for name, kind in kinds.items():
         parser.add_argument(f"--{name}", type=kind | None, default=None)

@@ -95,6 +95,16 @@ def test_wrong_words_end_in_one_sentence(tmp_path, capsys, words, said):
     assert said in message
 
 
+@pytest.mark.parametrize("words", [["--factor", "two"], ["--inner_lr", "fast"], ["--repeats", "x"], ["--nothing", "1"]])
+def test_words_of_another_kind_end_in_the_parsers_message(tmp_path, capsys, words):
+    with pytest.raises(SystemExit) as stopped:
+        main(["evaluate", str(results(tmp_path)), *DATA, *words])
+    said = capsys.readouterr().err
+    assert stopped.value.code == 2
+    assert words[0].lstrip("-") in said
+    assert "Traceback" not in said
+
+
 def test_the_set_comes_first(capsys):
     assert "the set first" in refused(capsys, "evaluate", *DATA)
 
