@@ -20,6 +20,7 @@ from lit_condense.evaluation import Evaluation
 from lit_condense.evaluation.protocols import PROTOCOLS
 from lit_condense.interchange import SPACES, Answers, Given, read_set
 from lit_condense.interchange.given import PIXEL, ZCA
+from lit_condense.interchange.own import OWN
 from lit_condense.networks import ConvNet, NetworkFactory
 from lit_condense.runs.folder import RunFolder
 from lit_condense.selection import Selection
@@ -60,7 +61,8 @@ def main(args: Sequence[str]) -> None:
 
 
 def _parser() -> ArgumentParser:
-    parser = ArgumentParser(prog="lit-condense evaluate", description=main.__doc__)
+    # a shortened option would be understood here and not where the set is read
+    parser = ArgumentParser(prog="lit-condense evaluate", description=main.__doc__, allow_abbrev=False)
     add = parser.add_argument
     add("path", metavar="SET", type=str, help="Folder or file of this program or another one; see docs/interchange.md.")
     parser.add_subclass_arguments(CondenseDataModule, "data", required=True)
@@ -99,7 +101,7 @@ def _read(parser: ArgumentParser, words: list[str], path: Path) -> tuple[Given, 
     given = read_set(path, answers)
     data = [word for word in words if word == "--data" or word.startswith(("--data.", "--data="))]
     saved = path / CONFIG
-    if not data and path.is_dir() and saved.is_file():
+    if not data and given.found.layout == OWN and path.is_dir() and saved.is_file():
         node = yaml.safe_load(saved.read_text(encoding="utf-8")).get("data")
         words = [*words, f"--data={yaml.safe_dump(node, default_flow_style=True).strip()}"]
     elif not any(word.startswith(("--data.normalization", "--data.init_args.normalization")) for word in data):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal, get_args
@@ -45,9 +46,8 @@ class Packing:
     def __str__(self) -> str:
         if self.factor == 1:
             return "--factor 1 (each stored image is one image)"
-        return (
-            f"--factor {self.factor} --order {self.order} ({self.factor**2} small images in each, {self.order}s first)"
-        )
+        multi = " --multi true" if self.multi else ""
+        return f"--factor {self.factor} --order {self.order}{multi} ({self.factor**2} small images in each)"
 
 
 @dataclass(frozen=True)
@@ -139,6 +139,8 @@ def answered(found: Found, answers: Answers) -> Given:
         )
     if space not in SPACES and answers.space is not None:
         raise ExportError(f"Expected --space to be one of {', '.join(SPACES)}, got {space}.")
+    if answers.inner_lr is not None and not 0 <= answers.inner_lr < math.inf:
+        raise ExportError(f"Expected --inner_lr to be 0 or more, got {answers.inner_lr}.")
     lr = answers.inner_lr if answers.inner_lr is not None else found.inner_lr
     if found.wants_lr and lr is None:
         raise ExportError(
@@ -153,13 +155,17 @@ def _packing(found: Found, answers: Answers) -> Packing:
         if answers.factor < 1:
             raise ExportError(f"Expected --factor to be 1 or more, got {answers.factor}.")
         fitting = [one for one in found.packings if one.factor == answers.factor]
-        order = answers.order or (fitting[0].order if len({one.order for one in fitting}) == 1 else None)
+        orders = {one.order for one in fitting}
+        order = answers.order or (orders.pop() if len(orders) == 1 else None)
         if order is None and answers.factor > 1:
             raise ExportError(
                 f"Expected to know how the cells of {found.files[0]} are counted: --order "
                 f"{' or '.join(get_args(Order))} (IDC and DREAM: row, IDM: column)."
             )
-        return Packing(answers.factor, order or "row", bool(answers.multi))
+        multi = fitting[0].multi if answers.multi is None and fitting else bool(answers.multi)
+        return Packing(answers.factor, order or "row", multi)
+    if answers.order is not None or answers.multi is not None:
+        raise ExportError("Expected --factor beside --order and --multi, got none. Say how many cells a side has.")
     if len(found.packings) == 1:
         return found.packings[0]
     raise ExportError(

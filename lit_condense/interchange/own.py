@@ -12,6 +12,8 @@ from lit_condense.export.condensed_set import CondensedSet, load_condensed
 from lit_condense.interchange.given import NORMALIZED, PIXEL, ZCA, Found, Packing
 from lit_condense.settings import Plain
 
+OWN = "lit_condense"
+"""Name of this program's layout."""
 KNOWN = ("Pixels", "MultiFormation")
 """Parametrizations that a stored image is read by; of others the images in [0, 1] are taken."""
 
@@ -30,7 +32,7 @@ def read_own(path: Path) -> Found:
     storage = _storage(condensed)
     if condensed.stored is None or storage is None:
         common |= {"soft_labels": condensed.soft_labels, "weights": _weights(condensed)}
-        return Found("lit_condense", condensed.images, condensed.labels, (path,), (PIXEL,), **common)
+        return Found(OWN, condensed.images, condensed.labels, (path,), (PIXEL,), **common)
     stored = len(condensed.stored)
     normalization = told.get("normalization") or {}
     space = storage.get("space", NORMALIZED)
@@ -42,7 +44,7 @@ def read_own(path: Path) -> Found:
     # decoded images repeat the labels of the stored ones, which come first
     soft = None if condensed.soft_labels is None else condensed.soft_labels[:stored]
     labels = condensed.labels[:stored]
-    return Found("lit_condense", condensed.stored, labels, (path,), (space,), (packing,), soft_labels=soft, **common)
+    return Found(OWN, condensed.stored, labels, (path,), (space,), (packing,), soft_labels=soft, **common)
 
 
 def _data(condensed: CondensedSet) -> Plain:

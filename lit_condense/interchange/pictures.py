@@ -52,9 +52,19 @@ def read_folder(folder: Path) -> Found:
     labels = [number for number, name in zip(numbers, classes, strict=True) for _ in files[name]]
     paths = [path for name in classes for path in files[name]]
     written = root / NAMES_FILE
-    if written.is_file():
-        names = tuple(json.loads(written.read_text(encoding="utf-8")))
+    if written.is_file() and numbers == list(range(len(classes))) and names != in_one_form(classes):
+        names = _written(written) or names
     return _found(paths, torch.tensor(labels), names, root)
+
+
+def _written(file: Path) -> tuple[str, ...] | None:
+    """Return the class names as this program wrote them beside numbered folders, which may not keep every letter."""
+    try:
+        names = json.loads(file.read_text(encoding="utf-8"))
+    except (json.JSONDecodeError, UnicodeDecodeError):
+        return None
+    known = isinstance(names, list) and all(isinstance(name, str) for name in names)
+    return in_one_form(names) if known else None
 
 
 def _numbered(folders: Sequence[str]) -> tuple[list[int], tuple[str, ...] | None]:
@@ -103,6 +113,8 @@ def _images_in(folder: Path) -> list[Path]:
 
 def _found(paths: Sequence[Path], labels: Tensor, names: tuple[str, ...] | None, root: Path) -> Found:
     headers = read_headers(paths)
+    if headers.any_deep:
+        raise ExportError(f"Expected images of 8 bits in {root}, got some of 16. Convert them, or write an .npz.")
     size = headers.common_size("condensed images of several sizes are no set")
     images = read_images(paths, size, headers.all_grey).float() / 255
     notes = ("values were rounded to 8 bits when the images were written",)

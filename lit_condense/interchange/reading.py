@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import zipfile
+import zlib
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +15,7 @@ from lit_condense.export.condensed_set import FILE_NAME
 from lit_condense.interchange.given import Answers, Found, Given, answered
 from lit_condense.interchange.own import read_own
 from lit_condense.interchange.pictures import read_folder
+from lit_condense.interchange.safe import check_size
 from lit_condense.interchange.torch_files import labelled, read_file
 
 TORCH = (".pt", ".pth", ".pkl")
@@ -67,10 +70,11 @@ def _file_in(folder: Path) -> Path:
 
 def _read_npz(path: Path) -> Found:
     """Return images and labels of a NumPy archive: channels first, or last where there are 1 or 3."""
+    check_size(path)
     try:
         with np.load(path, allow_pickle=False) as file:
             held = {name: torch.from_numpy(file[name]) for name in file.files}
-    except (ValueError, OSError, zipfile.BadZipFile, TypeError) as error:
+    except (ValueError, OSError, zipfile.BadZipFile, zlib.error, EOFError, TypeError) as error:
         raise ExportError(
             f"Expected plain arrays in {path}, it cannot be read as such ({first_line(error)})."
         ) from error
@@ -85,4 +89,11 @@ def _read_npz(path: Path) -> Found:
         images = images.unsqueeze(1)
     elif images.dim() == 4 and images.shape[3] in (1, 3) and images.shape[1] not in (1, 3):
         images = images.permute(0, 3, 1, 2)
-    return labelled("npz", images, held[names[1]] if names[1] else None, (path,), None)
+    found = labelled("npz", images, held[names[1]] if names[1] else None, (path,), None)
+    lr = held.get("inner_lr")
+    return replace(
+        found,
+        soft_labels=held.get("soft_labels", found.soft_labels),
+        weights=held.get("weights"),
+        inner_lr=None if lr is None else float(lr),
+    )

@@ -41,7 +41,7 @@ def read_torch(path: Path) -> Any:
     Raises:
         ExportError: It is missing, too large, broken, or names anything but tensors, containers and numbers.
     """
-    _check_size(path)
+    check_size(path)
     try:
         with torch.serialization.safe_globals(NUMBERS):
             return torch.load(path, weights_only=True, map_location="cpu")
@@ -59,7 +59,7 @@ def read_pickle(path: Path) -> Any:
     Raises:
         ExportError: It is missing, too large, broken, or names anything but tensors.
     """
-    _check_size(path)
+    check_size(path)
     try:
         return _TensorsOnly(io.BytesIO(path.read_bytes())).load()
     except Exception as error:
@@ -115,7 +115,12 @@ class _TensorsOnly(pickle.Unpickler):
         return self.known[module, name]
 
 
-def _check_size(path: Path) -> None:
+def check_size(path: Path) -> None:
+    """Refuse a file that is not there, broken off, or unpacks to more than is read.
+
+    Raises:
+        ExportError: It is.
+    """
     if not path.is_file():
         raise ExportError(f"Expected a file at {path}, found none.")
     with path.open("rb") as file:

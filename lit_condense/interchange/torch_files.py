@@ -6,6 +6,7 @@ table in docs/interchange.md.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,8 @@ from lit_condense.interchange.safe import check_tensors, read_pickle, read_torch
 UNPACKED, BY_ROW, BY_COLUMN = Packing(), Packing(2, "row"), Packing(2, "column")
 CHALLENGE: dict[tuple[int, ...], str] = {(1000, 3, 32, 32): "cifar100", (2000, 3, 64, 64): "tiny_imagenet"}
 """Shape -> data set of the ECCV 2024 challenge: 10 images a class, class by class, without labels."""
+IDC_NAME = re.compile(r"data\d*")
+"""Of IDC's and DREAM's files; NCFM's ``data_<n>.pt`` are evaluated otherwise."""
 PROBABILITIES_WITHIN = 1e-3
 
 
@@ -80,6 +83,8 @@ def _of_pair(content: Any, path: Path, answers: Answers) -> Found | None:
         told = path.parent.name + path.stem
         packings = (BY_COLUMN,) if "aug_True" in told else (UNPACKED,) if "aug_False" in told else (UNPACKED, BY_COLUMN)
         return _normalised("idm-pickle", content, path, "dc", "dsa", packings)
+    if not IDC_NAME.fullmatch(path.stem):
+        return labelled("pair", content[0], content[1], (path,), None)
     known = names.packing_of_tag(path)
     packings = (UNPACKED, BY_ROW) if known is None else (known,)
     found = labelled("idc", content[0], content[1], (path,), None)
@@ -91,7 +96,8 @@ def _of_images_and_labels(content: Any, path: Path, answers: Answers) -> Found |
     if not isinstance(content, dict) or not {"images", "labels"} <= content.keys():
         return None
     lr = content.get("lr", content.get("inner_lr"))
-    return labelled("images-labels", content["images"], content["labels"], (path,), None if lr is None else float(lr))
+    rate = None if lr is None else _rate(lr, path)
+    return labelled("images-labels", content["images"], content["labels"], (path,), rate)
 
 
 def _of_tensor(content: Any, path: Path, answers: Answers) -> Found | None:
@@ -106,12 +112,14 @@ def _of_tensor(content: Any, path: Path, answers: Answers) -> Found | None:
         )
     beside = {what: path.with_name(f"{stem.replace('images', what)}{path.suffix}") for what in ("labels", "lr")}
     there = {what: file for what, file in beside.items() if "images" in stem and file.is_file()}
-    if answers.labels is not None:
-        there["labels"] = answers.labels
     if "labels" in there:
         return _of_trajectories(content, path, there)
+    if answers.labels is not None:
+        labels = read_torch(answers.labels)
+        check_tensors(labels, answers.labels)
+        return labelled("images", content, labels, (path, answers.labels), None)
     dataset = CHALLENGE.get(tuple(content.shape))
-    if dataset is None:
+    if dataset is None or stem.lower() != dataset.replace("_", ""):
         found = labelled("images", content, None, (path,), None)
         return _with(found, notes=["no labels beside the images: they are taken to stand class by class"])
     found = Found("challenge", _images(content, path), None, (path,), ("dc",), (UNPACKED,), protocol="dsa")
@@ -121,11 +129,12 @@ def _of_tensor(content: Any, path: Path, answers: Answers) -> Found | None:
 def _of_trajectories(images: Tensor, path: Path, there: dict[str, Path]) -> Found:
     others = {what: read_torch(file) for what, file in there.items()}
     check_tensors(others, path)
-    lr = float(others["lr"]) if "lr" in others else None
+    lr = _rate(others["lr"], there["lr"]) if "lr" in others else None
     soft = isinstance(others["labels"], Tensor) and others["labels"].dim() == 2
     found = labelled("datm" if soft else "mtt", images, others["labels"], (path, *there.values()), lr)
     told = names.of_folders(path)
-    return _with(found, spaces=("mtt", ZCA), wants_lr=True, protocol="mtt", told=told)
+    spaces = found.spaces if len(found.spaces) == 1 else ("mtt", ZCA)
+    return _with(found, spaces=spaces, wants_lr=True, protocol="mtt", told=told)
 
 
 def labelled(layout: str, images: Any, labels: Any, files: tuple[Path, ...], lr: float | None) -> Found:
@@ -136,6 +145,11 @@ def labelled(layout: str, images: Any, labels: Any, files: tuple[Path, ...], lr:
     """
     soft, notes = None, []
     if isinstance(labels, Tensor) and labels.dim() == 2 and labels.shape[1] > 1:
+        if not bool(labels.isfinite().all()) or float(labels.float().sum(1).abs().max()) < PROBABILITIES_WITHIN:
+            raise ExportError(
+                f"Expected logits or probabilities as labels in {files[0]}, got rows that sum to 0, as KIP's centred "
+                "ones do; its images are whitened in a way of its own, which is not read."
+            )
         soft, kind = _probabilities(labels.float())
         labels = soft.argmax(1)
         notes.append(f"labels are {kind}")
@@ -156,7 +170,8 @@ def _normalised(
     told: dict[str, Any] | None = None,
 ) -> Found:
     found = labelled(layout, pair[0], pair[1], (path,), None)
-    return _with(found, spaces=(family,), packings=packings, protocol=protocol, told=told or names.of_folders(path))
+    spaces = found.spaces if len(found.spaces) == 1 else (family,)
+    return _with(found, spaces=spaces, packings=packings, protocol=protocol, told=told or names.of_folders(path))
 
 
 def _with(found: Found, **changes: Any) -> Found:
@@ -210,11 +225,20 @@ def _probabilities(values: Tensor) -> tuple[Tensor, str]:
     return values.softmax(1), "logits"
 
 
+def _rate(value: Any, path: Path) -> float:
+    single = (isinstance(value, Tensor) and value.numel() == 1) or isinstance(value, float | int)
+    if not single or not 0 <= float(value) < float("inf"):
+        raise ExportError(f"Expected a learning rate in {path}, one number of 0 or more, got {_shape_of(value)}.")
+    return float(value)
+
+
 def _accuracies(said: Any) -> dict[str, Any]:
     """Return the accuracies that a program kept, a list a network, as plain numbers."""
     if not isinstance(said, dict):
         return {}
-    return {str(name): [float(value) for value in values] for name, values in said.items() if len(values)}
+    lists = {str(name): values for name, values in said.items() if isinstance(values, list | tuple)}
+    found = {name: [float(one) for one in values if isinstance(one, float | int)] for name, values in lists.items()}
+    return {name: values for name, values in found.items() if values}
 
 
 def _shape_of(content: Any) -> str:

@@ -144,8 +144,14 @@ def _normalised(condensed: CondensedSet, family: str) -> Tensor:
     data = condensed.card.get("data")
     used = data.get("normalization") if isinstance(data, dict) else None
     if isinstance(used, dict) and used.get("family") == FAMILY:
-        if condensed.stored is None or condensed.stored.shape != condensed.images.shape:
-            raise ExportError("Expected whitened images in the file of a set made under ZCA, it holds pixels alone.")
+        if family != "mtt":
+            raise ExportError(
+                "Expected a set that was not made under ZCA for this layout, whose programs whiten nothing. Use mtt."
+            )
+        if _space(condensed.card) != "normalized" or condensed.stored is None or packed(condensed):
+            raise ExportError(
+                "Expected whitened images in the file of a set made under ZCA, one each, it holds others."
+            )
         return condensed.stored
     dataset = _dataset(condensed)
     if dataset not in PRESETS[family]:
@@ -154,6 +160,18 @@ def _normalised(condensed: CondensedSet, family: str) -> Tensor:
             f"one of {dataset}. Use idc, npz or image_folder, which hold pixels."
         )
     return preset(family, dataset).normalize(condensed.images)
+
+
+def packed(condensed: CondensedSet) -> bool:
+    """Return whether several images are decoded from a stored one."""
+    return condensed.stored is not None and condensed.stored.shape != condensed.images.shape
+
+
+def _space(card: Plain) -> str:
+    method = card.get("method")
+    model = method.get("model") if isinstance(method, dict) else None
+    storage = (model or {}).get("parametrization")
+    return str(storage["init_args"].get("space", "normalized")) if isinstance(storage, dict) else "normalized"
 
 
 def _class_major(condensed: CondensedSet, images: Tensor) -> tuple[Tensor, Tensor]:

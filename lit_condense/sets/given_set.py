@@ -19,8 +19,10 @@ from lit_condense.parametrization import Parametrization
 from lit_condense.runs.trainer import Intervals
 from lit_condense.sets.evaluated_set import EvaluatedSet
 from lit_condense.sets.report import Report
-from lit_condense.settings import Plain
+from lit_condense.settings import Plain, settings_of
 
+WHITENING = ("eps", "fitted_on")
+"""What decides a whitening."""
 ROUNDING = 1e-6
 """Difference of two constants that are taken to be the same."""
 
@@ -100,6 +102,12 @@ class GivenSet(EvaluatedSet):
                 f"Expected --data.normalization zca for whitened values and for no others, those of {where} are "
                 f"{'whitened' if self.given.space == ZCA else 'normalised'}."
             )
+        said, used = found.told.get("normalization"), data.real.normalization.describe()
+        if self.given.space == ZCA and isinstance(said, dict) and any(said.get(k) != used.get(k) for k in WHITENING):
+            raise ExportError(
+                f"Expected the training images that {where} was whitened by ({said.get('fitted_on')}, eps "
+                f"{said.get('eps')}), got others ({used.get('fitted_on')}, eps {used.get('eps')}). Give its run's data."
+            )
         told = found.told.get("dataset")
         if told is not None and told != data.dataset_name:
             rank_zero_warn(f"By its name {where} is a set of {told}, and is evaluated on {data.dataset_name}.")
@@ -153,6 +161,16 @@ class GivenSet(EvaluatedSet):
         return torch.tensor([names.index(name) for name in found.class_names])[found.labels]
 
     @property
+    def _soft_labels(self) -> Tensor | None:
+        """Soft labels with a column for each class of the data, in their order."""
+        found, names = self.given.found, self.data.class_names
+        if found.soft_labels is None or found.class_names is None or found.class_names == names:
+            return found.soft_labels
+        columns = torch.zeros(len(found.soft_labels), len(names))
+        columns[:, [names.index(name) for name in found.class_names]] = found.soft_labels
+        return columns
+
+    @property
     def counts(self) -> list[int]:
         """Stored images of each class."""
         return torch.bincount(self.labels, minlength=self.data.num_classes).tolist()
@@ -164,7 +182,7 @@ class GivenSet(EvaluatedSet):
         position = storage.decode_labels(torch.arange(len(self.labels)))
         found = self.given.found
         soft, weights = (
-            None if one is None else one[position].to(device) for one in (found.soft_labels, found.weights)
+            None if one is None else one[position].to(device) for one in (self._soft_labels, found.weights)
         )
         return SmallSet(images, self.labels[position].to(device), weights, soft, found.inner_lr)
 
@@ -177,9 +195,12 @@ class GivenSet(EvaluatedSet):
         return self.given.found.inner_lr
 
     def settings(self) -> Plain:
-        """Return where the set comes from, in place of how it was made."""
-        card = self.given.found.told.get("card", {})
-        return {"model": {"seed": self.seed}, **({"method": card["method"]} if "method" in card else {})}
+        """Return how the set was made, where its card says so, and how its images are stored."""
+        method = self.given.found.told.get("method")
+        known = method if isinstance(method, dict) else {}
+        model = known.get("model") if isinstance(known.get("model"), dict) else {}
+        storage = settings_of(self.storage)
+        return {**known, "model": {**(model or {}), "seed": self.seed, "parametrization": storage}}
 
     def particulars(self) -> Plain:
         """Return what the card of a given set says beyond what all cards say."""

@@ -96,6 +96,16 @@ def test_the_tag_of_idcs_folder_says_the_packing(tmp_path):
     assert read_set(moved.parent, Answers(factor=2)).packing == Packing(2, "row")
 
 
+def test_pairs_and_tensors_under_other_names_are_asked_about(tmp_path):
+    torch.save([images_of(), labels_of()], tmp_path / "mine.pt")
+    with pytest.raises(ExportError, match="--space"):
+        read_set(tmp_path / "mine.pt")
+    assert read_set(tmp_path / "mine.pt", Answers(space="dc")).found.protocol is None
+    torch.save(torch.zeros(1000, 3, 32, 32), tmp_path / "images_best.pt")
+    with pytest.raises(ExportError, match="--space"):
+        read_set(tmp_path / "images_best.pt")
+
+
 @pytest.mark.parametrize(("packed", "packing"), [(True, Packing(2, "column")), (False, Packing())])
 def test_idms_pickle_says_in_its_name_whether_it_is_packed(tmp_path, packed, packing):
     given = read_set(idm_pickle(tmp_path, packed))

@@ -87,13 +87,17 @@ def test_a_tensor_larger_than_its_file_is_refused_before_it_is_copied(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "tensor",
-    [torch.eye(3).to_sparse(), torch.zeros(2, dtype=torch.complex64), torch.zeros(2, device="meta")],
+    "make",
+    [
+        lambda: torch.eye(3).to_sparse(),
+        lambda: torch.zeros(2, dtype=torch.complex64),
+        lambda: torch.zeros(2, device="meta"),
+    ],
     ids=["sparse", "complex", "meta"],
 )
-def test_tensors_that_are_no_plain_numbers_are_refused(tensor):
+def test_tensors_that_are_no_plain_numbers_are_refused(make):
     with pytest.raises(ExportError, match="plain real tensors"):
-        check_tensors([{"a": (tensor,)}], Path("a.pt"))
+        check_tensors([{"a": (make(),)}], Path("a.pt"))
 
 
 def test_a_file_that_unpacks_too_large_is_not_read(tmp_path, monkeypatch):

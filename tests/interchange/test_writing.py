@@ -78,6 +78,8 @@ def test_a_set_comes_back_from_every_layout(tmp_path, format):
     order = torch.arange(10) if format in ("datm", "npz") else torch.sort(wanted.labels, stable=True).indices
     torch.testing.assert_close(module.pixels(), wanted.images[order], atol=1e-6, rtol=0)
     found = module.training_set()
+    if format == "npz":
+        assert found.step_size == pytest.approx(0.02)
     if format == "datm":
         torch.testing.assert_close(found.soft_labels, wanted.soft_labels)
         assert torch.equal(found.labels, wanted.soft_labels.argmax(1))

@@ -96,6 +96,27 @@ def test_classes_are_matched_by_name_not_by_place():
         bound(strange).training_set()
 
 
+def test_soft_labels_go_with_the_names_of_their_classes():
+    soft = torch.tensor([[0.5, 0.3, 0.2], [0.1, 0.8, 0.1]])
+    names = ("elk", "ant", "dog")
+    given = Given(found(stored(2), soft.argmax(1), class_names=names, soft_labels=soft), "pixel", Packing())
+    module = GivenSet(given, tiny_convnet())
+    module._data = TinyCifar()
+    seen = module.training_set()
+    assert torch.equal(seen.soft_labels[:, [NAMES.index(name) for name in names]], soft)
+    assert torch.equal(seen.soft_labels.argmax(1), seen.labels)
+
+
+def test_what_was_evaluated_can_be_evaluated_again(tmp_path):
+    given = Given(found(stored() * 4 - 2), "dc", Packing(2, "column"))
+    first = bound(given)
+    first.save(tmp_path / "first")
+    second = bound(read_set(tmp_path / "first"))
+    assert second.given.packing == Packing(2, "column")
+    assert torch.equal(second.training_set().images, first.training_set().images)
+    assert second.counts == first.counts
+
+
 def test_images_without_labels_stand_class_by_class():
     given = Given(found(stored(10), None), "pixel", Packing())
     assert bound(given).training_set().labels.tolist() == [0, 0, 1, 1, 2, 2, 3, 3, 4, 4]
