@@ -12,7 +12,7 @@ import re
 import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 import torch
@@ -99,20 +99,22 @@ def check_tensors(content: Any, path: Path) -> None:
 
 
 class _TensorsOnly(pickle.Unpickler):
-    """Knows the three names of a pickled tensor; what a storage holds is read by ``torch.load``, weights only."""
+    """Knows the three names of a pickled tensor; what a storage holds is read by ``torch.load``, weights only.
 
-    known: ClassVar[dict[tuple[str, str], Callable[..., Any]]] = {
-        ("torch._utils", "_rebuild_tensor_v2"): torch._utils._rebuild_tensor_v2,
-        ("collections", "OrderedDict"): collections.OrderedDict,
-        ("torch.storage", "_load_from_bytes"): lambda data: torch.load(
-            io.BytesIO(data), weights_only=True, map_location="cpu"
-        ),
-    }
+    A pickle can set attributes of what it is given: functions are handed out as new ones, which are nobody else's.
+    """
 
     def find_class(self, module: str, name: str) -> Any:
-        if (module, name) not in self.known:
+        known: dict[str, Callable[..., Any]] = {
+            "torch._utils._rebuild_tensor_v2": lambda *args: torch._utils._rebuild_tensor_v2(*args),  # type: ignore[no-untyped-call]
+            "torch.storage._load_from_bytes": lambda data: torch.load(
+                io.BytesIO(data), weights_only=True, map_location="cpu"
+            ),
+            "collections.OrderedDict": collections.OrderedDict,
+        }
+        if f"{module}.{name}" not in known:
             raise pickle.UnpicklingError(f"it names {module}.{name}")
-        return self.known[module, name]
+        return known[f"{module}.{name}"]
 
 
 def check_size(path: Path) -> None:

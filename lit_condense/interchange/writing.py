@@ -200,7 +200,11 @@ def _method(card: Plain) -> str:
     method = card.get("method")
     matching = method.get("matching") if isinstance(method, dict) else None
     losses = "".join(matching) if isinstance(matching, dict) else ""
-    return {"GradientMatching": "DC", "FeatureMatching": "DM"}.get(losses, losses.replace("_", "") or "set")
+    model = method.get("model") if isinstance(method, dict) else None
+    augmentation = str(((model or {}).get("augmentation") or {}).get("class_path", "NoAugmentation"))
+    if losses == "GradientMatching":
+        return "DC" if augmentation.endswith("NoAugmentation") else "DSA"
+    return "DM" if losses == "FeatureMatching" else losses.replace("_", "") or "set"
 
 
 def _network(card: Plain) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import pickle
 import zipfile
@@ -56,6 +57,15 @@ def test_a_plain_pickle_may_name_tensors_alone(tmp_path):
         path.write_bytes(pickle.dumps(hostile))
         with pytest.raises(ExportError, match="nothing of it was run"):
             read_pickle(path)
+
+
+def test_a_pickle_changes_nothing_of_what_it_is_given(tmp_path):
+    """Opcode ``b`` sets attributes of an object; here of the function that makes tensors."""
+    path = tmp_path / "acc.pkl"
+    path.write_bytes(b"ctorch._utils\n_rebuild_tensor_v2\n(N}S'__defaults__'\n(I7\ntstb.")
+    with contextlib.suppress(ExportError):
+        read_pickle(path)
+    assert torch._utils._rebuild_tensor_v2.__defaults__ != (7,)
 
 
 def test_a_pickle_inside_a_storage_is_not_run(tmp_path):

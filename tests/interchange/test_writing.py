@@ -111,6 +111,24 @@ def test_the_file_of_results_is_named_and_filled_as_dcs_program_does(tmp_path):
     torch.testing.assert_close(images[0], by_hand)
 
 
+@pytest.mark.parametrize(
+    ("loss", "augmentation", "name"),
+    [
+        ("GradientMatching", None, "DC"),
+        ("GradientMatching", "lit_condense.augmentation.NoAugmentation", "DC"),
+        ("GradientMatching", "lit_condense.augmentation.OneOf", "DSA"),
+        ("FeatureMatching", "lit_condense.augmentation.OneOf", "DM"),
+        ("Curvature_Matching", None, "CurvatureMatching"),
+    ],
+)
+def test_the_file_of_results_says_the_method_that_decides_how_it_is_evaluated(tmp_path, loss, augmentation, name):
+    given = condensed()
+    given.card["method"]["matching"] = {loss: {}}
+    given.card["method"]["model"]["augmentation"] = augmentation and {"class_path": augmentation, "init_args": {}}
+    (path,) = write_set(given, "vico", tmp_path)
+    assert path.name == f"res_{name}_CIFAR10_ConvNet_2ipc.pt"
+
+
 def test_whitened_images_are_written_as_they_were_learned(tmp_path):
     whitened = condensed(stored=torch.randn(10, 3, 8, 8))
     whitened.card["data"]["normalization"] = {"family": "zca", "eps": 0.1}
