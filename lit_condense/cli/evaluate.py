@@ -31,6 +31,16 @@ from lit_condense.settings import Plain, plain_defaults
 CONFIG = "config.yaml"
 NAMED = re.compile(r"([\w.]+)(?:\((.*)\))?")
 """``ResNet18`` or ``ConvNet(width=32,depth=3)``."""
+ANSWERS: dict[str, tuple[Any, Any, str]] = {
+    "space": (str | None, None, f"What values are: {', '.join(SPACES)}."),
+    "factor": (int | None, None, "Cells a side of a stored image; 1: one image."),
+    "order": (str | None, None, "How they are counted: row (IDC, DREAM) or column (IDM)."),
+    "multi": (bool | None, None, "Whether images are used at every factor from 1 on (IDC)."),
+    "inner_lr": (float | None, None, "Learning rate that the images were learned with."),
+    "labels": (Path | None, None, "File of the labels, where it is not beside the images."),
+    "experiment": (int, -1, "Which of several sets in one file, from 0; -1: the last."),
+}
+"""Options that say what files do not: type, default, help."""
 FOREIGN_FAMILIES = {"idc": "idc"}
 """Layout of pixels -> family by whose constants its program normalises them."""
 
@@ -40,13 +50,11 @@ def main(args: Sequence[str]) -> None:
     words = list(args)
     parser = _parser()
     path = _path_in(parser, words)
-    given, words = _read(parser, words, path)
+    given, words = _read(words, path)
     options = parser.parse_args(words)
     data = parser.instantiate_classes(options).data
     module = _module(given, options)
-    data.setup("test")
     data.to(options.device)
-    module.fit_to(data)
     folder = RunFolder(Path(options.out)) if options.out else RunFolder.new_version(f"evaluate/{path.stem}")
     folder.claim(overwrite=False)
     started = time.perf_counter()
@@ -73,13 +81,7 @@ def _parser() -> ArgumentParser:
     add("--baselines", type=str, nargs="*", default=None, help="Selections, as in: RandomSubset Herding.")
     add("--full_data_steps", type=int | None, default=None, help="Steps of one network on all real images; 0: none.")
     add("--seed", type=int | None, default=None, help="Of every draw; by default that of the set, else 0.")
-    add("--space", type=str | None, default=None, help=f"What values are: {', '.join(SPACES)}.")
-    add("--factor", type=int | None, default=None, help="Cells a side of a stored image; 1: one image.")
-    add("--order", type=str | None, default=None, help="How they are counted: row (IDC, DREAM) or column (IDM).")
-    add("--multi", type=bool | None, default=None, help="Whether images are used at every factor from 1 on (IDC).")
-    add("--inner_lr", type=float | None, default=None, help="Learning rate that the images were learned with.")
-    add("--labels", type=str | None, default=None, help="File of the labels, where it is not beside the images.")
-    add("--experiment", type=int, default=-1, help="Which of several sets in one file, from 0; -1: the last.")
+    _add_answers(parser)
     add("--device", type=str, default="cuda" if torch.cuda.is_available() else "cpu", help="Where to compute.")
     add("--out", type=str | None, default=None, help="Folder of the card (default: runs/evaluate/<name>/version_<k>).")
     return parser
@@ -95,7 +97,7 @@ def _path_in(parser: ArgumentParser, words: Sequence[str]) -> Path:
     return Path(first)
 
 
-def _read(parser: ArgumentParser, words: list[str], path: Path) -> tuple[Given, list[str]]:
+def _read(words: list[str], path: Path) -> tuple[Given, list[str]]:
     """Return the set, and the words with what it says of its data where they do not."""
     answers = Answers(**_answers(words))
     given = read_set(path, answers)
@@ -110,21 +112,22 @@ def _read(parser: ArgumentParser, words: list[str], path: Path) -> tuple[Given, 
     return given, words
 
 
+def _add_answers(parser: ArgumentParser) -> None:
+    for name, (kind, default, says) in ANSWERS.items():
+        parser.add_argument(f"--{name}", type=kind, default=default, help=says)
+
+
 def _answers(words: Sequence[str]) -> Plain:
     """Return what the words answer, before anything is known that the data need."""
     parser = ArgumentParser(prog="lit-condense evaluate")
-    kinds = {"space": str, "factor": int, "order": str, "multi": bool, "inner_lr": float, "labels": Path}
-    for name, kind in kinds.items():
-        parser.add_argument(f"--{name}", type=kind | None, default=None)
-    parser.add_argument("--experiment", type=int, default=-1)
-    names = (*kinds, "experiment")
+    _add_answers(parser)
     told = [
         f"{word}={following}" if word.startswith("--") and "=" not in word else word
         for word, following in zip(words, [*words[1:], ""], strict=True)
-        if word.lstrip("-").partition("=")[0] in names and word.startswith("--")
+        if word.lstrip("-").partition("=")[0] in ANSWERS and word.startswith("--")
     ]
     found = parser.parse_args(told)
-    return {name: found[name] for name in names}
+    return {name: found[name] for name in ANSWERS}
 
 
 def _family(given: Given) -> str | None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -177,7 +178,7 @@ def _normalised(
 def _with(found: Found, **changes: Any) -> Found:
     """Return the same with changes; notes are added to those that are there."""
     notes = (*found.notes, *changes.pop("notes", ()))
-    return Found(**{**vars(found), **changes, "notes": notes})
+    return replace(found, **changes, notes=notes)
 
 
 def _is_pair(content: Any) -> bool:
