@@ -17,6 +17,7 @@ from tables import ROOT
 
 from lit_condense import load_condensed
 from lit_condense.export import save_condensed
+from lit_condense.interchange.writing import packed
 
 
 def fit(*options: str) -> None:
@@ -57,8 +58,7 @@ def condense(config: dict[str, Any], folder: Path) -> None:
 def keep(folder: Path, kept: Path, picture: bool = True) -> None:
     """Keep the set of a run, in half precision and without what only exact values need, with its card and its grid."""
     found = load_condensed(folder)
-    decoded = found.stored is not None and found.stored.shape != found.images.shape
-    save_condensed(kept, found if decoded else replace(found, stored=None), half=True)
+    save_condensed(kept, found if packed(found) else replace(found, stored=None), half=True)
     if picture:
         shutil.copy(folder / "grid.png", kept / "grid.png")
 

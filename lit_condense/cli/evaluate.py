@@ -190,15 +190,15 @@ def _network_of(card: Plain) -> NetworkFactory:
 
 def _network(name: str) -> NetworkFactory:
     """Return the architecture that a word means."""
-    return rebuilt_from(name, lit_condense.networks.__name__, NetworkFactory)  # type: ignore[no-any-return]
+    return _rebuilt_from(name, lit_condense.networks.__name__, NetworkFactory)  # type: ignore[no-any-return]
 
 
 def _selection(name: str) -> Selection:
     """Return the selection that a word means."""
-    return rebuilt_from(name, lit_condense.selection.__name__, Selection)  # type: ignore[no-any-return]
+    return _rebuilt_from(name, lit_condense.selection.__name__, Selection)  # type: ignore[no-any-return]
 
 
-def rebuilt_from(name: str, home: str, kind: Any) -> Any:
+def _rebuilt_from(name: str, home: str, kind: Any) -> Any:
     """Return what a word like ``ConvNet(width=32)`` means: a class of a package, or an import path.
 
     Raises:

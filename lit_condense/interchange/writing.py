@@ -167,10 +167,15 @@ def packed(condensed: CondensedSet) -> bool:
     return condensed.stored is not None and condensed.stored.shape != condensed.images.shape
 
 
-def _space(card: Plain) -> str:
+def _model(card: Plain) -> Plain:
+    """Return the settings of the module that made a set, where its card says them."""
     method = card.get("method")
     model = method.get("model") if isinstance(method, dict) else None
-    storage = (model or {}).get("parametrization")
+    return model if isinstance(model, dict) else {}
+
+
+def _space(card: Plain) -> str:
+    storage = _model(card).get("parametrization")
     return str(storage["init_args"].get("space", "normalized")) if isinstance(storage, dict) else "normalized"
 
 
@@ -200,14 +205,11 @@ def _method(card: Plain) -> str:
     method = card.get("method")
     matching = method.get("matching") if isinstance(method, dict) else None
     losses = "".join(matching) if isinstance(matching, dict) else ""
-    model = method.get("model") if isinstance(method, dict) else None
-    augmentation = str(((model or {}).get("augmentation") or {}).get("class_path", "NoAugmentation"))
+    augmentation = str((_model(card).get("augmentation") or {}).get("class_path", "NoAugmentation"))
     if losses == "GradientMatching":
         return "DC" if augmentation.endswith("NoAugmentation") else "DSA"
     return "DM" if losses == "FeatureMatching" else losses.replace("_", "") or "set"
 
 
 def _network(card: Plain) -> str:
-    method = card.get("method")
-    model = method.get("model") if isinstance(method, dict) else None
-    return str((model or {}).get("network", {}).get("class_path", "ConvNet")).rpartition(".")[2]
+    return str(_model(card).get("network", {}).get("class_path", "ConvNet")).rpartition(".")[2]
